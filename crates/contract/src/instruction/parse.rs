@@ -1,0 +1,1 @@
+//! Reads an instruction and finds everything that is wrong at once.

@@ -1,0 +1,232 @@
+//! The durable record of what became of an instruction.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClientId, CommitId, InstructionId, SessionId};
+use crate::instruction::Fingerprint;
+use crate::problem::Problem;
+use crate::timestamp::Timestamp;
+
+/// What became of an instruction. Key `(sessionId, instructionId)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// The session it was for.
+    pub session_id: SessionId,
+    /// The instruction's id.
+    pub instruction_id: InstructionId,
+    /// Whose site.
+    pub client_id: ClientId,
+    /// Where it stands.
+    pub status: Status,
+    /// How often it was begun.
+    pub attempts: u32,
+    /// The commit, once there is one on the remote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
+    /// The draft branch.
+    pub branch: String,
+    /// The files that the commit changed, as paths from the site root, sorted.
+    pub files_changed: Vec<String>,
+    /// One line for people.
+    pub summary: String,
+    /// The pages that were looked at to verify the change.
+    pub pages: Vec<PageResult>,
+    /// Why it did not land.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ReceiptError>,
+    /// How long each stage took.
+    pub timings: Timings,
+    /// Where the owner sees it.
+    pub preview_url: String,
+    /// When the instruction was accepted.
+    pub accepted_at: Timestamp,
+    /// When this receipt was last written.
+    pub updated_at: Timestamp,
+    /// The instruction's fingerprint: tells an id that is used again from an instruction that is sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// Where an instruction stands. The first three are passing, the others final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Status {
+    /// It is durable in the queue.
+    Accepted,
+    /// It is being carried out.
+    Running,
+    /// The files are changed and the change is committed here, not yet pushed.
+    Applied,
+    /// Its commit was seen on the remote.
+    Pushed,
+    /// It was published.
+    Published,
+    /// It will never work as it is.
+    Rejected,
+    /// It did not work; the same could work later.
+    Failed,
+    /// It was cancelled before it began.
+    Cancelled,
+    /// The environment stopped before it was done.
+    Interrupted,
+}
+
+impl Status {
+    /// Whether this is the last word.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Accepted | Self::Running | Self::Applied)
+    }
+
+    /// Whether the change is where it was meant to be.
+    pub fn landed(self) -> bool {
+        matches!(self, Self::Pushed | Self::Published)
+    }
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Running => "running",
+            Self::Applied => "applied",
+            Self::Pushed => "pushed",
+            Self::Published => "published",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// A page that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PageResult {
+    /// Its path on the site, such as `/about/`.
+    pub path: String,
+    /// The HTTP status it answered.
+    pub status: u16,
+}
+
+/// Why an instruction did not land.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReceiptError {
+    /// For machines.
+    pub code: ErrorCode,
+    /// What happened, to what.
+    pub message: String,
+    /// What to do now.
+    pub hint: String,
+    /// Each thing that is wrong, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Problem>,
+}
+
+/// How long each stage took, in milliseconds. A stage that did not happen is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    /// From accepted to begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_ms: Option<u64>,
+    /// From begun to the files being changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apply_ms: Option<u64>,
+    /// The commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_ms: Option<u64>,
+    /// The push and its proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_ms: Option<u64>,
+    /// From begun to done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_ms: Option<u64>,
+}
+
+/// Declares the closed list of error codes, each with its word on the wire, its sentence and its hint.
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $hint:literal;)*) => {
+        /// Why an instruction did not land: a closed list.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+        pub enum ErrorCode {
+            $($(#[$doc])* #[serde(rename = $word)] $name,)*
+        }
+
+        impl ErrorCode {
+            /// All codes.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The word on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// What to do now.
+            pub fn hint(self) -> &'static str {
+                match self { $(Self::$name => $hint,)* }
+            }
+        }
+    };
+}
+
+error_codes! {
+    /// The message is not a valid instruction.
+    InvalidMessage = "invalid_message", "Mend what `details` lists and send it under a new id. `edit-agent schema instruction` prints the schema.";
+    /// The message is larger than a queue takes.
+    MessageTooLarge = "message_too_large", "Put large files where `contentUrl` can reach them, or split the instruction.";
+    /// The message has a version that this agent does not know.
+    UnsupportedVersion = "unsupported_version", "Send version 1, or update the agent.";
+    /// The action is unknown, or not built yet.
+    UnsupportedAction = "unsupported_action", "Send an action that this agent knows, or update the agent.";
+    /// The id was used before for another instruction.
+    IdReused = "id_reused", "Send it under a new id; the first instruction is untouched.";
+    /// The instruction is for another client.
+    WrongClient = "wrong_client", "Send it to the client's own environment.";
+    /// The instruction is for another session or thread.
+    WrongSession = "wrong_session", "Send it to the session it names.";
+    /// The path is outside the site, or leads through a symlink, or is not an ordinary file.
+    PathNotAllowed = "path_not_allowed", "Name an ordinary file inside the site.";
+    /// The client's policy does not let instructions change this file.
+    PolicyDenied = "policy_denied", "Ask a developer to change this file, or allow it in the client's policy.";
+    /// The file does not exist.
+    FileNotFound = "file_not_found", "Check the path; the file may have been moved or deleted.";
+    /// A file exists where a new one should go.
+    FileExists = "file_exists", "Choose another path, or delete the file in the same instruction first.";
+    /// The text to find does not occur.
+    FindNotFound = "find_not_found", "Look at the file as it is now and send the exact text.";
+    /// The text to find does not occur the expected number of times.
+    FindCount = "find_count", "Send a longer text that occurs once, or set `expect`.";
+    /// The file changed since the author saw it, and the changes overlap.
+    Stale = "stale", "Look at the file as it is now and send the change again.";
+    /// The patch does not apply.
+    PatchFailed = "patch_failed", "Make the patch again from the present draft.";
+    /// The file is not UTF-8 text.
+    NotText = "not_text", "Use `write` with `contentBase64` for binary files.";
+    /// The front matter cannot be edited.
+    FrontmatterInvalid = "frontmatter_invalid", "Mend the front matter with `replace` or `write` first.";
+    /// The instruction changes nothing.
+    EmptyChange = "empty_change", "Nothing is to be done: the site already says so.";
+    /// A limit was hit.
+    LimitExceeded = "limit_exceeded", "Split the instruction.";
+    /// The file is kept by git-lfs or belongs to a submodule.
+    UnsupportedFile = "unsupported_file", "Ask a developer to change this file.";
+    /// The bytes behind a `contentUrl` could not be had.
+    ContentUnavailable = "content_unavailable", "Check the address and its SHA-256, and send the instruction under a new id.";
+    /// The file has changes in the workspace that nobody instructed.
+    UncommittedChanges = "uncommitted_changes", "Commit or undo the change that was made by hand in the workspace.";
+    /// Somebody else changed the same lines.
+    Conflict = "conflict", "Look at the files as they are now and send the change again.";
+    /// The page does not render with this change.
+    PageBroken = "page_broken", "Mend the change and send it under a new id; the site is as it was before.";
+    /// The remote does not take the commit.
+    PushRejected = "push_rejected", "Read what the remote says; its rules forbid this commit.";
+    /// The remote cannot be reached or does not accept our credentials.
+    RemoteUnavailable = "remote_unavailable", "Check the remote and its credentials; then send it under a new id.";
+    /// The disk is full.
+    DiskFull = "disk_full", "Free space for the workspace; then send it under a new id.";
+    /// The session ended before the instruction was begun.
+    SessionExpired = "session_expired", "Send it under a new id to a new session.";
+    /// Something unexpected went wrong, several times.
+    Internal = "internal", "Send it again under a new id; if that fails too, look at the agent's log.";
+}
