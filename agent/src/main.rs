@@ -1,1 +1,68 @@
-fn main() {}
+//! `edit-agent`: the daemon of an edit environment, and the developer's way to run one on a laptop.
+//!
+//! The way of an instruction through the rooms: [`door`] (or a queue) → [`pipeline`] → [`change_set`] → [`work_tree`],
+//! which the [`site`] renders → [`draft`] → the remote → its receipt. [`dev`] builds the rooms; [`send`] is a producer.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+
+mod change_set;
+mod cli;
+mod crash;
+mod dev;
+mod door;
+mod draft;
+mod events;
+mod failure;
+mod pipeline;
+mod random;
+mod send;
+mod site;
+mod system;
+mod work_tree;
+
+use cli::{Cli, Command};
+use failure::{Exit, Failure, chain};
+
+/// How long a git server may take to answer a connection.
+const GIT_CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
+/// How long a git server may say nothing.
+const GIT_IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // Nobody is left to tell if stderr is gone.
+            write!(std::io::stderr(), "{failure}").ok();
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    start_log(cli.verbose);
+    draft::set_time_limits(GIT_CONNECT_TIME_MAX, GIT_IDLE_TIME_MAX).map_err(|error| Failure::internal("set the time limits of git", &error))?;
+    match cli.command {
+        Command::Schema { name } => cli::print_schema(name.as_deref()),
+        Command::Dev(arguments) => runtime()?.block_on(dev::run(arguments)),
+        Command::Send(arguments) => runtime()?.block_on(send::run(arguments)),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    // Two threads carry everything: the work is done by git, Node and the disk.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(16).thread_keep_alive(Duration::from_secs(2)).enable_all().build();
+    runtime.map_err(|error| Failure::internal("start the runtime", &error))
+}
+
+/// Logs go to stderr: warnings, or what `RUST_LOG` says, or everything of ours with `-v`.
+fn start_log(verbose: bool) {
+    let default = if verbose { "edit_agent=debug,site=debug,info" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).compact().init();
+}

@@ -3,10 +3,23 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::id::ClientId;
+use crate::limits::{CHANGE_SET_MAX_BYTES, FILES_MAX};
+
+mod parse;
+
+/// Minutes that an environment may idle: a day. Longer is a server, and is paid for like one.
+pub const IDLE_TIMEOUT_MAX_MINUTES: f64 = 1440.0;
+/// Environments of one client at a time: a bound on what a mistake in one number costs.
+pub const SESSIONS_MAX: u32 = 100;
+
+/// A domain name, for the schema.
+const DOMAIN_PATTERN: &str = r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$";
+/// A reference to a secret, for the schema.
+const SECRET_PATTERN: &str = r"^(secretsmanager:arn:aws[^:]*:secretsmanager:|ssm:[A-Za-z0-9_.:/-]|env:[A-Za-z_][A-Za-z0-9_]*$|file:.)";
 
 /// A tenant: one website, one repository. Key `clientId`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,13 +53,17 @@ pub struct ClientConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Domains {
     /// The public site.
+    #[schemars(regex(pattern = DOMAIN_PATTERN))]
     pub production: String,
     /// The edit environments.
+    #[schemars(regex(pattern = DOMAIN_PATTERN))]
     pub edit: String,
     /// The client's API.
+    #[schemars(regex(pattern = DOMAIN_PATTERN))]
     pub api: String,
     /// Further names of the edit environments.
     #[serde(default)]
+    #[schemars(inner(regex(pattern = DOMAIN_PATTERN)))]
     pub aliases: Vec<String>,
     /// Unknown fields.
     #[serde(flatten)]
@@ -58,12 +75,16 @@ pub struct Domains {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Repository {
-    /// `https://`, `ssh://`, `git@host:path`, `file://` or a path; never with a password in it.
+    /// `https://`, `ssh://`, `git@host:path`, `file://` or a path (`http://` on this machine only); never with a
+    /// password or a token in it.
+    #[schemars(length(min = 1, max = 2048))]
     pub url: String,
-    /// The published branch.
+    /// The published branch: a valid name for git, and not `edit` or below it, where the drafts are.
+    #[schemars(length(min = 1, max = 200))]
     pub branch: String,
     /// A *reference* to a secret: `secretsmanager:<arn>`, `ssm:<name>`, `env:<NAME>` or `file:<path>`; never the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = SECRET_PATTERN))]
     pub deploy_key: Option<String>,
     /// Unknown fields.
     #[serde(flatten)]
@@ -96,14 +117,25 @@ pub struct Infrastructure {
 pub struct Settings {
     /// How large a container.
     pub container_size: ContainerSize,
-    /// Minutes without a person before it sleeps; may be fractional.
+    /// Minutes without a person before it sleeps: more than 0, at most 1440, may be fractional.
+    #[serde(serialize_with = "serialize_minutes")]
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = IDLE_TIMEOUT_MAX_MINUTES))]
     pub idle_timeout_minutes: f64,
-    /// Environments at a time.
+    /// Environments at a time: 1 to 100.
+    #[schemars(range(min = 1, max = SESSIONS_MAX))]
     pub max_concurrent_sessions: u32,
     /// Unknown fields.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown: Map<String, Value>,
+}
+
+/// Whole minutes are written without a point, as they were read.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, positive and small")]
+fn serialize_minutes<S: Serializer>(minutes: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    let whole = minutes.fract() == 0.0 && (0.0..=IDLE_TIMEOUT_MAX_MINUTES).contains(minutes);
+    if whole { serializer.serialize_u64(*minutes as u64) } else { serializer.serialize_f64(*minutes) }
 }
 
 /// How large a container.
@@ -160,10 +192,12 @@ pub struct Policy {
     /// Whether instructions may change configuration (`astro.config.*`, `tsconfig.json`, `.env*`, CI, dot files).
     #[serde(default)]
     pub allow_config: bool,
-    /// Files that one instruction may touch; [`crate::limits::FILES_MAX`] if absent.
+    /// Files that one instruction may touch: 1 to 500, which it is if absent.
+    #[schemars(range(min = 1, max = FILES_MAX))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_files: Option<u32>,
-    /// Bytes of one file; [`crate::limits::FILE_MAX_BYTES`] if absent.
+    /// Bytes of one file: 20 MB if absent, and never more than one instruction may write, 50 MB.
+    #[schemars(range(min = 1, max = CHANGE_SET_MAX_BYTES))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_bytes: Option<u64>,
     /// Unknown fields.

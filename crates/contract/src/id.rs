@@ -18,7 +18,9 @@ macro_rules! text_id {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(#[schemars(regex(pattern = $pattern))] String);
+        // Without `with`, schemars follows `try_from` to a plain String and drops the pattern.
+        #[schemars(with = "String", extend("pattern" = $pattern))]
+        pub struct $name(String);
 
         impl $name {
             /// The id as text.
@@ -82,7 +84,7 @@ text_id!(
 text_id!(
     /// The producer's conversation that a session continues (an e-mail thread, a chat): 1 to 256 bytes of UTF-8
     /// without control characters.
-    ThreadId, check_thread_id, r"^.{1,256}$"
+    ThreadId, check_thread_id, r"^[^\x00-\x1f\x7f-\x9f]{1,256}$"
 );
 
 text_id!(

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::canonical::sorted;
 use crate::id::{BlobId, ClientId, IdError, InstructionId, SessionId, ThreadId, hex};
 use crate::problem::Problems;
 use crate::receipt::ErrorCode;
@@ -10,6 +11,7 @@ use crate::site_path::SitePath;
 use crate::timestamp::Timestamp;
 
 mod parse;
+mod wire;
 
 /// The version of the message that this build understands.
 pub const VERSION: u64 = 1;
@@ -17,7 +19,8 @@ pub const VERSION: u64 = 1;
 /// One request to change the site. Made by [`Instruction::parse`], which finds everything that is wrong at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instruction {
-    /// The idempotency key: the same id with the same body is the same instruction.
+    /// The idempotency key: the same id with the same body is the same instruction. Never `last`, which `undo` takes
+    /// for the newest one.
     pub instruction_id: InstructionId,
     /// Whose site.
     pub client_id: ClientId,
@@ -33,7 +36,7 @@ pub struct Instruction {
     pub submitted_at: Timestamp,
     /// What is asked.
     pub action: Action,
-    /// The SHA-256 of everything above but `submittedAt`, by which an id that is used again for something else is
+    /// [`Fingerprint::of`] everything above, by which an id that is used again for something else is
     /// told from an instruction that is sent again.
     pub fingerprint: Fingerprint,
 }
@@ -43,12 +46,27 @@ pub struct Instruction {
 #[serde(transparent)]
 pub struct Fingerprint(pub String);
 
+impl Fingerprint {
+    /// Hashes what an instruction means: its message as [`Instruction::to_value`] writes it, with sorted keys and
+    /// without `submittedAt`.
+    ///
+    /// Not the bytes of the message: whoever sends an instruction again may well serialise it anew.
+    pub fn of(instruction: &Instruction) -> Self {
+        let mut meaning = instruction.to_value();
+        if let Some(object) = meaning.as_object_mut() {
+            object.remove("submittedAt");
+        }
+        Self(hex(&Sha256::digest(sorted(&meaning).to_string())))
+    }
+}
+
 /// The person behind an instruction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Author {
-    /// 1 to 200 bytes, without control characters, `<` and `>`.
+    /// 1 to 200 bytes, without control characters, `<` and `>`, and with more than spaces and punctuation: git strips
+    /// those, and takes no empty name.
     pub name: String,
-    /// 3 to 254 bytes with one `@`, without control characters, spaces, `<` and `>`.
+    /// 3 to 254 bytes with one `@` and something on both sides of it, without control characters, spaces, `<` and `>`.
     pub email: String,
 }
 
@@ -118,7 +136,7 @@ pub enum UndoTarget {
 /// A file that came with a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
-    /// Its name, for people.
+    /// Its name, for people: 1 to 255 bytes without folders and control characters.
     pub name: String,
     /// Its bytes.
     pub content: Content,
@@ -174,9 +192,10 @@ pub enum Change {
     Frontmatter {
         /// Which file.
         path: SitePath,
-        /// Keys to set, in order. Dots reach into mappings: `seo.title`.
+        /// Keys to set; a JSON object has no order. Dots reach into mappings: `seo.title`. A key has 1 to 200 bytes
+        /// without control characters, and no empty part between dots.
         set: serde_json::Map<String, serde_json::Value>,
-        /// Keys to remove.
+        /// Keys to remove, each once and none of those to set.
         unset: Vec<String>,
         /// The version the author saw.
         base: Option<BlobId>,
@@ -231,14 +250,4 @@ impl std::str::FromStr for UndoTarget {
     fn from_str(text: &str) -> Result<Self, IdError> {
         if text == "last" { Ok(Self::Last) } else { text.parse().map(Self::Instruction) }
     }
-}
-
-/// Hashes the meaning of a message: its JSON with sorted keys, without `submittedAt`.
-pub(crate) fn fingerprint(message: &serde_json::Value) -> Fingerprint {
-    let mut meaning = message.clone();
-    if let Some(object) = meaning.as_object_mut() {
-        object.remove("submittedAt");
-    }
-    // serde_json's maps are sorted by key unless its `preserve_order` feature is on, which `parse` has a test against.
-    Fingerprint(hex(&Sha256::digest(meaning.to_string())))
 }

@@ -6,12 +6,16 @@
 //! Reading order: [`instruction`] (what a producer sends), [`receipt`] (what became of it), [`session`] (who may act),
 //! [`client_config`] (what a client is allowed), [`limits`] (how much of everything).
 
+mod canonical;
+mod reader;
+
 pub mod client_config;
 pub mod id;
 pub mod instruction;
 pub mod limits;
 pub mod problem;
 pub mod receipt;
+pub mod schema;
 pub mod session;
 pub mod site_path;
 pub mod timestamp;
@@ -21,6 +25,7 @@ pub use id::{BlobId, ClientId, CommitId, Generation, IdError, InstructionId, Ses
 pub use instruction::{Action, Change, Instruction};
 pub use problem::{Problem, Problems};
 pub use receipt::{ErrorCode, Receipt, ReceiptError, Status};
+pub use schema::SchemaName;
 pub use session::Session;
 pub use site_path::SitePath;
 pub use timestamp::Timestamp;

@@ -14,6 +14,20 @@ pub const CHANGE_SET_MAX_BYTES: usize = 50 * 1024 * 1024;
 pub const PROMPT_MAX_BYTES: usize = 64 * 1024;
 /// Attachments of a prompt.
 pub const ATTACHMENTS_MAX: usize = 20;
+/// Bytes of an attachment's name: what every file system takes.
+pub const ATTACHMENT_NAME_MAX_BYTES: usize = 255;
+/// Bytes of the producer's name for a person.
+pub const USER_ID_MAX_BYTES: usize = 256;
+/// Bytes of an author's name: it stands in every commit.
+pub const AUTHOR_NAME_MAX_BYTES: usize = 200;
+/// Bytes of an author's address: the longest that mail can be sent to.
+pub const AUTHOR_EMAIL_MAX_BYTES: usize = 254;
+/// Occurrences that a `replace` may expect: more is a job for a developer's script.
+pub const EXPECT_MAX: u32 = 10_000;
+/// Bytes of a front matter key, dots included.
+pub const KEY_MAX_BYTES: usize = 200;
+/// Bytes of a `contentUrl`: a presigned one with a session token has some 2,000.
+pub const CONTENT_URL_MAX_BYTES: usize = 4096;
 /// Problems listed of one message: enough to mend it, and a bound on what a hostile one costs.
 pub const PROBLEMS_MAX: usize = 100;
 /// Instructions of one call to the door.

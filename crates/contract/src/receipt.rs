@@ -1,7 +1,10 @@
 //! The durable record of what became of an instruction.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::id::{ClientId, CommitId, InstructionId, SessionId};
 use crate::instruction::Fingerprint;
@@ -146,11 +149,11 @@ pub struct Timings {
 
 /// Declares the closed list of error codes, each with its word on the wire, its sentence and its hint.
 macro_rules! error_codes {
-    ($($(#[$doc:meta])* $name:ident = $word:literal, $hint:literal;)*) => {
+    ($($(#[doc = $meaning:literal])* $name:ident = $word:literal, $hint:literal;)*) => {
         /// Why an instruction did not land: a closed list.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum ErrorCode {
-            $($(#[$doc])* #[serde(rename = $word)] $name,)*
+            $($(#[doc = $meaning])* #[serde(rename = $word)] $name,)*
         }
 
         impl ErrorCode {
@@ -162,12 +165,32 @@ macro_rules! error_codes {
                 match self { $(Self::$name => $word,)* }
             }
 
+            /// What happened, in general.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($meaning),*).trim_ascii_start(),)* }
+            }
+
             /// What to do now.
             pub fn hint(self) -> &'static str {
                 match self { $(Self::$name => $hint,)* }
             }
         }
     };
+}
+
+// By hand, so that each code stands in the schema with its meaning and its hint.
+impl JsonSchema for ErrorCode {
+    fn schema_name() -> Cow<'static, str> {
+        "ErrorCode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let codes: Vec<_> = Self::ALL
+            .iter()
+            .map(|code| json!({ "const": code.as_str(), "description": format!("{} {}", code.meaning(), code.hint()) }))
+            .collect();
+        json_schema!({ "description": "Why an instruction did not land: a closed list.", "oneOf": codes })
+    }
 }
 
 error_codes! {

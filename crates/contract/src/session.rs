@@ -231,3 +231,520 @@ pub enum TransitionRefused {
     #[error("there was activity after the decision to sleep")]
     NewerActivity,
 }
+
+impl Transition {
+    /// The word for it in a sentence: a session that is ready cannot `wake`.
+    fn step(&self) -> &'static str {
+        match self {
+            Self::Wake { .. } => "wake",
+            Self::Claim { .. } => "be claimed",
+            Self::Phase { .. } => "go on to that phase",
+            Self::Register { .. } => "be registered at that address",
+            Self::Renew { .. } => "renew its lease",
+            Self::Drain { .. } => "drain",
+            Self::Sleep => "go to sleep",
+            Self::Fail { .. } => "fail",
+        }
+    }
+
+    /// The session after this transition, or why it is not taken. This is the whole table, and it is pure: an adapter
+    /// stores the result only if the session is still the one that was judged.
+    ///
+    /// | transition | from | refused where | effect |
+    /// |---|---|---|---|
+    /// | `Wake` | dormant, failed, or any state without a living lease | `seen` is not the generation | generation + 1, new key and lease; whatever the last environment left behind is cleared |
+    /// | `Claim` | waking | another task has it | task, lease |
+    /// | `Phase` | waking | the phase is an earlier one than the present | phase and since when, lease |
+    /// | `Register` | waking, ready | ready at another address | ready; address, site, lease; no phase |
+    /// | `Renew` | waking, ready, draining | | lease, site, why awake; the newest activity only ever grows |
+    /// | `Drain` | ready | there was newer activity | draining |
+    /// | `Sleep` | draining | | dormant; address, task, lease and phase cleared |
+    /// | `Fail` | waking, ready, draining | | failed, with the failure; address and lease cleared |
+    ///
+    /// Every transition but `Wake` is refused to another `caller` than the session's generation, before anything else
+    /// is looked at. `Wake` goes by the generation that it has `seen`, and `caller` is not looked at.
+    ///
+    /// A phase that is reached again (a write that was repeated) is taken and keeps its time. An earlier one is
+    /// refused and not ignored: an environment never goes back, so that its write is a late one, and a lease must not
+    /// be renewed by it.
+    pub fn apply(
+        &self,
+        session: &Session,
+        caller: Generation,
+        now: Timestamp,
+    ) -> Result<Session, TransitionRefused> {
+        let asked = if let Self::Wake { seen, .. } = self { *seen } else { caller };
+        if asked != session.generation {
+            return Err(TransitionRefused::OtherGeneration { acting: session.generation, asked });
+        }
+        if !self.is_possible(session, now) {
+            return Err(TransitionRefused::WrongState { state: session.state, step: self.step() });
+        }
+
+        let mut next = session.clone();
+        match self {
+            Self::Wake { proof_key, lease_until, .. } => {
+                next.state = State::Waking;
+                next.generation = session.generation.next();
+                next.proof_key = Some(proof_key.clone());
+                next.clear_environment();
+                next.failure = None;
+                next.lease_until = Some(*lease_until);
+            }
+            Self::Claim { task, lease_until } => {
+                if session.task_arn.as_ref().is_some_and(|owner| owner != task) {
+                    return Err(TransitionRefused::OtherTask);
+                }
+                next.task_arn = Some(task.clone());
+                next.lease_until = Some(*lease_until);
+            }
+            Self::Phase { phase, lease_until } => {
+                if session.phase != Some(*phase) {
+                    next.phase = Some(*phase);
+                    next.phase_since = Some(now);
+                }
+                next.lease_until = Some(*lease_until);
+            }
+            Self::Register { ip, port, site, lease_until } => {
+                next.state = State::Ready;
+                next.container_ip = Some(ip.clone());
+                next.port = Some(*port);
+                next.site = *site;
+                next.phase = None;
+                next.phase_since = None;
+                next.lease_until = Some(*lease_until);
+            }
+            Self::Renew { lease_until, site, last_activity_at, awake_because } => {
+                next.lease_until = Some(*lease_until);
+                next.site = *site;
+                // An absent activity is less than any.
+                next.last_activity_at = session.last_activity_at.max(*last_activity_at);
+                next.awake_because.clone_from(awake_because);
+            }
+            Self::Drain { seen_activity } => {
+                if session.last_activity_at > *seen_activity {
+                    return Err(TransitionRefused::NewerActivity);
+                }
+                next.state = State::Draining;
+            }
+            Self::Sleep => {
+                next.state = State::Dormant;
+                next.clear_environment();
+            }
+            Self::Fail { failure } => {
+                next.state = State::Failed;
+                next.failure = Some(failure.clone());
+                // Fargate gives addresses to others at once. Task and phase stay: they say where to look.
+                next.container_ip = None;
+                next.port = None;
+                next.lease_until = None;
+                next.awake_because = None;
+            }
+        }
+        Ok(next)
+    }
+
+    /// Whether the state of the session allows this step.
+    fn is_possible(&self, session: &Session, now: Timestamp) -> bool {
+        match self {
+            Self::Wake { .. } => {
+                // No transition leaves an environment without a lease. A row that someone wrote so would stay awake
+                // for ever if it could not be woken.
+                let abandoned = session.lease_until.is_none_or(|until| until < now);
+                matches!(session.state, State::Dormant | State::Failed) || abandoned
+            }
+            Self::Claim { .. } => session.state == State::Waking,
+            Self::Phase { phase, .. } => session.state == State::Waking && session.phase <= Some(*phase),
+            Self::Register { ip, port, .. } => match session.state {
+                State::Waking => true,
+                State::Ready => session.container_ip.as_ref() == Some(ip) && session.port == Some(*port),
+                State::Dormant | State::Draining | State::Failed => false,
+            },
+            Self::Drain { .. } => session.state == State::Ready,
+            Self::Sleep => session.state == State::Draining,
+            Self::Renew { .. } | Self::Fail { .. } => {
+                matches!(session.state, State::Waking | State::Ready | State::Draining)
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Forgets everything that only an environment has.
+    fn clear_environment(&mut self) {
+        self.phase = None;
+        self.phase_since = None;
+        self.task_arn = None;
+        self.container_id = None;
+        self.container_ip = None;
+        self.port = None;
+        self.lease_until = None;
+        self.awake_because = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GENERATION: Generation = Generation(7);
+    const STATES: [State; 5] = [State::Dormant, State::Waking, State::Ready, State::Draining, State::Failed];
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix_ms(second * 1000)
+    }
+
+    /// A session as its environment leaves it in this state at second 100, with a lease until second 200.
+    fn session(state: State) -> Session {
+        let awake = matches!(state, State::Waking | State::Ready | State::Draining);
+        let served = matches!(state, State::Ready | State::Draining);
+        Session {
+            session_id: "amelia_a".parse().expect("valid"),
+            client_id: "amelia".parse().expect("valid"),
+            user_id: "amelia".to_owned(),
+            thread_id: "local".parse().expect("valid"),
+            state,
+            site: SiteHealth::Ok,
+            phase: (state == State::Waking).then_some(Phase::Clone),
+            phase_since: (state == State::Waking).then_some(at(90)),
+            generation: GENERATION,
+            task_arn: awake.then(|| "task-1".to_owned()),
+            container_id: awake.then(|| "container-1".to_owned()),
+            container_ip: served.then(|| "10.0.0.1".to_owned()),
+            port: served.then_some(8080),
+            lease_until: awake.then_some(at(200)),
+            proof_key: Some(ProofKey("old".to_owned())),
+            preview_url: "https://edit.amelia.example/session/amelia_a/".to_owned(),
+            draft_branch: "edit/local".to_owned(),
+            queue_url: "queue".to_owned(),
+            last_activity_at: Some(at(50)),
+            awake_because: served.then(|| "a person is there".to_owned()),
+            created_at: at(0),
+            expires_at: Some(1_000_000),
+            failure: (state == State::Failed).then(failure),
+        }
+    }
+
+    fn failure() -> Failure {
+        Failure { code: "install_failed".to_owned(), message: "npm".to_owned(), retryable: true }
+    }
+
+    fn wake(seen: Generation) -> Transition {
+        Transition::Wake { seen, proof_key: ProofKey("new".to_owned()), lease_until: at(500) }
+    }
+
+    fn claim(task: &str) -> Transition {
+        Transition::Claim { task: task.to_owned(), lease_until: at(500) }
+    }
+
+    fn phase(phase: Phase) -> Transition {
+        Transition::Phase { phase, lease_until: at(500) }
+    }
+
+    fn register(ip: &str) -> Transition {
+        Transition::Register { ip: ip.to_owned(), port: 8080, site: SiteHealth::Degraded, lease_until: at(500) }
+    }
+
+    fn renew(activity: Option<i64>) -> Transition {
+        Transition::Renew {
+            lease_until: at(500),
+            site: SiteHealth::Degraded,
+            last_activity_at: activity.map(at),
+            awake_because: Some("two instructions wait".to_owned()),
+        }
+    }
+
+    fn drain(seen: Option<i64>) -> Transition {
+        Transition::Drain { seen_activity: seen.map(at) }
+    }
+
+    fn fail() -> Transition {
+        Transition::Fail { failure: failure() }
+    }
+
+    fn apply(transition: &Transition, session: &Session) -> Result<Session, TransitionRefused> {
+        transition.apply(session, GENERATION, at(100))
+    }
+
+    #[test]
+    fn the_table_of_transitions_is_the_one_of_the_design() {
+        let steps = [
+            ("wake", wake(GENERATION)),
+            ("claim, own task", claim("task-1")),
+            ("claim, other task", claim("task-2")),
+            ("phase, earlier", phase(Phase::Claim)),
+            ("phase, same", phase(Phase::Clone)),
+            ("phase, later", phase(Phase::Serve)),
+            ("register", register("10.0.0.1")),
+            ("register elsewhere", register("10.0.0.2")),
+            ("renew", renew(None)),
+            ("drain", drain(Some(50))),
+            ("drain, newer activity", drain(Some(49))),
+            ("sleep", Transition::Sleep),
+            ("fail", fail()),
+        ];
+        let mut table = format!("{:22}", "");
+        for state in STATES {
+            write!(table, "{:14}", format!("{state:?}").to_lowercase()).expect("a String");
+        }
+        for (name, step) in &steps {
+            write!(table, "\n{name:22}").expect("a String");
+            for state in STATES {
+                let cell = match apply(step, &session(state)) {
+                    Ok(next) => format!("{:?}", next.state).to_lowercase(),
+                    Err(TransitionRefused::WrongState { .. }) => "-".to_owned(),
+                    Err(other) => format!("{other:?}"),
+                };
+                write!(table, "{cell:14}").expect("a String");
+            }
+        }
+        let table = table.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+        insta::assert_snapshot!(table, @"");
+    }
+
+    #[test]
+    fn whoever_is_of_another_generation_is_refused_in_every_state() {
+        let steps = [
+            claim("task-1"),
+            phase(Phase::Serve),
+            register("10.0.0.1"),
+            renew(None),
+            drain(None),
+            Transition::Sleep,
+            fail(),
+        ];
+        for state in STATES {
+            for step in &steps {
+                for asked in [Generation(6), Generation(8)] {
+                    let refused = TransitionRefused::OtherGeneration { acting: GENERATION, asked };
+                    assert_eq!(step.apply(&session(state), asked, at(100)), Err(refused), "{step:?}");
+                }
+            }
+            let refused = TransitionRefused::OtherGeneration { acting: GENERATION, asked: Generation(6) };
+            let woken = wake(Generation(6)).apply(&session(state), GENERATION, at(1_000));
+            assert_eq!(woken, Err(refused), "a wake goes by what it has seen");
+        }
+    }
+
+    #[test]
+    fn a_living_lease_keeps_a_session_from_being_woken_and_a_dead_one_does_not() {
+        for state in [State::Waking, State::Ready, State::Draining] {
+            let step = wake(GENERATION);
+            let woken = |second| step.apply(&session(state), Generation(0), at(second));
+            assert_eq!(woken(200), Err(TransitionRefused::WrongState { state, step: "wake" }));
+            assert_eq!(woken(201).map(|session| session.generation), Ok(Generation(8)));
+
+            let unleased = Session { lease_until: None, ..session(state) };
+            assert!(step.apply(&unleased, Generation(0), at(0)).is_ok(), "nobody would ever come back");
+        }
+    }
+
+    #[test]
+    fn a_wake_clears_whatever_the_last_environment_left_behind() {
+        for state in STATES {
+            let before = session(state);
+            let expected = Session {
+                state: State::Waking,
+                generation: Generation(8),
+                proof_key: Some(ProofKey("new".to_owned())),
+                lease_until: Some(at(500)),
+                phase: None,
+                phase_since: None,
+                task_arn: None,
+                container_id: None,
+                container_ip: None,
+                port: None,
+                awake_because: None,
+                failure: None,
+                ..before.clone()
+            };
+            assert_eq!(wake(GENERATION).apply(&before, GENERATION, at(1_000)), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn the_first_task_to_claim_a_session_has_it() {
+        let free = Session { task_arn: None, ..session(State::Waking) };
+        let claimed = apply(&claim("task-2"), &free).expect("free");
+        assert_eq!(claimed.task_arn.as_deref(), Some("task-2"));
+        assert_eq!(claimed.lease_until, Some(at(500)));
+        assert_eq!(apply(&claim("task-2"), &claimed), Ok(claimed.clone()));
+        assert_eq!(apply(&claim("task-1"), &claimed), Err(TransitionRefused::OtherTask));
+    }
+
+    #[test]
+    fn a_phase_that_is_reached_again_keeps_its_time() {
+        let waking = session(State::Waking);
+        let again = apply(&phase(Phase::Clone), &waking).expect("the same");
+        assert_eq!((again.phase, again.phase_since), (Some(Phase::Clone), Some(at(90))));
+        let later = apply(&phase(Phase::Install), &again).expect("a later one");
+        assert_eq!((later.phase, later.phase_since), (Some(Phase::Install), Some(at(100))));
+        assert_eq!(later.lease_until, Some(at(500)));
+        let first = Session { phase: None, phase_since: None, ..waking };
+        assert_eq!(apply(&phase(Phase::Config), &first).expect("the first").phase_since, Some(at(100)));
+    }
+
+    #[test]
+    fn a_session_that_is_registered_has_an_address_and_no_phase() {
+        let waking = session(State::Waking);
+        let expected = Session {
+            state: State::Ready,
+            site: SiteHealth::Degraded,
+            container_ip: Some("10.0.0.1".to_owned()),
+            port: Some(8080),
+            phase: None,
+            phase_since: None,
+            lease_until: Some(at(500)),
+            ..waking.clone()
+        };
+        assert_eq!(apply(&register("10.0.0.1"), &waking), Ok(expected.clone()));
+        assert_eq!(apply(&register("10.0.0.1"), &expected), Ok(expected), "asking again changes nothing");
+    }
+
+    #[test]
+    fn activity_never_goes_back_and_keeps_a_session_from_draining() {
+        let ready = session(State::Ready);
+        let renewed = apply(&renew(Some(60)), &ready).expect("ready");
+        assert_eq!(renewed.last_activity_at, Some(at(60)));
+        assert_eq!(renewed.site, SiteHealth::Degraded);
+        assert_eq!(renewed.awake_because.as_deref(), Some("two instructions wait"));
+        for older in [None, Some(10)] {
+            let late = apply(&renew(older), &renewed).expect("ready");
+            assert_eq!(late.last_activity_at, Some(at(60)));
+        }
+
+        assert_eq!(apply(&drain(Some(50)), &renewed), Err(TransitionRefused::NewerActivity));
+        assert_eq!(apply(&drain(None), &renewed), Err(TransitionRefused::NewerActivity));
+        assert!(apply(&drain(Some(60)), &renewed).is_ok());
+        let untouched = Session { last_activity_at: None, ..ready };
+        assert!(apply(&drain(None), &untouched).is_ok());
+    }
+
+    #[test]
+    fn what_sleeps_or_failed_has_no_address_and_no_lease() {
+        let draining = session(State::Draining);
+        let dormant = Session {
+            state: State::Dormant,
+            task_arn: None,
+            container_id: None,
+            container_ip: None,
+            port: None,
+            lease_until: None,
+            awake_because: None,
+            ..draining.clone()
+        };
+        assert_eq!(apply(&Transition::Sleep, &draining), Ok(dormant));
+
+        let failed = Session {
+            state: State::Failed,
+            container_ip: None,
+            port: None,
+            lease_until: None,
+            awake_because: None,
+            failure: Some(failure()),
+            ..draining.clone()
+        };
+        assert_eq!(apply(&fail(), &draining), Ok(failed));
+    }
+
+    #[test]
+    fn a_refusal_says_what_cannot_be_done() {
+        let refused = apply(&Transition::Sleep, &session(State::Ready)).expect_err("ready");
+        insta::assert_snapshot!(refused, @"");
+    }
+
+    /// One step of the story that the model test tells.
+    #[derive(Debug, Clone)]
+    struct Step {
+        /// How many generations the caller is behind the present one.
+        behind: u64,
+        /// Seconds that pass before it.
+        seconds: i64,
+        transition: Transition,
+    }
+
+    fn any_transition() -> impl Strategy<Value = Transition> {
+        let phases = [Phase::Config, Phase::Claim, Phase::Clone, Phase::Install, Phase::Serve];
+        prop_oneof![
+            3 => Just(wake(GENERATION)),
+            2 => prop::sample::select(vec!["task-1", "task-2"]).prop_map(claim),
+            2 => prop::sample::select(phases.to_vec()).prop_map(phase),
+            3 => prop::sample::select(vec!["10.0.0.1", "10.0.0.2"]).prop_map(register),
+            3 => prop::option::of(0..400_i64).prop_map(renew),
+            3 => prop::option::of(0..400_i64).prop_map(drain),
+            3 => Just(Transition::Sleep),
+            1 => Just(fail()),
+        ]
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        (prop_oneof![3 => Just(0), 1 => 1..4_u64], 0..40_i64, any_transition())
+            .prop_map(|(behind, seconds, transition)| Step { behind, seconds, transition })
+    }
+
+    /// What `transition` is when its caller acts at `now`, having seen `seen`: leases run for 60 seconds.
+    fn aimed(transition: &Transition, seen: Generation, now: Timestamp) -> Transition {
+        let until = now.plus(Duration::from_secs(60));
+        let mut aimed = transition.clone();
+        match &mut aimed {
+            Transition::Wake { seen: wake_seen, lease_until, .. } => {
+                *wake_seen = seen;
+                *lease_until = until;
+            }
+            Transition::Claim { lease_until, .. }
+            | Transition::Phase { lease_until, .. }
+            | Transition::Register { lease_until, .. }
+            | Transition::Renew { lease_until, .. } => *lease_until = until,
+            Transition::Drain { .. } | Transition::Sleep | Transition::Fail { .. } => {}
+        }
+        aimed
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// The model is one number: who may act. A wake makes it one more; every other write must come from it.
+        #[test]
+        fn of_several_generations_one_acts(steps in prop::collection::vec(any_step(), 1..60)) {
+            let mut session = session(State::Dormant);
+            let mut acting = session.generation;
+            let mut now = at(100);
+            for step in steps {
+                now = now.plus(Duration::from_secs(u64::try_from(step.seconds).expect("not negative")));
+                let caller = Generation(acting.0.saturating_sub(step.behind));
+                let transition = aimed(&step.transition, caller, now);
+                let woken = matches!(transition, Transition::Wake { .. });
+                let lease_lived = session.lease_until.is_some_and(|until| until >= now);
+                let was = session.clone();
+
+                if let Ok(next) = transition.apply(&session, caller, now) {
+                    prop_assert_eq!(caller, acting, "an older generation wrote");
+                    if woken {
+                        prop_assert!(!lease_lived, "woken under a living lease: {:?}", was);
+                        acting = acting.next();
+                        prop_assert_ne!(next.task_arn.as_deref(), Some("task-1"), "the last task is cleared");
+                    }
+                    session = next;
+                }
+
+                prop_assert_eq!(session.generation, acting);
+                let awake = matches!(session.state, State::Waking | State::Ready | State::Draining);
+                let served = matches!(session.state, State::Ready | State::Draining);
+                prop_assert_eq!(session.lease_until.is_some(), awake);
+                prop_assert_eq!(session.container_ip.is_some(), served);
+                prop_assert_eq!(session.port.is_some(), served);
+                prop_assert_eq!(session.failure.is_some(), session.state == State::Failed);
+                if session.state == State::Dormant {
+                    prop_assert_eq!(&session.task_arn, &None);
+                    prop_assert_eq!(session.phase, None);
+                }
+                prop_assert!(session.last_activity_at >= was.last_activity_at, "activity went back");
+            }
+        }
+    }
+}

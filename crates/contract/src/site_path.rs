@@ -17,10 +17,20 @@ use crate::id::IdError;
 /// the way is asked of the kernel at the moment of writing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String", extend("pattern" = PATTERN, "minLength" = 1, "maxLength" = PATH_MAX_BYTES))]
 pub struct SitePath(String);
 
 /// Bytes of a whole path. Linux takes 4,096; this leaves room for the workspace in front of it.
 pub const PATH_MAX_BYTES: usize = 1024;
+/// What a regular expression can say of a path, for the schema: all but Unicode normalisation, invisible characters and
+/// the length of components.
+const PATTERN: &str = concat!(
+    // Nothing of git's own, and nothing of node_modules.
+    r"^(?!(.*/)?(\.[gG][iI][tT]|[gG][iI][tT]~))(?!(.*/)?[nN][oO][dD][eE]_[mM][oO][dD][uU][lL][eE][sS](/|$))",
+    // No component starts with a space; each ends in something other than a space or a dot.
+    r"(?!(.*/)? )[^/\\:\x00-\x1f\x7f-\x9f]*[^/\\:\x00-\x1f\x7f-\x9f. ]",
+    r"(/[^/\\:\x00-\x1f\x7f-\x9f]*[^/\\:\x00-\x1f\x7f-\x9f. ])*$",
+);
 /// Bytes of one component: what every file system takes.
 pub const COMPONENT_MAX_BYTES: usize = 255;
 

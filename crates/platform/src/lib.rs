@@ -1,1 +1,45 @@
+//! The ports of the platform and their adapters.
+//!
+//! A port is what the agent and the router need of the world outside, in the words of the product:
+//!
+//! | port | is | fenced by |
+//! |---|---|---|
+//! | [`Clients`] | who may have environments, and how | – |
+//! | [`Sessions`] | who acts for a session, where, until when | generation and state, in one conditional write |
+//! | [`Receipts`] | what became of an instruction | a final receipt is never overwritten |
+//! | [`Instructions`] | one FIFO queue | a delivery handle that dies with its visibility timeout |
+//!
+//! A port promises only what SQS FIFO queues and DynamoDB can keep; an adapter may be stricter. What they promise is
+//! written on the traits.
+//!
+//! No port knows `now` of itself where a decision hangs on it: [`Sessions::transition`] is given the caller's. The
+//! queues keep their own time, because their deadlines are theirs (SQS keeps its own as well).
+//!
+//! The adapters: [`local`] (SQLite, one file; developer mode). Each passes the suite in `conformance`, which says the
+//! same in code and is built with the feature of that name.
+//!
+//! Everything here is at-least-once. A reply may be lost after the deed was done, so each operation may be repeated
+//! with the same arguments: a second [`Instructions::send`] is a duplicate, a second [`Receipts::put`] is the same
+//! receipt, a second [`Sessions::create`] says that the thread is taken by the very id that was asked for, and a
+//! second [`Sessions::transition`] is judged by the contract's table.
 
+#![allow(clippy::doc_markdown, reason = "SQLite and DynamoDB are names of products, not code")]
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod local;
+
+mod clients;
+mod error;
+mod instructions;
+mod receipts;
+mod sessions;
+
+pub use clients::Clients;
+pub use error::{PortError, Result};
+pub use instructions::{
+    Delivery, DeliveryHandle, Depth, Instructions, Lease, Outgoing, Sent, DEDUPLICATION_WINDOW,
+    RETENTION, VISIBILITY_MAX,
+};
+pub use receipts::{Put, Receipts};
+pub use sessions::{Created, Sessions, TransitionFailed};

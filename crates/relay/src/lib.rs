@@ -1,1 +1,420 @@
+//! HTTP and WebSocket reverse proxy, used by the door (in front of the site) and by the gateway (in front of doors).
+//!
+//! ```text
+//! caller's server ──request──▶ head ──▶ upload ──▶ pool ──▶ upstream
+//!                 ◀─response── head ◀─────(body as it comes)────┘
+//!                 ◀══════════════ tunnel ══════════════▶          (after the upstream's 101 only)
+//! ```
+//!
+//! The caller has decided who may see what, and names one address per call; nothing here resolves a name, follows a
+//! redirect, caches, rewrites a path or looks into a body. Both directions are streamed: nothing is kept but what the
+//! sockets hold, and whoever is slow slows the other side down.
+//!
+//! What it promises:
+//!
+//! - **One reading of every message.** Heads are rebuilt (`head`): hop-by-hop fields and whatever `Connection` nominates are
+//!   gone in both directions, `Host` and the length of the body are said once, `CONNECT` is refused, `Upgrade` passes only
+//!   as part of a well-formed WebSocket handshake. Path and query go through byte for byte.
+//! - **An incomplete response never looks complete.** When the upstream breaks off, the body ends in an error and the
+//!   caller's server cuts the connection.
+//! - **Whoever leaves is let go.** Dropping the future or the response's body ends the request at the upstream.
+//! - **Sent twice only if it cannot matter**: a request of which nothing was sent, and a bodiless idempotent one that met
+//!   a kept connection just as the upstream closed it; once, over a new connection.
+//! - **Limits**: [`Settings`], [`REQUEST_HEAD_MAX_BYTES`], [`REQUEST_HEADERS_MAX`], [`RESPONSE_HEAD_MAX_BYTES`] and
+//!   [`RESPONSE_HEADERS_MAX`]. Each is a [`RelayError`] that says which.
+//!
+//! What it leaves to the caller's server: reading heads (hyper's limits and header timeout), answering 100 to
+//! `Expect: 100-continue` (hyper does, when the body is first read), and upgrading its own connection
+//! (`axum::serve` and `serve_connection_with_upgrades` do). Interim responses of the upstream (100, 103) are not passed on,
+//! because hyper's server cannot send any.
 
+mod error;
+mod head;
+mod pool;
+mod settings;
+mod tunnel;
+mod upload;
+mod upstream;
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::client::legacy;
+use tokio::time::{Instant, timeout_at};
+
+use head::BodySize;
+use pool::{Answered, Pools, UpstreamClient};
+use tunnel::{Tunnel, Tunnels};
+use upload::{Phase, Progress, Upload};
+
+pub use error::{Refusal, RelayError, Violation, Wait};
+pub use settings::{
+    REQUEST_HEAD_MAX_BYTES, REQUEST_HEADERS_MAX, RESPONSE_HEAD_MAX_BYTES, RESPONSE_HEADERS_MAX,
+    Settings,
+};
+pub use upstream::{Forwarded, HostPolicy, PoolKey, Proto, Upstream};
+
+/// Any error of a body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a response, streamed from the upstream. `axum::body::Body::new` takes it.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The relay: kept connections to upstreams, and the tunnels made of upgraded ones. Cheap to clone; all clones are one
+/// relay. It has to be made and used within a tokio runtime.
+#[derive(Clone)]
+pub struct Relay {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Arc<Settings>,
+    pools: Pools,
+    tunnels: Tunnels,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Relay")
+            .field("settings", &self.inner.settings)
+            .field("open_tunnels", &self.open_tunnels())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// A relay with these limits. It connects to nothing yet.
+    pub fn new(settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        let pools = Pools::new(Arc::clone(&settings));
+        let tunnels = Tunnels::new(&settings);
+        Self {
+            inner: Arc::new(Inner {
+                settings,
+                pools,
+                tunnels,
+            }),
+        }
+    }
+
+    /// Sends `request` to `upstream` and streams the answer back, whatever its status. Returns with the head of the
+    /// response; dropping the future before that, or the body after, ends the request at the upstream.
+    ///
+    /// A 101 is returned only for a WebSocket handshake that the upstream has accepted. The caller sends it to the client
+    /// as it is; the tunnel begins when its server has upgraded the client's connection, and is given up if that does not
+    /// happen within [`Settings::upgrade_timeout`].
+    pub async fn forward<B>(
+        &self,
+        request: http::Request<B>,
+        upstream: &Upstream,
+    ) -> Result<http::Response<Body>, RelayError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Inner {
+            settings,
+            pools,
+            tunnels,
+        } = &*self.inner;
+        let pool = pools.of(&upstream.pool_key, upstream.address);
+        let (mut parts, body) = request.into_parts();
+        let asked_for_head = parts.method == http::Method::HEAD;
+        let size = BodySize::of(&body);
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let authority = pool.authority(upstream.address);
+        let websocket = head::rewrite_request(
+            &mut parts,
+            size,
+            settings.request_body_max,
+            upstream,
+            authority,
+        )?;
+        let handshake = if websocket {
+            let client = upgrade.ok_or(RelayError::Refused(Refusal::NotUpgradable))?;
+            Some((client, tunnels.slot(settings.tunnels_max)?))
+        } else {
+            None
+        };
+
+        let exchange = Exchange {
+            address: upstream.address,
+            settings,
+            websocket,
+        };
+        let answer = if size == BodySize::None {
+            let again = parts.method.is_idempotent().then(|| parts.clone());
+            let request = http::Request::from_parts(parts, Upload::none());
+            match exchange.send(&pool.client, request, None).await {
+                Err(Failure {
+                    kept_connection: true,
+                    ..
+                }) if let Some(parts) = again => {
+                    let request = http::Request::from_parts(parts, Upload::none());
+                    exchange.send(pools.fresh(), request, None).await
+                }
+                answer => answer,
+            }
+        } else {
+            let (upload, progress) = Upload::of(body, size, settings.request_body_max);
+            let request = http::Request::from_parts(parts, upload);
+            exchange.send(&pool.client, request, Some(&progress)).await
+        };
+        let mut response = answer.map_err(|failure| failure.error)?;
+        let upstream_upgrade = hyper::upgrade::on(&mut response);
+
+        let (mut parts, body) = response.into_parts();
+        let switched = head::rewrite_response(&mut parts, websocket, upstream.address)?;
+        if switched && let Some((client, slot)) = handshake {
+            tunnels.start(Tunnel {
+                client,
+                upstream: upstream_upgrade,
+                slot,
+                pool_key: upstream.pool_key.clone(),
+                forgotten: Arc::clone(&pool.tunnels),
+                settings: Arc::clone(settings),
+            });
+        }
+        let body = if asked_for_head || switched || has_no_body(parts.status) {
+            NoBody.boxed_unsync()
+        } else {
+            body.map_err(Into::into).boxed_unsync()
+        };
+        Ok(http::Response::from_parts(parts, body))
+    }
+
+    /// How many tunnels there are: those whose upstream has answered 101, and that have not ended.
+    pub fn open_tunnels(&self) -> usize {
+        self.inner.tunnels.open()
+    }
+
+    /// Ends all tunnels, sending nothing more into them, and waits for their ends, at most until `deadline` has passed.
+    /// Tunnels opened afterwards are new ones: whoever wants none has to refuse their requests first.
+    pub async fn close_tunnels(&self, deadline: Duration) {
+        self.inner.tunnels.close(deadline).await;
+    }
+
+    /// Forgets a pool, because what it led to is no more: unused connections are closed, tunnels are ended, and requests in
+    /// flight run to their end on connections that are not used again.
+    pub fn forget(&self, pool_key: &PoolKey) {
+        self.inner.pools.forget(pool_key);
+    }
+}
+
+/// One request on its way to one address.
+struct Exchange<'relay> {
+    address: SocketAddr,
+    settings: &'relay Settings,
+    websocket: bool,
+}
+
+/// Why there is no answer.
+struct Failure {
+    error: RelayError,
+    /// Whether a connection ended that had worked before: the upstream may have closed it before it saw the request.
+    kept_connection: bool,
+}
+
+impl From<RelayError> for Failure {
+    fn from(error: RelayError) -> Self {
+        Self {
+            error,
+            kept_connection: false,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    async fn send(
+        &self,
+        client: &UpstreamClient,
+        request: http::Request<Upload>,
+        progress: Option<&Progress>,
+    ) -> Result<http::Response<Incoming>, Failure> {
+        let answer = self.in_time(client.request(request), progress).await?;
+        let mut response = answer.map_err(|error| self.failure(error, progress))?;
+        if let Some(answered) = response.extensions_mut().remove::<Answered>() {
+            answered.note();
+        }
+        Ok(response)
+    }
+
+    /// Waits for an answer. The clock starts anew whenever the request's body makes progress, so that a long upload is no
+    /// slow upstream.
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = T>,
+        progress: Option<&Progress>,
+    ) -> Result<T, RelayError> {
+        let limit = if self.websocket {
+            Some(self.settings.upgrade_timeout)
+        } else {
+            self.settings.response_head_timeout
+        };
+        let Some(limit) = limit else {
+            return Ok(answer.await);
+        };
+        let mut answer = std::pin::pin!(answer);
+        let mut deadline = settings::later(Instant::now(), limit);
+        loop {
+            if let Ok(answer) = timeout_at(deadline, &mut answer).await {
+                return Ok(answer);
+            }
+            let mut wait = if self.websocket {
+                Wait::Upgrade
+            } else {
+                Wait::ResponseHead
+            };
+            if let Some(progress) = progress {
+                let (phase, since) = progress.read();
+                let extended = settings::later(since, limit);
+                if extended > deadline {
+                    deadline = extended;
+                    continue;
+                }
+                if phase == Phase::Client {
+                    wait = Wait::RequestBody;
+                }
+            }
+            return Err(RelayError::Timeout {
+                address: self.address,
+                wait,
+                limit,
+            });
+        }
+    }
+
+    /// hyper says little about what went wrong; the rest is in the chain of sources.
+    fn failure(&self, error: legacy::Error, progress: Option<&Progress>) -> Failure {
+        let address = self.address;
+        if error.is_connect() {
+            let source = io_error(&error).map_or_else(
+                || io::Error::other(error.to_string()),
+                |found| io::Error::new(found.kind(), found.to_string()),
+            );
+            return if source.kind() == io::ErrorKind::TimedOut {
+                RelayError::Timeout {
+                    address,
+                    wait: Wait::Connect,
+                    limit: self.settings.connect_timeout,
+                }
+                .into()
+            } else {
+                RelayError::Connect { address, source }.into()
+            };
+        }
+        match progress.map(|progress| progress.read().0) {
+            Some(Phase::TooLarge) => {
+                let limit = self.settings.request_body_max.unwrap_or(u64::MAX);
+                return RelayError::BodyTooLarge {
+                    limit,
+                    declared: false,
+                }
+                .into();
+            }
+            Some(Phase::Broken) => {
+                return RelayError::RequestBody {
+                    source: error.into(),
+                }
+                .into();
+            }
+            Some(Phase::Client | Phase::Upstream) | None => {}
+        }
+        let Some(http) = error
+            .source()
+            .and_then(|source| source.downcast_ref::<hyper::Error>())
+        else {
+            return RelayError::Disconnected {
+                address,
+                sent: true,
+                source: error.into(),
+            }
+            .into();
+        };
+        if http.is_parse() {
+            let what = Violation::Malformed;
+            return RelayError::Protocol {
+                address,
+                what,
+                source: Some(error.into()),
+            }
+            .into();
+        }
+        // The body was shorter than its `Content-Length`, and hyper closed the connection rather than pretend.
+        if http.is_body_write_aborted() || http.is_user() {
+            return RelayError::RequestBody {
+                source: error.into(),
+            }
+            .into();
+        }
+        let mut extensions = http::Extensions::new();
+        if let Some(connection) = error.connect_info() {
+            connection.get_extras(&mut extensions);
+        }
+        let kept_connection = extensions.get::<Answered>().is_some_and(Answered::get);
+        let sent = !http.is_canceled();
+        Failure {
+            error: RelayError::Disconnected {
+                address,
+                sent,
+                source: error.into(),
+            },
+            kept_connection,
+        }
+    }
+}
+
+fn has_no_body(status: http::StatusCode) -> bool {
+    matches!(
+        status,
+        http::StatusCode::NO_CONTENT | http::StatusCode::NOT_MODIFIED
+    )
+}
+
+/// The body of a response that has none, such as one to `HEAD`. It does not claim to be of no *length*, because servers
+/// (axum) make a `Content-Length: 0` of that, which would be a lie about the page.
+struct NoBody;
+
+impl http_body::Body for NoBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::new()
+    }
+}
+
+fn io_error<'error>(error: &'error (dyn std::error::Error + 'static)) -> Option<&'error io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,230 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use contract::schema::SchemaName;
+
+use crate::failure::{Exit, Failure};
+
+const STYLES: Styles = Styles::styled().header(AnsiColor::Green.on_default().bold()).usage(AnsiColor::Green.on_default().bold()).literal(AnsiColor::Cyan.on_default());
+
+/// Edit environments for Astro websites.
+///
+/// An instruction changes a real site, live, as a commit on a draft branch.
+#[derive(Debug, Parser)]
+#[command(name = "edit-agent", version, styles = STYLES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Say what happens inside, on stderr (RUST_LOG has finer control).
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run an edit environment of a repository on this machine.
+    Dev(DevArguments),
+    /// Send an instruction to a running environment, and follow it to its receipt.
+    Send(SendArguments),
+    /// Print the JSON Schema of a record or message.
+    Schema {
+        /// instruction, receipt, client-config or session; all of them if absent.
+        name: Option<String>,
+    },
+}
+
+const DEV_HELP: &str = "\
+The repository is the git remote: it is cloned into a workspace of its own, and results arrive as commits on
+the branch edit/<thread>. Your working tree is not touched. A plain folder, or a folder inside another
+repository, is first imported into a repository of its own.
+
+Examples:
+  edit-agent dev                               the repository you stand in
+  edit-agent dev ~/sites/amelia --port 0       on any free port
+  edit-agent dev git@example.com:amelia.git --branch main --deploy-key file:deploy.key
+
+Exit codes: 0 stopped, 10 repository, 11 remote or credentials, 12 Node.js, 13 port, 14 workspace or state,
+15 already running, 16 dependencies, 70 unexpected, 130 interrupted before it was ready.";
+
+/// How to run an environment.
+#[derive(Debug, Args)]
+#[command(after_help = DEV_HELP)]
+pub(crate) struct DevArguments {
+    /// An Astro repository: a folder, or an address (https, ssh, file).
+    #[arg(default_value = ".", value_name = "REPO")]
+    pub(crate) repository: String,
+    /// The port of the preview; 0 takes any free one.
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// The address to listen on, or a host name to be known by besides localhost. Whoever can reach the address can see the site's source and edit it.
+    #[arg(long, value_name = "ADDRESS|NAME")]
+    pub(crate) host: Vec<String>,
+    /// The published branch, from which the draft begins. Default: what the repository has checked out.
+    #[arg(long)]
+    pub(crate) branch: Option<String>,
+    /// The conversation: instructions land on edit/<thread>.
+    #[arg(long, default_value = "local")]
+    pub(crate) thread: String,
+    /// Where the clone and the work tree are kept. Default: below --state.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) workspace: Option<PathBuf>,
+    /// Where the queue, the receipts and stored dependencies are kept.
+    #[arg(long, value_name = "DIR", env = "EDIT_AGENT_STATE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Use the dependencies that are in the workspace, and install none.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+    /// What instructions may change beyond pages, content and styles.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) allow: Vec<Allowance>,
+    /// The key or token for the remote: file:PATH or env:NAME. Default: what your git uses.
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) deploy_key: Option<String>,
+    /// The Node.js program to use. Default: the one in PATH.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) node: Option<PathBuf>,
+    /// Print events on stdout, one JSON object a line: phase, ready, receipt, stopped.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What instructions may change beyond pages, content and styles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Allowance {
+    /// Configuration: astro.config, tsconfig, .env, CI.
+    Config,
+    /// package.json and lock files.
+    Dependencies,
+}
+
+impl DevArguments {
+    /// The address to listen on: the one given, else loopback.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.host.iter().find_map(|host| host.parse().ok()).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+    }
+
+    /// The host names given.
+    pub(crate) fn host_names(&self) -> Vec<String> {
+        self.host.iter().filter(|host| host.parse::<IpAddr>().is_err()).map(|host| host.to_ascii_lowercase()).collect()
+    }
+}
+
+const SEND_HELP: &str = "\
+Several changes in one call are one instruction: all of them happen, or none.
+
+Examples:
+  edit-agent send --replace src/pages/index.astro \"Rare stamps\" \"Rare & old stamps\"
+  edit-agent send --write public/logo.svg=@logo.svg --delete public/old-logo.svg
+  echo '# Hello' | edit-agent send --write src/pages/hello.md=@-
+  git diff | edit-agent send --patch -
+  edit-agent send instruction.json
+
+Exit codes: 0 it landed (or, with --no-wait, was accepted), 1 it did not, 2 usage, 17 no running environment.";
+
+/// What to send, and where.
+#[derive(Debug, Args)]
+#[command(after_help = SEND_HELP)]
+pub(crate) struct SendArguments {
+    /// A file with an instruction or an array of them; - for stdin. What such an instruction leaves out (version, ids, time) is filled in.
+    #[arg(value_name = "FILE.json|-", conflicts_with_all = ["write", "replace", "delete", "move_", "patch"], required_unless_present_any = ["write", "replace", "delete", "move_", "patch"])]
+    pub(crate) file: Option<PathBuf>,
+    /// Make a file of the site have the content of a local file (- for stdin), or, without @, this text.
+    #[arg(long, value_name = "PATH=@FILE")]
+    pub(crate) write: Vec<String>,
+    /// Replace a text that occurs exactly once.
+    #[arg(long, num_args = 3, value_names = ["PATH", "FIND", "NEW"], allow_hyphen_values = true)]
+    pub(crate) replace: Vec<String>,
+    /// Remove a file.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) delete: Vec<String>,
+    /// Give a file another path.
+    #[arg(long = "move", id = "move_", num_args = 2, value_names = ["A", "B"])]
+    pub(crate) move_: Vec<String>,
+    /// Apply a git patch; - for stdin.
+    #[arg(long, value_name = "FILE.diff")]
+    pub(crate) patch: Vec<PathBuf>,
+    /// The idempotency key: the same id is carried out once. Default: a new one.
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// The conversation. Default: that of the running environment.
+    #[arg(long)]
+    pub(crate) thread: Option<String>,
+    /// The author of the commit: "Name <e-mail>". Default: what git says of you.
+    #[arg(long, value_name = "NAME <E-MAIL>")]
+    pub(crate) author: Option<String>,
+    /// The environment. Default: the one that runs; if several do, the one of the folder you stand in.
+    #[arg(long, value_name = "http://127.0.0.1:PORT")]
+    pub(crate) url: Option<String>,
+    /// Where `dev` keeps its state, if that was given there.
+    #[arg(long, value_name = "DIR", env = "EDIT_AGENT_STATE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Print the receipt as JSON (an array if several instructions were sent).
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Do not wait for the receipt.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+/// Which changes stand in which order on the command line: clap groups them by option, and order matters.
+pub(crate) fn change_options(arguments: impl IntoIterator<Item = OsString>) -> Vec<&'static str> {
+    const OPTIONS: [&str; 5] = ["--write", "--replace", "--delete", "--move", "--patch"];
+    let mut order = Vec::new();
+    let mut skip = 0;
+    for argument in arguments {
+        if skip > 0 {
+            skip -= 1;
+            continue;
+        }
+        let text = argument.to_string_lossy();
+        let (name, attached) = text.split_once('=').map_or((text.as_ref(), false), |(name, _)| (name, true));
+        if let Some(option) = OPTIONS.iter().find(|option| **option == name) {
+            order.push(*option);
+            let values = match *option {
+                "--replace" => 3,
+                "--move" => 2,
+                _ => 1,
+            };
+            skip = values - usize::from(attached);
+        }
+    }
+    order
+}
+
+/// Prints one schema, or all of them as one object.
+pub(crate) fn print_schema(name: Option<&str>) -> Result<Exit, Failure> {
+    let document = match name {
+        Some(name) => {
+            let name: SchemaName = name.parse().map_err(|_| Failure::new(Exit::Usage, format!("there is no schema `{name}`"), "Name instruction, receipt, client-config or session."))?;
+            contract::schema::schema(name)
+        }
+        None => SchemaName::ALL.iter().map(|name| (name.to_string(), contract::schema::schema(*name))).collect(),
+    };
+    let text = serde_json::to_string_pretty(&document).expect("a schema is JSON");
+    // A closed pipe (`| head`) is no failure.
+    writeln!(std::io::stdout(), "{text}").ok();
+    Ok(Exit::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn changes_keep_the_order_of_the_command_line() {
+        let line = ["send", "--delete", "--write", "--replace", "a", "--move", "b", "--write=x=@y", "--move", "a", "b"];
+        assert_eq!(change_options(line.iter().map(OsString::from)), ["--delete", "--replace", "--write", "--move"]);
+    }
+}

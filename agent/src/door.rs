@@ -1,0 +1,129 @@
+//! The door: the one port, in front of the site.
+//!
+//! ```text
+//!   request ─▶ guard (host, origin, path) ─┬─ /_edit/* ─▶ control
+//!                                          └─ the rest ─▶ visit ─▶ relay ─▶ site
+//! ```
+//!
+//! The guard decides who may ask and for what, and is a pure function of the request's head. A visit is relayed while
+//! the site answers, held while it restarts, and answered with a waiting page while it starts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use relay::Relay;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+mod control;
+mod guard;
+mod intake;
+mod page;
+mod visit;
+
+pub(crate) use guard::Hosts;
+pub(crate) use intake::Intake;
+
+use crate::events::{Events, PhaseName};
+use crate::pipeline::PipelineView;
+use crate::site::Site;
+
+/// Bytes of one call that posts instructions. A single instruction is limited further by the contract.
+const CALL_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// How long connections may take to end once the door closes.
+const CLOSING_TIME: Duration = Duration::from_secs(2);
+
+/// How far the environment is, and what exists then.
+#[derive(Debug, Clone)]
+pub(crate) enum Stage {
+    /// It starts; there is no site yet.
+    Starting {
+        /// What it is doing.
+        phase: PhaseName,
+    },
+    /// The site is supervised, and instructions are carried out.
+    Serving {
+        /// The site.
+        site: Site,
+    },
+    /// It stops: nothing new is taken on.
+    Draining,
+}
+
+/// What the door needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    /// Where instructions go.
+    pub(crate) intake: Intake,
+    /// How far the environment is.
+    pub(crate) stage: watch::Receiver<Stage>,
+    /// What the pipeline is doing.
+    pub(crate) pipeline: watch::Receiver<PipelineView>,
+    /// What happens.
+    pub(crate) events: Events,
+    /// Who it takes itself for.
+    pub(crate) hosts: Hosts,
+    /// The folder that the site may show through `/@fs/`.
+    pub(crate) shown_root: std::path::PathBuf,
+    /// Carries requests to the site.
+    pub(crate) relay: Relay,
+    /// When it closes.
+    pub(crate) closing: CancellationToken,
+}
+
+impl Door {
+    /// Serves until `closing`, and then a moment longer for what is under way.
+    pub(crate) async fn serve(self, listener: TcpListener) {
+        let (relay, closing) = (self.relay.clone(), self.closing.clone());
+        let service = self.router().into_make_service_with_connect_info::<SocketAddr>();
+        let server = axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
+        let deadline = async {
+            closing.cancelled().await;
+            relay.close_tunnels(CLOSING_TIME).await;
+            tokio::time::sleep(CLOSING_TIME).await;
+        };
+        tokio::select! {
+            served = server.into_future() => if let Err(error) = served { tracing::error!(%error, "the door broke") },
+            () = deadline => tracing::debug!("some connections did not end in time"),
+        }
+    }
+
+    fn router(self) -> Router {
+        let control = Router::new()
+            .route("/health", get(control::health))
+            .route("/ready", get(control::ready))
+            .route("/status", get(control::status))
+            .route("/events", get(control::events))
+            .route("/instructions", post(control::instructions))
+            .route("/instructions/{id}", get(control::receipt))
+            .fallback(control::unknown)
+            .layer(DefaultBodyLimit::max(CALL_MAX_BYTES));
+        let door = Arc::new(self);
+        Router::new()
+            .nest("/_edit", control)
+            .fallback(visit)
+            .layer(middleware::from_fn_with_state(Arc::clone(&door), guarded))
+            .with_state(door)
+    }
+}
+
+async fn guarded(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    match guard::judge(request.method(), request.uri(), request.headers(), &door.hosts, &door.shown_root) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            tracing::debug!(why = %refusal.why, "a request was refused at the door");
+            page::plain(refusal.status, &refusal.why).into_response()
+        }
+    }
+}
+
+async fn visit(State(door): State<Arc<Door>>, ConnectInfo(client): ConnectInfo<SocketAddr>, request: Request) -> Response {
+    visit::visit(&door, client, request).await
+}

@@ -1,0 +1,185 @@
+//! `/_edit/*`: how the environment is, what happens in it, and what it should do.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use contract::InstructionId;
+use futures_util::stream::{self, Stream};
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::intake::Declined;
+use super::{Door, Stage};
+use crate::events::Numbered;
+
+/// The pipeline comes round at least every 20 s, unless an instruction runs, which is bounded by five minutes.
+const PROGRESS_MAX: Duration = Duration::from_secs(60);
+const INSTRUCTION_MAX: Duration = Duration::from_secs(6 * 60);
+/// Lines of the site's output in the status.
+const OUTPUT_LINES: usize = 20;
+
+/// 200 while every loop makes progress.
+pub(super) async fn health(State(door): State<Arc<Door>>) -> Response {
+    let (progressed, running) = {
+        let view = door.pipeline.borrow();
+        (view.progressed, view.running.is_some())
+    };
+    let limit = if running { INSTRUCTION_MAX } else { PROGRESS_MAX };
+    let stuck = progressed.is_some_and(|at| at.elapsed() > limit);
+    let status = if stuck { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    answer(status, json!({ "healthy": !stuck, "pipeline": if stuck { "stuck" } else { "ok" } }))
+}
+
+/// 200 while the environment serves.
+pub(super) async fn ready(State(door): State<Arc<Door>>) -> Response {
+    let ready = matches!(&*door.stage.borrow(), Stage::Serving { .. });
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer(status, json!({ "ready": ready }))
+}
+
+/// Everything at a glance.
+pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
+    let identity = &door.intake.identity;
+    let stage = door.stage.borrow().clone();
+    let pipeline = door.pipeline.borrow().clone();
+    let (state, phase, site) = match &stage {
+        Stage::Starting { phase } => ("waking", Some(*phase), Value::Null),
+        Stage::Serving { site } => {
+            let view = site.view();
+            let site = json!({ "state": view.state, "health": view.health(), "problem": view.problem, "output": site.output(OUTPUT_LINES) });
+            ("ready", None, site)
+        }
+        Stage::Draining => ("draining", None, Value::Null),
+    };
+    let queued = match door.intake.queue.depth().await {
+        Ok(depth) => json!(depth.waiting),
+        Err(_) => Value::Null,
+    };
+    let awake_because = if pipeline.running.is_some() {
+        "an instruction is being carried out"
+    } else if pipeline.unpushed > 0 {
+        "commits wait to be pushed"
+    } else {
+        "it runs on a developer's machine"
+    };
+    answer(
+        StatusCode::OK,
+        json!({
+            "clientId": identity.client_id,
+            "sessionId": identity.session_id,
+            "threadId": identity.thread_id,
+            "state": state,
+            "phase": phase,
+            "site": site,
+            "draft": { "branch": identity.branch, "tip": pipeline.tip, "unpushed": pipeline.unpushed },
+            "running": pipeline.running,
+            "queued": queued,
+            "previewUrl": identity.preview_url,
+            "awakeBecause": awake_because,
+        }),
+    )
+}
+
+/// What happens, as it happens. `Last-Event-ID` gets what was missed.
+pub(super) async fn events(State(door): State<Arc<Door>>, headers: HeaderMap) -> impl IntoResponse {
+    let after = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    let closing = door.closing.clone().cancelled_owned();
+    let stream = futures_util::StreamExt::take_until(event_stream(&door, after), closing);
+    ([(header::CACHE_CONTROL, "no-store")], Sse::new(stream).keep_alive(KeepAlive::default()))
+}
+
+fn event_stream(door: &Door, after: Option<u64>) -> impl Stream<Item = Result<sse::Event, Infallible>> + use<> {
+    let (missed, live) = door.events.subscribe(after);
+    let events = door.events.clone();
+    let state = (missed.into_iter().collect::<std::collections::VecDeque<_>>(), live, after.unwrap_or(0));
+    stream::unfold(state, move |(mut missed, mut live, mut last)| {
+        let events = events.clone();
+        async move {
+            loop {
+                if let Some(next) = missed.pop_front() {
+                    last = next.id;
+                    return Some((Ok(sse_event(&next)), (missed, live, last)));
+                }
+                match live.recv().await {
+                    Ok(next) if next.id > last => missed.push_back(next),
+                    Ok(_) => {}
+                    // It was too slow for the channel; what it missed is still kept.
+                    Err(RecvError::Lagged(_)) => {
+                        let (again, receiver) = events.subscribe(Some(last));
+                        missed.extend(again);
+                        live = receiver;
+                    }
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        }
+    })
+}
+
+fn sse_event(numbered: &Numbered) -> sse::Event {
+    let data = serde_json::to_string(&*numbered.event).expect("an event is JSON");
+    sse::Event::default().id(numbered.id.to_string()).event(numbered.event.name()).data(data)
+}
+
+/// Takes an instruction or an array of them.
+pub(super) async fn instructions(State(door): State<Arc<Door>>, body: Result<Bytes, BytesRejection>) -> Response {
+    if matches!(&*door.stage.borrow(), Stage::Draining) {
+        return errors(StatusCode::SERVICE_UNAVAILABLE, "draining", &[("$", "the environment is stopping; send it again when it runs")]);
+    }
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return errors(rejection.status(), "message_too_large", &[("$", "a call has at most 8 MiB")]),
+    };
+    let message: Value = match serde_json::from_slice(&body) {
+        Ok(message) => message,
+        Err(error) => return errors(StatusCode::UNPROCESSABLE_ENTITY, "invalid_message", &[("$", &format!("is not JSON: {error}"))]),
+    };
+    match door.intake.accept(&message).await {
+        Ok(ids) => answer(StatusCode::ACCEPTED, json!({ "instructionIds": ids })),
+        Err(Declined::Invalid { code, problems }) => answer(StatusCode::UNPROCESSABLE_ENTITY, json!({ "code": code, "errors": problems })),
+        Err(Declined::Full { waiting }) => {
+            errors(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded", &[("$", &format!("{waiting} instructions wait already; send it again when some are done"))])
+        }
+        Err(Declined::Unavailable(error)) => {
+            tracing::error!(error = %crate::chain(&error), "instructions could not be accepted");
+            errors(StatusCode::SERVICE_UNAVAILABLE, "internal", &[("$", "the queue does not answer; send it again")])
+        }
+    }
+}
+
+/// The receipt of an instruction.
+pub(super) async fn receipt(State(door): State<Arc<Door>>, Path(id): Path<String>) -> Response {
+    let Ok(id) = id.parse::<InstructionId>() else {
+        return errors(StatusCode::NOT_FOUND, "not_found", &[("$", "that is no instruction id")]);
+    };
+    match door.intake.receipt(&id).await {
+        Ok(Some(receipt)) => answer(StatusCode::OK, json!(receipt)),
+        Ok(None) => errors(StatusCode::NOT_FOUND, "not_found", &[("$", "no instruction with this id has been accepted here")]),
+        Err(error) => {
+            tracing::error!(error = %crate::chain(&error), "a receipt could not be read");
+            errors(StatusCode::SERVICE_UNAVAILABLE, "internal", &[("$", "the receipts do not answer; ask again")])
+        }
+    }
+}
+
+/// Nothing else is here.
+pub(super) async fn unknown() -> Response {
+    errors(StatusCode::NOT_FOUND, "not_found", &[("$", "there is nothing at this address")])
+}
+
+fn errors(status: StatusCode, code: &str, problems: &[(&str, &str)]) -> Response {
+    let errors: Vec<Value> = problems.iter().map(|(path, message)| json!({ "path": path, "message": message })).collect();
+    answer(status, json!({ "code": code, "errors": errors }))
+}
+
+fn answer(status: StatusCode, body: Value) -> Response {
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}

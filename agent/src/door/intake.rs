@@ -1,0 +1,158 @@
+//! Where instructions come in: checked whole, and durable before anybody is told that they were accepted.
+
+use std::sync::Arc;
+
+use contract::limits::{INSTRUCTIONS_PER_CALL_MAX, MESSAGE_MAX_BYTES, QUEUE_DEPTH_MAX};
+use contract::receipt::Timings;
+use contract::{ErrorCode, Instruction, InstructionId, Problem, Problems, Receipt, Status, Timestamp};
+use platform::{Instructions, Outgoing, PortError, Receipts};
+use serde_json::Value;
+
+use crate::events::{Event, Events};
+use crate::pipeline::Identity;
+
+/// Takes instructions for one session. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Intake {
+    pub(crate) identity: Identity,
+    pub(crate) queue: Arc<dyn Instructions>,
+    pub(crate) receipts: Arc<dyn Receipts>,
+    pub(crate) events: Events,
+}
+
+/// Why nothing was accepted.
+#[derive(Debug)]
+pub(super) enum Declined {
+    /// Something is wrong with at least one of them; none was accepted.
+    Invalid {
+        /// The first one's code.
+        code: ErrorCode,
+        /// Everything that is wrong.
+        problems: Problems,
+    },
+    /// Too many wait already.
+    Full {
+        /// How many.
+        waiting: u64,
+    },
+    /// The queue or the receipts do not answer.
+    Unavailable(PortError),
+}
+
+impl From<PortError> for Declined {
+    fn from(error: PortError) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+impl Intake {
+    /// Accepts one instruction, or an array of them: all or none.
+    pub(super) async fn accept(&self, message: &Value) -> Result<Vec<InstructionId>, Declined> {
+        let (single, several) = match message {
+            Value::Array(messages) => (None, messages.as_slice()),
+            message => (Some(message), &[][..]),
+        };
+        let messages = single.map_or(several, std::slice::from_ref);
+        let mut problems = Problems::default();
+        if messages.is_empty() || messages.len() > INSTRUCTIONS_PER_CALL_MAX {
+            problems.push("$", format!("a call has 1 to {INSTRUCTIONS_PER_CALL_MAX} instructions, not {}", messages.len()));
+            return Err(Declined::Invalid { code: ErrorCode::InvalidMessage, problems });
+        }
+        let mut code = None;
+        let mut accepted = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            let prefix = if single.is_some() { "$".to_owned() } else { format!("$[{index}]") };
+            match self.judge(message).await? {
+                Ok(instruction) => accepted.push((instruction, message.to_string())),
+                Err((one, found)) => {
+                    code = code.or(Some(one));
+                    problems.0.extend(found.0.into_iter().map(|problem| Problem { path: problem.path.replacen('$', &prefix, 1), message: problem.message }));
+                }
+            }
+        }
+        if let Some(code) = code {
+            return Err(Declined::Invalid { code, problems });
+        }
+        let waiting = self.queue.depth().await?.waiting;
+        if waiting + u64::try_from(accepted.len()).unwrap_or(u64::MAX) > u64::try_from(QUEUE_DEPTH_MAX).unwrap_or(u64::MAX) {
+            return Err(Declined::Full { waiting });
+        }
+        let mut ids = Vec::new();
+        for (instruction, body) in accepted {
+            self.enqueue(&instruction, body).await?;
+            ids.push(instruction.instruction_id);
+        }
+        Ok(ids)
+    }
+
+    /// The receipt of an instruction.
+    pub(super) async fn receipt(&self, id: &InstructionId) -> Result<Option<Receipt>, PortError> {
+        self.receipts.get(&self.identity.session_id, id).await
+    }
+
+    async fn judge(&self, message: &Value) -> Result<Result<Instruction, (ErrorCode, Problems)>, Declined> {
+        let one = |code, path: &str, words: String| {
+            let mut problems = Problems::default();
+            problems.push(path, words);
+            Ok(Err((code, problems)))
+        };
+        let length = message.to_string().len();
+        if length > MESSAGE_MAX_BYTES {
+            return one(ErrorCode::MessageTooLarge, "$", format!("an instruction has at most {MESSAGE_MAX_BYTES} bytes, not {length}"));
+        }
+        let instruction = match Instruction::from_value(message) {
+            Ok(instruction) => instruction,
+            Err(refusal) => return Ok(Err((refusal.code, refusal.problems))),
+        };
+        let identity = &self.identity;
+        if instruction.client_id != identity.client_id {
+            return one(ErrorCode::WrongClient, "$.clientId", format!("this environment is the client {}'s", identity.client_id));
+        }
+        if instruction.session_id.as_ref().is_some_and(|session| *session != identity.session_id) {
+            return one(ErrorCode::WrongSession, "$.sessionId", "this environment is another session's".to_owned());
+        }
+        if instruction.session_id.is_none() && instruction.thread_id.as_ref().is_some_and(|thread| *thread != identity.thread_id) {
+            return one(ErrorCode::WrongSession, "$.threadId", format!("this environment serves the thread {}", identity.thread_id));
+        }
+        let existing = self.receipts.get(&identity.session_id, &instruction.instruction_id).await?;
+        let reused = existing.and_then(|receipt| receipt.fingerprint).is_some_and(|fingerprint| fingerprint != instruction.fingerprint);
+        if reused {
+            return one(ErrorCode::IdReused, "$.instructionId", format!("{} was used before for another instruction, which is untouched", instruction.instruction_id));
+        }
+        Ok(Ok(instruction))
+    }
+
+    async fn enqueue(&self, instruction: &Instruction, body: String) -> Result<(), PortError> {
+        let identity = &self.identity;
+        let id = &instruction.instruction_id;
+        let message = Outgoing { body, group: identity.session_id.to_string(), deduplication_id: id.to_string() };
+        // The message first: a receipt without a message would say `accepted` for ever.
+        self.queue.send(&message).await?;
+        if self.receipts.get(&identity.session_id, id).await?.is_some() {
+            return Ok(()); // It was sent again, or is being carried out already.
+        }
+        let now = Timestamp::now();
+        let receipt = Receipt {
+            session_id: identity.session_id.clone(),
+            instruction_id: id.clone(),
+            client_id: identity.client_id.clone(),
+            status: Status::Accepted,
+            attempts: 0,
+            commit: None,
+            branch: identity.branch.clone(),
+            files_changed: Vec::new(),
+            summary: String::new(),
+            pages: Vec::new(),
+            error: None,
+            timings: Timings::default(),
+            preview_url: identity.preview_url.clone(),
+            accepted_at: now,
+            updated_at: now,
+            fingerprint: Some(instruction.fingerprint.clone()),
+        };
+        // The pipeline may be faster; a final receipt stands.
+        self.receipts.put(&receipt).await?;
+        self.events.publish(Event::Progress { receipt: Box::new(receipt) });
+        Ok(())
+    }
+}

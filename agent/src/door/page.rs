@@ -1,0 +1,80 @@
+//! The few pages that the door shows itself.
+
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+
+use super::Stage;
+use crate::events::PhaseName;
+use crate::site::{SiteState, SiteView};
+
+/// A short answer in words.
+pub(super) fn plain(status: StatusCode, words: &str) -> impl IntoResponse + use<> {
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], format!("{words}\n"))
+}
+
+/// What a visitor is told while the site does not answer.
+pub(super) fn waiting(stage: &Stage, site: Option<&SiteView>, wants_page: bool) -> Response {
+    let (headline, words) = words(stage, site);
+    let details = site.and_then(|view| view.problem.as_ref()).map(|problem| {
+        let place = match (&problem.file, problem.line) {
+            (Some(file), Some(line)) => format!("{file}:{line}\n"),
+            (Some(file), None) => format!("{file}\n"),
+            _ => String::new(),
+        };
+        let frame = problem.frame.as_deref().or(problem.hint.as_deref()).unwrap_or_default();
+        format!("{place}{}\n{frame}", problem.message)
+    });
+    let body = if wants_page { html(headline, words, details.as_deref()) } else { format!("{headline}. {words}\n") };
+    let kind = if wants_page { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store"), (header::RETRY_AFTER, "2"), (header::HeaderName::from_static("x-robots-tag"), "noindex")];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
+}
+
+fn words(stage: &Stage, site: Option<&SiteView>) -> (&'static str, &'static str) {
+    match (stage, site.map(|view| view.state)) {
+        (Stage::Draining, _) => ("The preview is closing", "Everything is being saved."),
+        (Stage::Starting { phase }, _) => match phase {
+            PhaseName::Config | PhaseName::Claim => ("The preview is starting", "Getting ready."),
+            PhaseName::Clone => ("The preview is starting", "Fetching the site."),
+            PhaseName::Install => ("The preview is starting", "Putting the site’s building blocks in place. The first time takes a little longer."),
+            PhaseName::Serve => ("The preview is starting", "Opening the first page."),
+        },
+        (Stage::Serving { .. }, Some(SiteState::Broken | SiteState::CrashLoop)) => ("The site does not start", "It can still be edited, and comes up as soon as it is mended."),
+        (Stage::Serving { .. }, Some(SiteState::Installing)) => ("The preview is coming back", "Putting the site’s building blocks in place."),
+        (Stage::Serving { .. }, _) => ("The preview is starting", "Opening the first page."),
+    }
+}
+
+fn html(headline: &str, words: &str, details: Option<&str>) -> String {
+    let details = details.map(|text| format!("<pre>{}</pre>", escape(text))).unwrap_or_default();
+    format!(
+        r#"<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><meta name="robots" content="noindex">
+<title>{headline}</title>
+<noscript><meta http-equiv="refresh" content="3"></noscript>
+<style>
+:root{{color-scheme:light dark}}
+body{{margin:0;min-height:100vh;display:grid;place-items:center;font:1.05rem/1.6 system-ui,sans-serif;background:Canvas;color:CanvasText}}
+main{{max-width:42rem;padding:2rem;text-align:center}}
+h1{{font-size:1.5rem;font-weight:600;margin:0 0 .5rem}}
+pre{{text-align:left;overflow:auto;max-height:50vh;padding:1rem;border:1px solid;border-radius:.5rem;font-size:.85rem;opacity:.85}}
+</style></head>
+<body><main><h1 role="status">{headline}</h1><p id="words">{words}</p>{details}</main>
+<script>
+(async () => {{
+  for (;;) {{
+    await new Promise((next) => setTimeout(next, 700));
+    try {{
+      const status = await (await fetch('/_edit/status', {{ cache: 'no-store' }})).json();
+      if (status.site?.state === 'serving' || JSON.stringify(status.site) + status.phase !== (window.seen ??= JSON.stringify(status.site) + status.phase)) {{ location.reload(); return; }}
+    }} catch {{ /* The agent is restarting; it is asked again. */ }}
+  }}
+}})();
+</script></body></html>
+"#
+    )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,172 @@
+//! A visit of the site: relayed while it answers, held while it restarts, told what happens while it starts.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use relay::{Forwarded, HostPolicy, PoolKey, Proto, RelayError, Upstream};
+use tokio::time::Instant;
+
+use super::{Door, Stage, page};
+use crate::site::{SiteState, SiteView};
+
+/// How long a visitor is held while the site restarts. Measured: 1 to 3 s; on a busy machine several times that.
+const HOLD_MAX: Duration = Duration::from_secs(20);
+/// The router's cookie. The site neither sees it nor sets it.
+const OUR_COOKIE: &str = "__Host-edit-session";
+
+pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let deadline = Instant::now() + HOLD_MAX;
+    let wants_page = wants_page(&parts.method, &parts.headers);
+    hide_our_cookie(&mut parts.headers);
+    // A request without a body can be sent again when the site went away under it; an upgrade cannot.
+    let repeatable = body.is_end_stream() && !parts.headers.contains_key(header::UPGRADE);
+    let mut body = Some(body);
+    loop {
+        let address = match answering(door, deadline, wants_page).await {
+            Ok(address) => address,
+            Err(answer) => return *answer,
+        };
+        let again = repeatable.then(|| copy_head(&parts));
+        let Some(body_now) = body.take().or_else(|| repeatable.then(Body::empty)) else {
+            return page::plain(StatusCode::BAD_GATEWAY, "The site went away while it was asked.").into_response();
+        };
+        let mut outgoing = http::Request::from_parts(parts, body_now);
+        let upstream = upstream(address, client, outgoing.headers_mut());
+        match door.relay.forward(outgoing, &upstream).await {
+            Ok(response) => return relayed(response),
+            Err(error) => match again {
+                Some(head) if went_away(&error) && Instant::now() < deadline => {
+                    tracing::debug!(%error, "the site went away; the visitor is held");
+                    let mut site = watch_site(door);
+                    if let Some(site) = &mut site {
+                        // It is published in a moment that the site is down, or up again elsewhere.
+                        tokio::time::timeout_at(deadline, site.wait_for(|view| view.address != Some(address))).await.ok();
+                    }
+                    parts = head;
+                }
+                _ => {
+                    tracing::debug!(error = %crate::chain(&error), "a visit could not be relayed");
+                    return page::plain(error.status(), &format!("The site did not answer: {error}.")).into_response();
+                }
+            },
+        }
+    }
+}
+
+/// Waits until the site answers somewhere, or returns what to say instead.
+async fn answering(door: &Door, deadline: Instant, wants_page: bool) -> Result<SocketAddr, Box<Response>> {
+    let mut stage = door.stage.clone();
+    let waiting = |view: Option<&SiteView>, stage: &Stage| Box::new(page::waiting(stage, view, wants_page).into_response());
+    loop {
+        let now = stage.borrow_and_update().clone();
+        let Stage::Serving { site } = &now else {
+            if wants_page {
+                return Err(waiting(None, &now));
+            }
+            match tokio::time::timeout_at(deadline, stage.changed()).await {
+                Ok(Ok(())) => continue,
+                _ => return Err(waiting(None, &now)),
+            }
+        };
+        let mut watch = site.watch();
+        let view = watch.borrow_and_update().clone();
+        if let (SiteState::Serving, Some(address)) = (view.state, view.address) {
+            return Ok(address);
+        }
+        let hopeless = matches!(view.state, SiteState::Broken | SiteState::CrashLoop);
+        if hopeless || (wants_page && !view.has_served) {
+            return Err(waiting(Some(&view), &now));
+        }
+        match tokio::time::timeout_at(deadline, watch.changed()).await {
+            Ok(Ok(())) => {}
+            _ => return Err(waiting(Some(&view), &now)),
+        }
+    }
+}
+
+fn watch_site(door: &Door) -> Option<tokio::sync::watch::Receiver<SiteView>> {
+    match &*door.stage.borrow() {
+        Stage::Serving { site } => Some(site.watch()),
+        _ => None,
+    }
+}
+
+fn went_away(error: &RelayError) -> bool {
+    error.never_reached_upstream() || matches!(error, RelayError::Disconnected { .. })
+}
+
+/// Whether a person looks at the answer.
+fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
+    let html = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"));
+    html && *method == Method::GET && !headers.contains_key(header::UPGRADE)
+}
+
+/// Where the request goes. The site sees its own host, for pages and sockets alike; and its own origin where the
+/// browser named ours, or it would refuse its own forms.
+fn upstream(address: SocketAddr, client: SocketAddr, headers: &mut HeaderMap) -> Upstream {
+    let own_host = HeaderValue::from_str(&address.to_string()).expect("an address is a header value");
+    if headers.contains_key(header::ORIGIN) {
+        // The guard has seen that it is ours.
+        let origin = HeaderValue::from_str(&format!("http://{address}")).expect("an address is a header value");
+        headers.insert(header::ORIGIN, origin);
+    }
+    let forwarded = Forwarded { client: Some(client.ip()), proto: Some(Proto::Http), host: headers.get(header::HOST).cloned(), ..Forwarded::default() };
+    Upstream { address, host: HostPolicy::Set(own_host), forwarded, pool_key: PoolKey::from(u64::from(address.port())) }
+}
+
+fn relayed(response: http::Response<relay::Body>) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let ours = |value: &HeaderValue| value.as_bytes().starts_with(OUR_COOKIE.as_bytes());
+    if parts.headers.get_all(header::SET_COOKIE).iter().any(ours) {
+        let kept: Vec<HeaderValue> = parts.headers.get_all(header::SET_COOKIE).iter().filter(|value| !ours(value)).cloned().collect();
+        parts.headers.remove(header::SET_COOKIE);
+        for value in kept {
+            parts.headers.append(header::SET_COOKIE, value);
+        }
+    }
+    Response::from_parts(parts, Body::new(body))
+}
+
+fn hide_our_cookie(headers: &mut HeaderMap) {
+    let values: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();
+    if !values.iter().any(|value| String::from_utf8_lossy(value.as_bytes()).contains(OUR_COOKIE)) {
+        return;
+    }
+    headers.remove(header::COOKIE);
+    for value in values {
+        let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let kept: Vec<&str> = text.split(';').map(str::trim).filter(|pair| pair.split('=').next() != Some(OUR_COOKIE)).collect();
+        if let (false, Ok(value)) = (kept.is_empty(), HeaderValue::from_str(&kept.join("; "))) {
+            headers.append(header::COOKIE, value);
+        }
+    }
+}
+
+fn copy_head(parts: &http::request::Parts) -> http::request::Parts {
+    let mut request = http::Request::new(());
+    parts.method.clone_into(request.method_mut());
+    parts.uri.clone_into(request.uri_mut());
+    parts.headers.clone_into(request.headers_mut());
+    *request.version_mut() = parts.version;
+    request.into_parts().0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_cookie_never_reaches_the_site() {
+        for (sent, kept) in [("__Host-edit-session=secret; a=1; b=2", Some("a=1; b=2")), ("__Host-edit-session=secret", None), ("a=1", Some("a=1"))] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::COOKIE, sent.parse().expect("a value"));
+            hide_our_cookie(&mut headers);
+            assert_eq!(headers.get(header::COOKIE).map(|value| value.to_str().expect("text")), kept, "{sent}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! How the agent proves to a git server who it is. A secret is only ever in memory.
+
+use std::cell::Cell;
+use std::fmt;
+use std::path::PathBuf;
+
+use git2::{Cred, CredentialType, RemoteCallbacks};
+
+/// A server that refuses a credential asks for another, for ever. It gets this many.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// Where credentials come from.
+#[derive(Clone)]
+pub(crate) enum Credentials {
+    /// What the developer's own git would use: the ssh agent, the keys in `~/.ssh`, git's credential helpers.
+    Ambient,
+    /// A deploy key (an ssh private key) or a token, as text.
+    Secret(String),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ambient => f.write_str("Ambient"),
+            Self::Secret(_) => f.write_str("Secret(…)"),
+        }
+    }
+}
+
+/// Why a reference to a secret could not be resolved.
+#[derive(Debug, thiserror::Error)]
+#[error("the deploy key {reference} could not be read: {why}")]
+pub(crate) struct UnknownSecret {
+    reference: String,
+    why: String,
+}
+
+impl Credentials {
+    /// Resolves `env:<NAME>` and `file:<path>`.
+    pub(crate) fn resolve(reference: &str) -> Result<Self, UnknownSecret> {
+        let unknown = |why: String| UnknownSecret { reference: reference.to_owned(), why };
+        let secret = match reference.split_once(':') {
+            Some(("env", name)) => std::env::var(name).map_err(|error| unknown(error.to_string()))?,
+            Some(("file", path)) => std::fs::read_to_string(path).map_err(|error| unknown(error.to_string()))?,
+            _ => return Err(unknown("a deploy key is env:NAME or file:PATH".to_owned())),
+        };
+        if secret.trim().is_empty() {
+            return Err(unknown("it is empty".to_owned()));
+        }
+        Ok(Self::Secret(secret))
+    }
+
+    /// Callbacks that answer a server's question, a bounded number of times.
+    pub(super) fn callbacks<'a>(&'a self) -> RemoteCallbacks<'a> {
+        let asked = Cell::new(0);
+        let mut callbacks = RemoteCallbacks::new();
+        callbacks.credentials(move |url, user, allowed| {
+            asked.set(asked.get() + 1);
+            if asked.get() > ATTEMPTS_MAX {
+                return Err(git2::Error::new(git2::ErrorCode::Auth, git2::ErrorClass::Callback, "the server did not accept any credentials"));
+            }
+            let user = user.unwrap_or("git");
+            if allowed.contains(CredentialType::USERNAME) {
+                return Cred::username(user);
+            }
+            match self {
+                Self::Secret(secret) => from_secret(secret, user, allowed),
+                Self::Ambient => ambient(url, user, allowed, asked.get()),
+            }
+        });
+        callbacks
+    }
+}
+
+fn from_secret(secret: &str, user: &str, allowed: CredentialType) -> Result<Cred, git2::Error> {
+    if allowed.contains(CredentialType::SSH_MEMORY) && secret.contains("PRIVATE KEY") {
+        return Cred::ssh_key_from_memory(user, None, secret, None);
+    }
+    if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) {
+        return Cred::userpass_plaintext("x-access-token", secret.trim());
+    }
+    Err(git2::Error::from_str("the server asks for another kind of credential than the configured one"))
+}
+
+fn ambient(url: &str, user: &str, allowed: CredentialType, attempt: u32) -> Result<Cred, git2::Error> {
+    if allowed.contains(CredentialType::SSH_KEY) {
+        if attempt == 1 && std::env::var_os("SSH_AUTH_SOCK").is_some() {
+            return Cred::ssh_key_from_agent(user);
+        }
+        let keys = own_keys();
+        let index = usize::try_from(attempt).unwrap_or(usize::MAX).saturating_sub(1);
+        return match keys.get(index.min(keys.len().saturating_sub(1))) {
+            Some(key) => Cred::ssh_key(user, None, key, None),
+            None => Err(git2::Error::from_str("no ssh agent runs and there is no key in ~/.ssh")),
+        };
+    }
+    if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) {
+        return Cred::credential_helper(&git2::Config::open_default()?, url, None);
+    }
+    Cred::default()
+}
+
+fn own_keys() -> Vec<PathBuf> {
+    let Some(home) = std::env::var_os("HOME") else { return Vec::new() };
+    let folder = PathBuf::from(home).join(".ssh");
+    ["id_ed25519", "id_ecdsa", "id_rsa"].iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_show_in_debug_output() {
+        let shown = format!("{:?}", Credentials::Secret("hunter2".to_owned()));
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn an_unknown_reference_says_what_would_be_valid() {
+        let error = Credentials::resolve("hunter2").expect_err("no reference");
+        assert!(error.to_string().contains("env:NAME or file:PATH"), "{error}");
+    }
+}

@@ -1,0 +1,140 @@
+//! What can go wrong with a repository: what happened, to what, and what to do now.
+
+use std::path::PathBuf;
+
+/// An operation on the draft or its remote that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DraftError {
+    /// The repository is not there.
+    #[error("there is no git repository at {remote}")]
+    NoRepository {
+        /// Which one.
+        remote: String,
+    },
+    /// It has no commit.
+    #[error("the repository {remote} has no commit yet")]
+    Empty {
+        /// Which one.
+        remote: String,
+    },
+    /// It has no such branch.
+    #[error("the repository {remote} has no branch {branch}{}", known_branches(.known))]
+    NoBranch {
+        /// Which one.
+        remote: String,
+        /// The branch.
+        branch: String,
+        /// The branches it has.
+        known: Vec<String>,
+    },
+    /// The remote does not know us.
+    #[error("the repository {remote} did not accept the credentials")]
+    Credentials {
+        /// Which one.
+        remote: String,
+        /// What it said.
+        source: git2::Error,
+    },
+    /// The remote did not answer, or not what a git server answers.
+    #[error("could not {operation} {remote}")]
+    Unreachable {
+        /// What was tried.
+        operation: &'static str,
+        /// Which one.
+        remote: String,
+        /// What happened.
+        source: git2::Error,
+    },
+    /// The draft branch of the developer's own repository is checked out there.
+    #[error("the branch {branch} is checked out in {place}")]
+    CheckedOut {
+        /// The branch.
+        branch: String,
+        /// Where.
+        place: PathBuf,
+    },
+    /// The push was accepted, and yet the commit is not there.
+    #[error("{remote} accepted a push to {branch}, but the branch did not move")]
+    PushVanished {
+        /// Which one.
+        remote: String,
+        /// The branch.
+        branch: String,
+    },
+    /// Others push faster than we can.
+    #[error("{remote} moved {rounds} times while we pushed")]
+    RemoteBusy {
+        /// Which one.
+        remote: String,
+        /// How often we tried.
+        rounds: usize,
+    },
+    /// The workspace holds a clone of something else.
+    #[error("{path} is a clone of {of}, not of {wanted}", path = .path.display())]
+    OtherClone {
+        /// The git directory.
+        path: PathBuf,
+        /// Of what it is a clone.
+        of: String,
+        /// What was wanted.
+        wanted: String,
+    },
+    /// Something is wrong with the clone.
+    #[error("could not {operation} ({path})", path = .path.display())]
+    Local {
+        /// What was tried.
+        operation: &'static str,
+        /// The git directory.
+        path: PathBuf,
+        /// What happened.
+        source: git2::Error,
+    },
+    /// Something is wrong with a file around the clone.
+    #[error("could not {operation} {path}", path = .path.display())]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+}
+
+impl DraftError {
+    /// What to do now.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Self::NoRepository { .. } => "Check the path or address of the repository.",
+            Self::Empty { .. } => "Commit the site to the repository first.",
+            Self::NoBranch { .. } => "Name an existing branch with --branch.",
+            Self::Credentials { .. } => "Name a key or token that may write to the repository: --deploy-key file:PATH or env:NAME.",
+            Self::Unreachable { .. } => "Check the address and the network; the work done so far is kept.",
+            Self::CheckedOut { .. } => "Check out another branch there (for example `git switch -`), or use another --thread.",
+            Self::PushVanished { .. } | Self::RemoteBusy { .. } => "It is tried again; if it stays so, look at what else pushes to this branch.",
+            Self::OtherClone { .. } => "Name another --workspace.",
+            Self::Local { .. } | Self::File { .. } => "Check that the disk has room and that the workspace is writable; removing the workspace makes a fresh clone.",
+        }
+    }
+
+    /// Whether the disk is full.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        match self {
+            Self::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Local { source, .. } => source.message().contains("No space left"),
+            _ => false,
+        }
+    }
+
+    /// Whether the remote is to blame, not the clone.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(
+            self,
+            Self::NoRepository { .. } | Self::NoBranch { .. } | Self::Credentials { .. } | Self::Unreachable { .. } | Self::PushVanished { .. } | Self::RemoteBusy { .. } | Self::Empty { .. }
+        )
+    }
+}
+
+fn known_branches(known: &[String]) -> String {
+    if known.is_empty() { String::new() } else { format!("; it has {}", known.join(", ")) }
+}

@@ -1,0 +1,120 @@
+//! What a crash may have left in the clone, and how it is cleared before anything else happens.
+//!
+//! A killed clone opens as a valid repository with files missing: clones are made beside and renamed, so whatever is
+//! in the staging folder is rubbish. A killed commit leaves `*.lock` files that block every later one: nobody but us
+//! writes here and the environment's own lock is held, so every such file is stale.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use git2::Repository;
+use serde::{Deserialize, Serialize};
+
+use super::{DraftError, Remote};
+
+/// The file in the git directory that says what this is a clone of.
+const CLONE_NOTE: &str = "edit-clone.json";
+
+/// What a finished clone is a clone of.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CloneNote {
+    pub(super) remote: String,
+    pub(super) published_branch: String,
+}
+
+/// Removes half clones, half-written files and stale locks.
+pub(super) fn clean(git_directory: &Path, staging: &Path) -> Result<(), DraftError> {
+    match fs::remove_dir_all(staging) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(file_error("clear", staging, error)),
+        _ => {}
+    }
+    fs::create_dir_all(staging).map_err(|error| file_error("make", staging, error))?;
+    for folder in ["", "refs", "logs"] {
+        remove_locks(&git_directory.join(folder), !folder.is_empty())?;
+    }
+    Ok(())
+}
+
+fn remove_locks(folder: &Path, recurse: bool) -> Result<(), DraftError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|error| file_error("read", folder, error))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(|error| file_error("read", folder, error))?.path();
+        if path.is_dir() && recurse {
+            remove_locks(&path, true)?;
+        } else if path.extension() == Some(OsStr::new("lock")) && path.is_file() {
+            tracing::info!(lock = %path.display(), "a crash left a lock; removed");
+            fs::remove_file(&path).map_err(|error| file_error("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a finished clone; none if there is none yet.
+pub(super) fn open_whole(git_directory: &Path, remote: &Remote) -> Result<Option<Repository>, DraftError> {
+    if !git_directory.exists() {
+        return Ok(None);
+    }
+    let note = read_note(git_directory)?;
+    if note.remote != remote.to_string() {
+        return Err(DraftError::OtherClone { path: git_directory.to_owned(), of: note.remote, wanted: remote.to_string() });
+    }
+    open(git_directory).map(Some).map_err(|source| DraftError::Local { operation: "open the clone", path: git_directory.to_owned(), source })
+}
+
+/// Opens a git directory of ours, with an empty configuration: nothing in a file can redirect a push or run a hook.
+pub(super) fn open(git_directory: &Path) -> Result<Repository, git2::Error> {
+    let repository = Repository::open_bare(git_directory)?;
+    repository.set_config(&git2::Config::new()?)?;
+    Ok(repository)
+}
+
+pub(super) fn read_note(git_directory: &Path) -> Result<CloneNote, DraftError> {
+    let path = git_directory.join(CLONE_NOTE);
+    let text = fs::read(&path).map_err(|error| file_error("read", &path, error))?;
+    serde_json::from_slice(&text).map_err(|error| file_error("read", &path, error.into()))
+}
+
+pub(super) fn write_note(git_directory: &Path, note: &CloneNote) -> Result<(), DraftError> {
+    let path = git_directory.join(CLONE_NOTE);
+    let text = serde_json::to_vec(note).expect("a note of texts is JSON");
+    fs::write(&path, text).map_err(|error| file_error("write", &path, error))
+}
+
+pub(super) fn file_error(operation: &'static str, path: &Path, source: std::io::Error) -> DraftError {
+    DraftError::File { operation, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_that_a_crash_left_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let git = folder.path().join("draft.git");
+        let heads = git.join("refs/heads/edit");
+        fs::create_dir_all(&heads).expect("made");
+        for file in ["HEAD", "HEAD.lock", "refs/heads/edit/local", "refs/heads/edit/local.lock", "packed-refs.lock"] {
+            fs::write(git.join(file), "x").expect("written");
+        }
+        clean(&git, &folder.path().join("staging")).expect("cleaned");
+        for (file, stays) in [("HEAD", true), ("HEAD.lock", false), ("refs/heads/edit/local", true), ("refs/heads/edit/local.lock", false), ("packed-refs.lock", false)] {
+            assert_eq!(git.join(file).exists(), stays, "{file}");
+        }
+    }
+
+    #[test]
+    fn half_a_clone_is_never_taken_for_a_whole_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let staging = folder.path().join("staging");
+        Repository::init_bare(staging.join("clone")).expect("half a clone");
+        clean(&folder.path().join("draft.git"), &staging).expect("cleaned");
+        assert!(staging.read_dir().expect("still there").next().is_none());
+    }
+}

@@ -1,0 +1,150 @@
+//! How a command ends: what a person is told, and the exit code.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::draft::DraftError;
+use crate::pipeline::WorkshopError;
+use crate::site::SiteError;
+use crate::work_tree::WorkTreeError;
+
+/// Exit codes. Documented in `README.md`; never renumbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All went well.
+    Success = 0,
+    /// The instruction did not land.
+    NotLanded = 1,
+    /// The call was not understood.
+    Usage = 2,
+    /// The repository is missing, empty, or no Astro site.
+    Repository = 10,
+    /// The remote cannot be reached or does not accept the credentials.
+    Remote = 11,
+    /// Node.js is missing or too old.
+    Node = 12,
+    /// The port is taken.
+    Port = 13,
+    /// The workspace or the state cannot be written.
+    Storage = 14,
+    /// An environment of this repository runs already.
+    AlreadyRunning = 15,
+    /// The dependencies could not be installed.
+    Install = 16,
+    /// There is no running environment to send to.
+    NoEnvironment = 17,
+    /// Something unexpected.
+    Internal = 70,
+    /// Interrupted before it was ready.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What happened, to what, and what to do now.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) exit: Exit,
+    /// What happened, to what.
+    pub(crate) message: String,
+    /// What to do now; may be empty.
+    pub(crate) hint: String,
+}
+
+impl Failure {
+    /// A failure in words.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: hint.into() }
+    }
+
+    /// Something that should not have happened.
+    pub(crate) fn internal(operation: &str, error: &dyn Error) -> Self {
+        Self::new(Exit::Internal, format!("could not {operation}: {}", chain(error)), "Run it again with -v and look at the log.")
+    }
+
+    /// A file or folder that cannot be used.
+    pub(crate) fn storage(operation: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::new(Exit::Storage, format!("could not {operation} {}: {error}", path.display()), "Check that the disk has room and that the folder is writable, or name another one with --state or --workspace.")
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error: {}", self.message)?;
+        if self.hint.is_empty() { Ok(()) } else { writeln!(f, "  hint: {}", self.hint) }
+    }
+}
+
+impl From<DraftError> for Failure {
+    fn from(error: DraftError) -> Self {
+        let exit = match &error {
+            DraftError::NoRepository { .. } | DraftError::Empty { .. } | DraftError::NoBranch { .. } | DraftError::CheckedOut { .. } => Exit::Repository,
+            DraftError::Local { .. } | DraftError::File { .. } | DraftError::OtherClone { .. } => Exit::Storage,
+            _ => Exit::Remote,
+        };
+        Self::new(exit, chain(&error), error.hint())
+    }
+}
+
+impl From<SiteError> for Failure {
+    fn from(error: SiteError) -> Self {
+        let exit = match &error {
+            SiteError::NoNode { .. } | SiteError::NodeTooOld { .. } => Exit::Node,
+            SiteError::NoAstro { .. } => Exit::Repository,
+            SiteError::NoPackageManager { .. } | SiteError::Install { .. } | SiteError::NotInstalled { .. } => Exit::Install,
+            SiteError::Runner { .. } => Exit::Storage,
+        };
+        Self::new(exit, chain(&error), error.hint())
+    }
+}
+
+impl From<WorkTreeError> for Failure {
+    fn from(error: WorkTreeError) -> Self {
+        Self::new(Exit::Storage, chain(&error), "Check that the disk has room and that the workspace is writable.")
+    }
+}
+
+impl From<WorkshopError> for Failure {
+    fn from(error: WorkshopError) -> Self {
+        match error {
+            WorkshopError::Draft(error) => error.into(),
+            WorkshopError::WorkTree(error) => error.into(),
+            WorkshopError::Broke(_) => Self::internal("work on the draft", &error),
+        }
+    }
+}
+
+/// An error with its causes, in one line. A cause that only repeats what is said already is left out.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_happened_to_what_and_what_to_do() {
+        let failure = Failure::from(DraftError::NoBranch { remote: "/sites/amelia".to_owned(), branch: "mian".to_owned(), known: vec!["main".to_owned(), "spring".to_owned()] });
+        insta::assert_snapshot!(failure.to_string(), @r"
+        error: the repository /sites/amelia has no branch mian; it has main, spring
+          hint: Name an existing branch with --branch.
+        ");
+        assert_eq!(failure.exit, Exit::Repository);
+    }
+}

@@ -1,0 +1,317 @@
+//! The edit pipeline: one instruction after the other, from the queue to its receipt.
+//!
+//! ```text
+//!  delivery ─▶ admission ─▶ change set ─▶ applied ─▶ committed ─▶ pushed and proven ─▶ receipt ─▶ message deleted
+//!                 │             │                                   │
+//!                 └─────────────┴────────── rejected ◀──────────────┘ (nothing is left behind)
+//! ```
+//!
+//! The message goes only after its receipt is durable, and the receipt says `pushed` only after the commit was read
+//! from the remote. Whatever happens before that, the message comes back; and what it has done already is recognised by the
+//! trailer of its commit. So a crash anywhere neither loses an instruction nor carries it out twice.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contract::client_config::Policy;
+use contract::limits::MESSAGE_MAX_BYTES;
+use contract::receipt::Timings;
+use contract::{ClientId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status, ThreadId, Timestamp};
+use platform::{Delivery, Instructions, Lease, Outgoing, Receipts};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+mod admission;
+mod attempt;
+mod heartbeat;
+mod retry;
+mod workshop;
+
+use admission::{Admission, admit};
+use attempt::{Attempt, Outcome};
+use heartbeat::Heartbeat;
+use retry::Patience;
+pub(crate) use workshop::{Workshop, WorkshopError};
+
+use crate::events::{Event, Events};
+
+/// How long a receive waits for a message: SQS's maximum.
+const RECEIVE_WAIT: Duration = Duration::from_secs(20);
+/// How long a message is ours before it is given to somebody else.
+pub(crate) const VISIBILITY: Duration = Duration::from_secs(60);
+/// How long to wait after the queue did not answer.
+const QUEUE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Whose instructions these are and where they land.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// Whose site.
+    pub(crate) client_id: ClientId,
+    /// Which session.
+    pub(crate) session_id: SessionId,
+    /// The producer's conversation.
+    pub(crate) thread_id: ThreadId,
+    /// The draft branch.
+    pub(crate) branch: String,
+    /// Where the owner sees it.
+    pub(crate) preview_url: String,
+}
+
+/// What the pipeline is doing, for the status.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PipelineView {
+    /// The instruction that is being carried out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) running: Option<Running>,
+    /// Commits that have not been seen on the remote.
+    pub(crate) unpushed: usize,
+    /// The newest commit of the draft.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tip: Option<String>,
+    /// When the loop last came round: health is its progress, not its existence.
+    #[serde(skip)]
+    pub(crate) progressed: Option<Instant>,
+}
+
+/// An instruction that is being carried out.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Running {
+    /// Which one.
+    pub(crate) instruction_id: InstructionId,
+    /// Since when.
+    pub(crate) since: Timestamp,
+    /// How often it was begun.
+    pub(crate) attempt: u32,
+}
+
+/// Everything the pipeline needs. [`Pipeline::run`] consumes instructions until it is told to stop.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) identity: Identity,
+    pub(crate) policy: Policy,
+    pub(crate) queue: Arc<dyn Instructions>,
+    pub(crate) dead: Arc<dyn Instructions>,
+    pub(crate) receipts: Arc<dyn Receipts>,
+    pub(crate) workshop: Workshop,
+    pub(crate) events: Events,
+    pub(crate) view: watch::Sender<PipelineView>,
+}
+
+impl Pipeline {
+    /// Consumes instructions until `stop`; the one that runs then is finished. Gives back the workshop.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Workshop {
+        self.publish_tip().await;
+        loop {
+            self.view.send_modify(|view| view.progressed = Some(Instant::now()));
+            let received = tokio::select! {
+                // Stopping comes first: a message that is received now would only be released again.
+                biased;
+                () = stop.cancelled() => break,
+                received = self.queue.receive(RECEIVE_WAIT, VISIBILITY) => received,
+            };
+            match received {
+                Ok(Some(delivery)) => self.handle(delivery).await,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(error = %crate::chain(&error), "the queue does not answer");
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(QUEUE_PAUSE) => {}
+                    }
+                }
+            }
+        }
+        self.workshop
+    }
+
+    async fn handle(&mut self, delivery: Delivery) {
+        let heartbeat = Heartbeat::start(Arc::clone(&self.queue), delivery.handle.clone());
+        let verdict = self.carry_out(&delivery, &heartbeat).await;
+        // Joined before the message is deleted or released: a late extension would bring it back to life.
+        let held = heartbeat.join().await;
+        self.view.send_modify(|view| view.running = None);
+        let lease = match verdict {
+            Verdict::Done => self.queue.delete(&delivery.handle).await,
+            Verdict::Later(wait) => self.queue.extend(&delivery.handle, wait).await,
+            Verdict::NotOurs => return,
+        };
+        match lease {
+            Ok(Lease::Held) => {}
+            Ok(Lease::Lost) => tracing::warn!(held, "the message went to somebody else meanwhile; what was done is recognised by its commit"),
+            Err(error) => tracing::warn!(error = %crate::chain(&error), "the queue could not be told; the message comes back and is recognised"),
+        }
+        self.publish_tip().await;
+    }
+
+    async fn carry_out(&mut self, delivery: &Delivery, heartbeat: &Heartbeat) -> Verdict {
+        let begun = Instant::now();
+        let admission = match admit(&self.identity, delivery, self.receipts.as_ref(), &self.workshop).await {
+            Ok(admission) => admission,
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "the receipts could not be read; the instruction waits");
+                return Verdict::Later(retry::pause(delivery.receive_count));
+            }
+        };
+        let (instruction, landed) = match admission {
+            Admission::Unreadable { why } => {
+                // No id, so nobody could ask for a receipt.
+                tracing::warn!(message_id = %delivery.message_id, why, "a message without an instruction id was put with the dead letters");
+                return self.bury(delivery).await;
+            }
+            Admission::AlreadyAnswered => return Verdict::Done,
+            Admission::Refused { instruction_id, error, fingerprint } => {
+                let mut receipt = self.receipt(&instruction_id, delivery, Status::Rejected);
+                receipt.fingerprint = fingerprint;
+                receipt.summary.clone_from(&error.message);
+                receipt.error = Some(error);
+                return self.answer(receipt).await;
+            }
+            Admission::Admitted { instruction, landed } => (instruction, landed),
+        };
+        let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Running);
+        receipt.fingerprint = Some(instruction.fingerprint.clone());
+        receipt.timings.queued_ms = Some(milliseconds(Timestamp::now().since(delivery.sent_at)));
+        self.view.send_modify(|view| {
+            view.running = Some(Running { instruction_id: instruction.instruction_id.clone(), since: Timestamp::now(), attempt: delivery.receive_count });
+        });
+        self.events.publish(Event::Progress { receipt: Box::new(receipt.clone()) });
+
+        let attempt = Attempt { instruction: &instruction, session_id: &self.identity.session_id, policy: &self.policy, landed, heartbeat, events: &self.events, begun };
+        let outcome = attempt.run(&mut self.workshop, &mut receipt).await;
+        receipt.timings.total_ms = Some(milliseconds(begun.elapsed()));
+        match outcome {
+            Outcome::Pushed => {
+                receipt.status = Status::Pushed;
+                self.answer(receipt).await
+            }
+            Outcome::Rejected(error) => {
+                receipt.status = Status::Rejected;
+                receipt.summary.clone_from(&error.message);
+                receipt.error = Some(error);
+                self.answer(receipt).await
+            }
+            Outcome::LeaseLost => Verdict::NotOurs,
+            Outcome::Trouble(error) => self.be_patient(delivery, receipt, error).await,
+        }
+    }
+
+    /// Something went wrong that may pass: try again a few times, then say that it failed.
+    async fn be_patient(&mut self, delivery: &Delivery, mut receipt: Receipt, error: ReceiptError) -> Verdict {
+        tracing::warn!(instruction = %receipt.instruction_id, attempt = delivery.receive_count, code = error.code.as_str(), message = %error.message, "an attempt failed");
+        receipt.summary.clone_from(&error.message);
+        receipt.error = Some(error);
+        match retry::judge(delivery.receive_count, delivery.first_received_at, Timestamp::now()) {
+            Patience::TryAgain { after } => {
+                if let Err(error) = self.receipts.put(&receipt).await {
+                    tracing::warn!(error = %crate::chain(&error), "the receipt could not be written; it is tried again");
+                }
+                self.events.publish(Event::Progress { receipt: Box::new(receipt) });
+                Verdict::Later(after)
+            }
+            Patience::GiveUp => {
+                if let Err(error) = self.workshop.give_up().await {
+                    tracing::error!(error = %crate::chain(&error), "the failed change could not be taken back; it waits");
+                    return Verdict::Later(retry::pause(delivery.receive_count));
+                }
+                receipt.status = Status::Failed;
+                receipt.commit = None;
+                match self.bury(delivery).await {
+                    Verdict::Done => self.answer(receipt).await,
+                    verdict => verdict,
+                }
+            }
+        }
+    }
+
+    /// Puts the message with the dead letters, for people to look at.
+    async fn bury(&self, delivery: &Delivery) -> Verdict {
+        let body: String = delivery.body.chars().take(MESSAGE_MAX_BYTES / 4).collect();
+        let message = Outgoing { body, group: delivery.group.clone(), deduplication_id: delivery.message_id.clone() };
+        match self.dead.send(&message).await {
+            Ok(_) => Verdict::Done,
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "the dead letters could not be reached; the message stays");
+                Verdict::Later(retry::pause(delivery.receive_count))
+            }
+        }
+    }
+
+    /// Makes the final receipt durable, and only then lets the message go.
+    async fn answer(&mut self, mut receipt: Receipt) -> Verdict {
+        receipt.updated_at = Timestamp::now();
+        crate::crash_point!("before-receipt");
+        match self.receipts.put(&receipt).await {
+            Ok(_) => {
+                tracing::info!(
+                    instruction = %receipt.instruction_id,
+                    status = receipt.status.as_str(),
+                    code = receipt.error.as_ref().map(|error| error.code.as_str()),
+                    commit = receipt.commit.as_ref().map(|commit| &commit.as_str()[..10]),
+                    total_ms = receipt.timings.total_ms,
+                    "an instruction has its receipt"
+                );
+                self.events.publish(Event::Receipt { receipt: Box::new(receipt) });
+                crate::crash_point!("before-delete");
+                Verdict::Done
+            }
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "the receipt could not be written; the instruction comes back and is recognised");
+                Verdict::Later(retry::pause(1))
+            }
+        }
+    }
+
+    fn receipt(&self, instruction_id: &InstructionId, delivery: &Delivery, status: Status) -> Receipt {
+        Receipt {
+            session_id: self.identity.session_id.clone(),
+            instruction_id: instruction_id.clone(),
+            client_id: self.identity.client_id.clone(),
+            status,
+            attempts: delivery.receive_count,
+            commit: None,
+            branch: self.identity.branch.clone(),
+            files_changed: Vec::new(),
+            summary: String::new(),
+            pages: Vec::new(),
+            error: None,
+            timings: Timings::default(),
+            preview_url: self.identity.preview_url.clone(),
+            accepted_at: delivery.sent_at,
+            updated_at: Timestamp::now(),
+            fingerprint: None,
+        }
+    }
+
+    async fn publish_tip(&mut self) {
+        match self.workshop.summary().await {
+            Ok((tip, unpushed)) => self.view.send_modify(|view| {
+                view.tip = Some(tip.to_string());
+                view.unpushed = unpushed;
+            }),
+            Err(error) => tracing::warn!(error = %crate::chain(&error), "the draft could not be read"),
+        }
+    }
+}
+
+/// What becomes of the message.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is answered: delete it.
+    Done,
+    /// It is not: it comes back after this time.
+    Later(Duration),
+    /// It is somebody else's by now: leave it alone.
+    NotOurs,
+}
+
+/// An error for a receipt, with the hint that belongs to its code.
+fn receipt_error(code: ErrorCode, message: impl Into<String>) -> ReceiptError {
+    ReceiptError { code, message: message.into(), hint: code.hint().to_owned(), details: Vec::new() }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,155 @@
+//! Whether a message is an instruction for this session that has not been carried out yet.
+
+use contract::instruction::Fingerprint;
+use contract::{Action, CommitId, ErrorCode, Instruction, InstructionId, Receipt, ReceiptError};
+use platform::{Delivery, PortError, Receipts};
+
+use super::workshop::Workshop;
+use super::{Identity, receipt_error};
+
+/// What a message is.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// It has no instruction id, so there can be no receipt.
+    Unreadable {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Its final receipt is there already.
+    AlreadyAnswered,
+    /// It will never work as it is.
+    Refused {
+        /// Which one.
+        instruction_id: InstructionId,
+        /// Why.
+        error: ReceiptError,
+        /// What it meant, where that could be read.
+        fingerprint: Option<Fingerprint>,
+    },
+    /// It is to be carried out.
+    Admitted {
+        /// The instruction.
+        instruction: Box<Instruction>,
+        /// Its commit, if an earlier attempt came that far.
+        landed: Option<CommitId>,
+    },
+}
+
+/// Judges a message. Asks the receipts (an index) and the draft's history (the truth).
+pub(super) async fn admit(identity: &Identity, delivery: &Delivery, receipts: &dyn Receipts, workshop: &Workshop) -> Result<Admission, PortError> {
+    let instruction = match Instruction::parse(delivery.body.as_bytes()) {
+        Ok(instruction) => instruction,
+        Err(refusal) => {
+            let Some(instruction_id) = refusal.instruction_id.clone() else { return Ok(Admission::Unreadable { why: refusal.to_string() }) };
+            let existing = receipts.get(&identity.session_id, &instruction_id).await?;
+            if existing.is_some_and(|receipt| receipt.status.is_final()) {
+                return Ok(Admission::AlreadyAnswered);
+            }
+            let mut error = receipt_error(refusal.code, "The instruction is not valid.");
+            error.details = refusal.problems.0;
+            return Ok(Admission::Refused { instruction_id, error, fingerprint: None });
+        }
+    };
+    let existing = receipts.get(&identity.session_id, &instruction.instruction_id).await?;
+    let landed = workshop.landed(&instruction.instruction_id);
+    Ok(decide(identity, instruction, existing.as_ref(), landed))
+}
+
+fn decide(identity: &Identity, instruction: Instruction, existing: Option<&Receipt>, landed: Option<CommitId>) -> Admission {
+    if let Some(receipt) = existing {
+        let same = receipt.fingerprint.as_ref().is_none_or(|fingerprint| *fingerprint == instruction.fingerprint);
+        if !same {
+            tracing::warn!(instruction = %instruction.instruction_id, "an id came again with another body; the first stands");
+            return Admission::AlreadyAnswered;
+        }
+        if receipt.status.is_final() {
+            return Admission::AlreadyAnswered;
+        }
+    }
+    let refuse = |code: ErrorCode, message: String| Admission::Refused {
+        instruction_id: instruction.instruction_id.clone(),
+        error: receipt_error(code, message),
+        fingerprint: Some(instruction.fingerprint.clone()),
+    };
+    if instruction.client_id != identity.client_id {
+        return refuse(ErrorCode::WrongClient, format!("This environment is the client {}'s, and the instruction is for {}.", identity.client_id, instruction.client_id));
+    }
+    let session_fits = instruction.session_id.as_ref().is_none_or(|session| *session == identity.session_id);
+    let thread_fits = instruction.session_id.is_some() || instruction.thread_id.as_ref().is_none_or(|thread| *thread == identity.thread_id);
+    if !session_fits || !thread_fits {
+        return refuse(ErrorCode::WrongSession, format!("This environment serves the thread {}, and the instruction is for another one.", identity.thread_id));
+    }
+    if landed.is_none() && !matches!(instruction.action, Action::Edit { .. }) {
+        return refuse(ErrorCode::UnsupportedAction, format!("This agent cannot carry out `{}` yet; it knows `edit`.", instruction.action.kind()));
+    }
+    Admission::Admitted { instruction: Box::new(instruction), landed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contract::{Status, Timestamp};
+    use contract::receipt::Timings;
+
+    fn identity() -> Identity {
+        Identity {
+            client_id: "amelia".parse().expect("valid"),
+            session_id: "amelia_s1".parse().expect("valid"),
+            thread_id: "local".parse().expect("valid"),
+            branch: "edit/local".to_owned(),
+            preview_url: "http://localhost:8080/".to_owned(),
+        }
+    }
+
+    fn instruction(client: &str, thread: &str, action: &str) -> Instruction {
+        let text = format!(r#"{{"version":1,"instructionId":"i-1","clientId":"{client}","threadId":"{thread}","submittedAt":"2026-11-22T09:30:00.000Z","action":{action}}}"#);
+        Instruction::parse(text.as_bytes()).expect("valid")
+    }
+
+    const DELETE: &str = r#"{"type":"edit","changes":[{"op":"delete","path":"a.txt"}]}"#;
+
+    fn receipt(instruction: &Instruction, status: Status) -> Receipt {
+        let identity = identity();
+        Receipt {
+            session_id: identity.session_id, instruction_id: instruction.instruction_id.clone(), client_id: identity.client_id, status, attempts: 1, commit: None,
+            branch: identity.branch, files_changed: Vec::new(), summary: String::new(), pages: Vec::new(), error: None, timings: Timings::default(),
+            preview_url: identity.preview_url, accepted_at: Timestamp::from_unix_ms(0), updated_at: Timestamp::from_unix_ms(0), fingerprint: Some(instruction.fingerprint.clone()),
+        }
+    }
+
+    fn code(admission: &Admission) -> &'static str {
+        match admission {
+            Admission::Refused { error, .. } => error.code.as_str(),
+            Admission::Admitted { .. } => "admitted",
+            Admission::AlreadyAnswered => "answered",
+            Admission::Unreadable { .. } => "unreadable",
+        }
+    }
+
+    #[test]
+    fn only_what_is_for_this_client_and_thread_is_carried_out() {
+        for (client, thread, action, expected) in [
+            ("amelia", "local", DELETE, "admitted"),
+            ("bertram", "local", DELETE, "wrong_client"),
+            ("amelia", "other", DELETE, "wrong_session"),
+            ("amelia", "local", r#"{"type":"publish"}"#, "unsupported_action"),
+        ] {
+            assert_eq!(code(&decide(&identity(), instruction(client, thread, action), None, None)), expected, "{client} {thread} {action}");
+        }
+    }
+
+    #[test]
+    fn what_has_its_final_receipt_is_not_carried_out_again() {
+        let asked = instruction("amelia", "local", DELETE);
+        for (status, expected) in [(Status::Pushed, "answered"), (Status::Rejected, "answered"), (Status::Accepted, "admitted"), (Status::Running, "admitted")] {
+            assert_eq!(code(&decide(&identity(), asked.clone(), Some(&receipt(&asked, status)), None)), expected, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_with_another_body_leaves_the_first_alone() {
+        let first = instruction("amelia", "local", DELETE);
+        let second = instruction("amelia", "local", r#"{"type":"edit","changes":[{"op":"delete","path":"b.txt"}]}"#);
+        assert_eq!(code(&decide(&identity(), second, Some(&receipt(&first, Status::Accepted)), None)), "answered");
+    }
+}

@@ -1,0 +1,506 @@
+//! The site: the client's own Astro dev server, supervised.
+//!
+//! One task owns the process. Everybody else reads a [`SiteView`] and sends commands.
+//!
+//! ```text
+//!            ┌──────────────── halt (before a change of configuration) ◀─┐
+//!            ▼                                                           │
+//!   Halted ─resume─▶ Installing ─▶ Starting ──a page has answered──▶ Serving
+//!                                    │  ▲                                │
+//!                     it cannot start│  │back-off, or an edit            │it ended
+//!                                    ▼  │                                ▼
+//!                                  Broken ◀──────── CrashLoop ◀──── (too often)
+//! ```
+//!
+//! A site that does not compile is *degraded*, not a failure of the environment: it can be edited, and the edit that
+//! repairs it is the reason to try again.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use contract::session::SiteHealth;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncWriteExt as _, BufReader};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+pub(crate) mod consequence;
+pub(crate) mod dependencies;
+mod error;
+mod log;
+pub(crate) mod node;
+pub(crate) mod probe;
+mod process;
+mod restart;
+
+pub(crate) use consequence::Consequence;
+use dependencies::Dependencies;
+pub(crate) use error::SiteError;
+use log::{OutputLog, bounded_line};
+use node::Node;
+use process::{GRACE, Group};
+use restart::{Restarts, Verdict};
+
+/// The program that starts the site's Astro. See its own first lines.
+const RUNNER: &str = include_str!("site/runner.mjs");
+
+/// How long Astro may take until it listens. A cold start with a thousand posts takes half a minute.
+const LISTEN_TIME_MAX: Duration = Duration::from_secs(120);
+/// How long the first page may take. Measured: 2 to 5 s with real themes, 18 s on a busy machine.
+const FIRST_PAGE_TIME_MAX: Duration = Duration::from_secs(60);
+/// Messages kept for a slow listener.
+const HOT_MESSAGES_MAX: usize = 256;
+
+/// What supervising a site needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The folder with the site's `package.json`.
+    pub(crate) root: PathBuf,
+    /// Where the runner is put.
+    pub(crate) runner: PathBuf,
+    /// Where Node keeps compiled code between starts.
+    pub(crate) compile_cache: PathBuf,
+    /// The Node that runs it.
+    pub(crate) node: Node,
+    /// How dependencies are put in place when the lock file changes; not at all if absent.
+    pub(crate) dependencies: Option<Dependencies>,
+    /// Variables of the site's own.
+    pub(crate) variables: std::collections::BTreeMap<String, String>,
+}
+
+/// What is known of the site now.
+#[derive(Debug, Clone)]
+pub(crate) struct SiteView {
+    /// Where it stands.
+    pub(crate) state: SiteState,
+    /// Where it answers; only while serving.
+    pub(crate) address: Option<SocketAddr>,
+    /// What is wrong with it.
+    pub(crate) problem: Option<SiteProblem>,
+    /// Whether it has served since the agent started: then a visitor is kept waiting a moment instead of being told.
+    pub(crate) has_served: bool,
+}
+
+impl SiteView {
+    /// How the site is.
+    pub(crate) fn health(&self) -> SiteHealth {
+        if self.state == SiteState::Serving && self.problem.is_none() { SiteHealth::Ok } else { SiteHealth::Degraded }
+    }
+}
+
+/// Where the site stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum SiteState {
+    /// Stopped while its configuration is being changed, or for good.
+    Halted,
+    /// Its dependencies are being put in place.
+    Installing,
+    /// It starts.
+    Starting,
+    /// It answers.
+    Serving,
+    /// It could not start; it is tried again with the next edit, or after a while.
+    Broken,
+    /// It ended too often; it is tried again with the next edit, or after a long while.
+    CrashLoop,
+}
+
+/// What is wrong with the site, as Astro says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SiteProblem {
+    /// What happened.
+    pub(crate) message: String,
+    /// What Astro advises.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hint: Option<String>,
+    /// In which file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<String>,
+    /// On which line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u32>,
+    /// In which column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) column: Option<u32>,
+    /// The lines around it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) frame: Option<String>,
+}
+
+/// What the dev server told the browsers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum HotKind {
+    /// Modules changed.
+    Update,
+    /// Load the page again.
+    FullReload,
+    /// Something does not compile.
+    Error,
+}
+
+/// A message of the dev server to the browsers.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct HotMessage {
+    /// What kind.
+    pub(crate) kind: HotKind,
+    /// What is wrong.
+    #[serde(default)]
+    pub(crate) problem: Option<SiteProblem>,
+}
+
+/// What the runner says.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "camelCase")]
+enum RunnerEvent {
+    Ready { address: Option<String>, port: Option<u16> },
+    Failed { problem: SiteProblem },
+    Restarted,
+    Hot(HotMessage),
+}
+
+/// The supervised site. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    view: watch::Receiver<SiteView>,
+    commands: mpsc::Sender<Command>,
+    hot: broadcast::Sender<HotMessage>,
+    output: OutputLog,
+}
+
+#[derive(Debug)]
+enum Command {
+    /// Stop the process and stay down.
+    Halt { done: oneshot::Sender<()> },
+    /// Come up again.
+    Resume { reinstall: bool },
+    /// Something changed: if the site is not well, try again.
+    Edited,
+    /// Stop for good.
+    Stop,
+}
+
+impl Site {
+    /// Starts to supervise; the task ends after [`Site::stop`].
+    pub(crate) fn start(settings: Settings, tasks: &mut JoinSet<()>) -> Result<Self, SiteError> {
+        std::fs::write(&settings.runner, RUNNER).map_err(|source| SiteError::Runner { path: settings.runner.clone(), source })?;
+        let (view_sender, view) = watch::channel(SiteView { state: SiteState::Starting, address: None, problem: None, has_served: false });
+        let (commands, receiver) = mpsc::channel(16);
+        let (hot, _) = broadcast::channel(HOT_MESSAGES_MAX);
+        let output = OutputLog::default();
+        let supervisor = Supervisor { settings, view: view_sender, commands: receiver, hot: hot.clone(), output: output.clone(), restarts: Restarts::default() };
+        tasks.spawn(supervisor.run());
+        Ok(Self { view, commands, hot, output })
+    }
+
+    /// What is known now.
+    pub(crate) fn view(&self) -> SiteView {
+        self.view.borrow().clone()
+    }
+
+    /// A receiver of every change of what is known.
+    pub(crate) fn watch(&self) -> watch::Receiver<SiteView> {
+        self.view.clone()
+    }
+
+    /// What the dev server tells the browsers from now on.
+    pub(crate) fn hot_messages(&self) -> broadcast::Receiver<HotMessage> {
+        self.hot.subscribe()
+    }
+
+    /// The newest lines of its output.
+    pub(crate) fn output(&self, count: usize) -> Vec<String> {
+        self.output.newest(count)
+    }
+
+    /// Waits until the site has answered, or is known not to be able to.
+    pub(crate) async fn first_answer(&self) -> SiteView {
+        let mut view = self.view.clone();
+        let answered = view.wait_for(|view| matches!(view.state, SiteState::Serving | SiteState::Broken | SiteState::CrashLoop)).await;
+        answered.map_or_else(|_| self.view(), |view| view.clone())
+    }
+
+    /// Stops the process, so that its configuration can be changed under it. Comes back with [`Site::resume`].
+    pub(crate) async fn halt(&self) {
+        let (done, halted) = oneshot::channel();
+        if self.commands.send(Command::Halt { done }).await.is_ok() {
+            // An error means that the supervisor is gone, and the process with it.
+            halted.await.ok();
+        }
+    }
+
+    /// Comes up again after [`Site::halt`].
+    pub(crate) async fn resume(&self, reinstall: bool) {
+        self.send(Command::Resume { reinstall }).await;
+    }
+
+    /// Says that the site's files changed.
+    pub(crate) async fn edited(&self) {
+        self.send(Command::Edited).await;
+    }
+
+    /// Stops for good.
+    pub(crate) async fn stop(&self) {
+        self.send(Command::Stop).await;
+    }
+
+    async fn send(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::debug!("the site's supervisor has ended");
+        }
+    }
+}
+
+struct Supervisor {
+    settings: Settings,
+    view: watch::Sender<SiteView>,
+    commands: mpsc::Receiver<Command>,
+    hot: broadcast::Sender<HotMessage>,
+    output: OutputLog,
+    restarts: Restarts,
+}
+
+/// Why a process does not run any more.
+enum Ended {
+    Halted,
+    Stopped,
+    Broken(SiteProblem),
+    Died(String),
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        let mut reinstall = false;
+        loop {
+            if reinstall {
+                if let Err(problem) = self.reinstall().await {
+                    self.publish(SiteState::Broken, None, Some(problem));
+                    if !self.wait_for_edit(Duration::MAX, &mut reinstall).await {
+                        break;
+                    }
+                    continue;
+                }
+                reinstall = false;
+            }
+            let served_from = Instant::now();
+            match self.serve().await {
+                Ended::Stopped => break,
+                Ended::Halted => {
+                    self.publish(SiteState::Halted, None, None);
+                    if !self.wait_for_resume(&mut reinstall).await {
+                        break;
+                    }
+                }
+                Ended::Broken(problem) => {
+                    tracing::warn!(problem = %problem.message, file = problem.file, "the site does not start");
+                    self.publish(SiteState::Broken, None, Some(problem));
+                    let wait = self.restarts.after_failed_start();
+                    if !self.wait_for_edit(wait, &mut reinstall).await {
+                        break;
+                    }
+                }
+                Ended::Died(why) => {
+                    let (state, wait) = match self.restarts.after_end(served_from, Instant::now()) {
+                        Verdict::Again { after } => (SiteState::Starting, after),
+                        Verdict::CrashLoop { after } => (SiteState::CrashLoop, after),
+                    };
+                    tracing::warn!(%why, again_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "the site ended");
+                    let last = self.output.newest(10).join("\n");
+                    let problem = SiteProblem { message: why, frame: (!last.is_empty()).then_some(last), ..SiteProblem::default() };
+                    self.publish(state, None, Some(problem));
+                    if !self.wait_for_edit(wait, &mut reinstall).await {
+                        break;
+                    }
+                }
+            }
+        }
+        self.publish(SiteState::Halted, None, None);
+    }
+
+    async fn reinstall(&mut self) -> Result<(), SiteProblem> {
+        let Some(dependencies) = self.settings.dependencies.clone() else { return Ok(()) };
+        self.publish(SiteState::Installing, None, None);
+        let say = |words: String| tracing::info!("{words}");
+        let result = dependencies.put_in_place(&self.settings.root, &say).await;
+        result.map(drop).map_err(|error| SiteProblem { message: error.to_string(), hint: Some(error.hint()), ..SiteProblem::default() })
+    }
+
+    /// Runs one process to its end.
+    async fn serve(&mut self) -> Ended {
+        self.publish(SiteState::Starting, None, None);
+        if let Err(error) = node::check(&self.settings.root, &self.settings.node) {
+            return Ended::Broken(SiteProblem { message: error.to_string(), hint: Some(error.hint()), ..SiteProblem::default() });
+        }
+        let (mut group, boot, port) = match self.spawn().await {
+            Ok(spawned) => spawned,
+            Err(error) => return Ended::Broken(SiteProblem { message: format!("Node could not be started: {error}"), ..SiteProblem::default() }),
+        };
+        let Some((mut stdin, stdout, stderr)) = group.pipes() else { return Ended::Died("its pipes were gone".to_owned()) };
+        let line = serde_json::json!({ "root": self.settings.root, "port": port, "boot": boot });
+        if let Err(error) = stdin.write_all(format!("{line}\n").as_bytes()).await {
+            return Ended::Died(format!("it took no settings: {error}"));
+        }
+        let output = self.output.clone();
+        let mut drain = JoinSet::new();
+        drain.spawn(async move { output.drain(stderr).await });
+
+        let mut lines = BufReader::new(stdout);
+        let mut problem = None;
+        let mut listens = false;
+        let mut probe: Option<std::pin::Pin<Box<dyn Future<Output = probe::Answer> + Send>>> = None;
+        let deadline = tokio::time::sleep(LISTEN_TIME_MAX);
+        tokio::pin!(deadline);
+        // The leash: while `stdin` lives, so does the process.
+        let _leash = stdin;
+        loop {
+            tokio::select! {
+                line = bounded_line(&mut lines) => match line.as_deref().map(serde_json::from_str::<RunnerEvent>) {
+                    Some(Ok(RunnerEvent::Ready { address, port })) => {
+                        listens = true;
+                        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or_default()));
+                        tracing::debug!(%address, "the site listens");
+                        let boot = boot.clone();
+                        probe = Some(Box::pin(async move { probe::first_page(address, &boot, FIRST_PAGE_TIME_MAX).await }));
+                    }
+                    Some(Ok(RunnerEvent::Failed { problem: failed })) => problem = Some(failed),
+                    Some(Ok(RunnerEvent::Restarted)) => tracing::info!("the site restarted itself in place"),
+                    Some(Ok(RunnerEvent::Hot(message))) => { self.hot.send(message).ok(); }
+                    Some(Err(_)) => tracing::debug!(line = line.as_deref(), "the runner said something unknown"),
+                    None => {
+                        let ending = group.ending().await;
+                        let why = ending.map_or_else(|error| error.to_string(), |ending| format!("the dev server {ending}"));
+                        drain.join_all().await;
+                        return match problem { Some(problem) if !listens => Ended::Broken(problem), _ => Ended::Died(why) };
+                    }
+                },
+                answer = async { probe.as_mut().expect("guarded").await }, if probe.is_some() => {
+                    probe = None;
+                    match answer {
+                        probe::Answer::Page { address, problem } => self.publish(SiteState::Serving, Some(address), problem),
+                        probe::Answer::Stranger { address } => {
+                            self.halt_group(group).await;
+                            return Ended::Died(format!("another process answers on {address}"));
+                        }
+                    }
+                }
+                () = &mut deadline, if !listens => {
+                    self.halt_group(group).await;
+                    return Ended::Died(format!("the dev server did not listen within {} s", LISTEN_TIME_MAX.as_secs()));
+                }
+                command = self.commands.recv() => match command {
+                    Some(Command::Halt { done }) => {
+                        // Published first: from here on the door keeps visitors waiting.
+                        self.publish(SiteState::Halted, None, None);
+                        self.halt_group(group).await;
+                        done.send(()).ok();
+                        return Ended::Halted;
+                    }
+                    Some(Command::Edited) => {
+                        let (address, sick) = { let view = self.view.borrow(); (view.address, view.problem.is_some()) };
+                        if let (Some(address), true, None) = (address, sick, &probe) {
+                            let boot = boot.clone();
+                            probe = Some(Box::pin(async move { probe::first_page(address, &boot, FIRST_PAGE_TIME_MAX).await }));
+                        }
+                    }
+                    Some(Command::Resume { .. }) => {}
+                    Some(Command::Stop) | None => {
+                        self.publish(SiteState::Halted, None, None);
+                        self.halt_group(group).await;
+                        return Ended::Stopped;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn spawn(&self) -> std::io::Result<(Group, String, u16)> {
+        // Astro 7 takes the file of a dead server for a running one.
+        match std::fs::remove_file(self.settings.root.join(".astro/dev.json")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let port = free_port().await?;
+        let mut program = self.settings.node.program(&self.settings.root).arguments([&self.settings.runner]);
+        program.variables.extend(self.settings.variables.clone());
+        let program = program
+            .variable("ASTRO_TELEMETRY_DISABLED", "1")
+            .variable("ASTRO_DISABLE_UPDATE_CHECK", "true")
+            .variable("ASTRO_DEV_BACKGROUND", "0")
+            .variable("NODE_COMPILE_CACHE", self.settings.compile_cache.display().to_string())
+            .variable("NO_COLOR", "1");
+        Ok((program.start()?, nonce(), port))
+    }
+
+    async fn halt_group(&self, group: Group) {
+        match group.stop(GRACE).await {
+            Ok(ending) => tracing::debug!(%ending, "the dev server was stopped"),
+            Err(error) => tracing::warn!(%error, "the dev server's end could not be seen"),
+        }
+    }
+
+    /// Waits for `time`, or less if somebody edits. Returns whether to go on.
+    async fn wait_for_edit(&mut self, time: Duration, reinstall: &mut bool) -> bool {
+        // A sleep without end is not to be had; a year is one.
+        let sleep = tokio::time::sleep(time.min(Duration::from_secs(365 * 24 * 3600)));
+        tokio::pin!(sleep);
+        loop {
+            tokio::select! {
+                () = &mut sleep => return true,
+                command = self.commands.recv() => match command {
+                    Some(Command::Edited) => {
+                        self.restarts.forgive();
+                        return true;
+                    }
+                    Some(Command::Halt { done }) => {
+                        self.publish(SiteState::Halted, None, None);
+                        done.send(()).ok();
+                        return self.wait_for_resume(reinstall).await;
+                    }
+                    Some(Command::Resume { reinstall: again }) => {
+                        *reinstall |= again;
+                        return true;
+                    }
+                    Some(Command::Stop) | None => return false,
+                },
+            }
+        }
+    }
+
+    async fn wait_for_resume(&mut self, reinstall: &mut bool) -> bool {
+        loop {
+            match self.commands.recv().await {
+                Some(Command::Resume { reinstall: again }) => {
+                    *reinstall |= again;
+                    self.restarts.forgive();
+                    return true;
+                }
+                Some(Command::Halt { done }) => {
+                    done.send(()).ok();
+                }
+                Some(Command::Edited) => {}
+                Some(Command::Stop) | None => return false,
+            }
+        }
+    }
+
+    fn publish(&self, state: SiteState, address: Option<SocketAddr>, problem: Option<SiteProblem>) {
+        self.view.send_modify(|view| {
+            view.state = state;
+            view.address = address;
+            view.problem = problem;
+            view.has_served |= state == SiteState::Serving;
+        });
+    }
+}
+
+/// A port of the loopback interface that was free a moment ago. Astro is told to take this one or none, and who answers
+/// there is checked.
+async fn free_port() -> std::io::Result<u16> {
+    Ok(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port())
+}
+
+fn nonce() -> String {
+    contract::id::hex(&crate::random::bytes::<16>())
+}

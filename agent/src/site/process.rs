@@ -1,0 +1,197 @@
+//! One child and everything it starts: its own process group, its output drained, its ending named.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+/// What a child may see of our environment: what a program needs to run, find the network and speak a language.
+/// Nothing that could be a secret, and nothing by which Astro takes us for a coding agent and puts itself into the
+/// background.
+const ALLOWED: &[&str] = &[
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "XDG_CACHE_HOME",
+];
+
+/// How long a group may take to end after TERM. Astro takes 50 to 200 ms.
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    /// The program.
+    pub(crate) path: PathBuf,
+    /// Its arguments.
+    pub(crate) arguments: Vec<OsString>,
+    /// Where it runs.
+    pub(crate) directory: PathBuf,
+    /// Variables beside the allowed ones.
+    pub(crate) variables: BTreeMap<String, String>,
+}
+
+impl Program {
+    /// A program without arguments.
+    pub(crate) fn new(path: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), arguments: Vec::new(), directory: directory.into(), variables: BTreeMap::new() }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub(crate) fn arguments<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a variable.
+    #[must_use]
+    pub(crate) fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Starts it in a group of its own.
+    pub(crate) fn start(&self) -> io::Result<Group> {
+        let mut command = Command::new(&self.path);
+        command.args(&self.arguments).current_dir(&self.directory).env_clear();
+        command.envs(ALLOWED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.envs(&self.variables);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0).kill_on_drop(true);
+        let child = command.spawn()?;
+        let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        Ok(Group { child, leader })
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy())?;
+        self.arguments.iter().try_for_each(|argument| write!(f, " {}", argument.to_string_lossy()))
+    }
+}
+
+/// A running child with its group. Dropping it kills the group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    child: Child,
+    leader: Option<Pid>,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It returned this code.
+    Exited(i32),
+    /// A signal ended it.
+    Signalled(i32),
+}
+
+impl Ending {
+    fn from_status(status: ExitStatus) -> Self {
+        status.code().map_or_else(|| Self::Signalled(status.signal().unwrap_or_default()), Self::Exited)
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "ended with code {code}"),
+            // 9 from nobody we know is, on Linux, most often the kernel's way to say that memory ran out.
+            Self::Signalled(9) => f.write_str("was killed (signal 9; perhaps memory ran out)"),
+            Self::Signalled(signal) => write!(f, "was ended by signal {signal}"),
+        }
+    }
+}
+
+impl Group {
+    /// The process group.
+    pub(crate) fn id(&self) -> Option<i32> {
+        self.leader.map(Pid::as_raw)
+    }
+
+    /// The ends of its pipes. Can be taken once.
+    pub(crate) fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout, ChildStderr)> {
+        Some((self.child.stdin.take()?, self.child.stdout.take()?, self.child.stderr.take()?))
+    }
+
+    /// Waits for its end. Cancel safe.
+    pub(crate) async fn ending(&mut self) -> io::Result<Ending> {
+        self.child.wait().await.map(Ending::from_status)
+    }
+
+    /// Asks the group to end, waits for the grace, and then makes it.
+    pub(crate) async fn stop(mut self, grace: Duration) -> io::Result<Ending> {
+        self.signal(Signal::SIGTERM);
+        let ending = match tokio::time::timeout(grace, self.ending()).await {
+            Ok(ending) => ending,
+            Err(_) => {
+                self.signal(Signal::SIGKILL);
+                self.ending().await
+            }
+        };
+        // What the child started may outlive it.
+        self.signal(Signal::SIGKILL);
+        ending
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(leader) = self.leader {
+            // ESRCH: all gone already, which is what was wanted.
+            killpg(leader, signal).ok();
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+/// Finds a program in `PATH`.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let executable = |path: &Path| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| executable(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stopping_a_group_ends_what_it_started_even_if_it_ignores_term() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = Program::new("/bin/sh", folder.path()).arguments(["-c", "trap '' TERM; tail -f /dev/null & echo $!; wait; wait"]);
+        let mut group = program.start().expect("started");
+        let (_stdin, stdout, _stderr) = group.pipes().expect("pipes");
+        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(stdout));
+        let grandchild: i32 = lines.next_line().await.expect("read").expect("a line").parse().expect("a number");
+        let ending = group.stop(Duration::from_millis(50)).await.expect("stopped");
+        assert_eq!(ending, Ending::Signalled(9));
+        // Its pipe closes when the last process that holds it is gone.
+        assert_eq!(lines.next_line().await.expect("read"), None, "{grandchild} still runs");
+    }
+
+    #[tokio::test]
+    async fn a_child_sees_nothing_of_our_environment_that_is_not_allowed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut group = Program::new("/usr/bin/env", folder.path()).variable("SITE", "amelia").start().expect("started");
+        let (_stdin, mut stdout, _stderr) = group.pipes().expect("pipes");
+        let mut text = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stdout, &mut text).await.expect("read");
+        let names: Vec<&str> = text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+        assert!(names.contains(&"SITE"));
+        // The test runner sets CARGO_* for us.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        assert!(names.iter().all(|name| *name == "SITE" || ALLOWED.contains(name)), "{names:?}");
+    }
+}

@@ -1,0 +1,96 @@
+// Starts the site's own Astro through its JS API and says what happens, one JSON object a line, on stdout.
+//
+// Written for Astro 5, 6 and 7. It touches none of the site's files: everything is inline configuration, which Astro
+// merges over the site's own. What the site itself prints goes to stderr, so that stdout is ours alone.
+//
+// stdin carries one line of settings, {root, port, boot}, and is then a leash: when it closes, the agent is gone, and
+// so are we. `boot` is a nonce by which the agent tells that it is this process that answers on the port.
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { pathToFileURL } from 'node:url';
+
+const print = process.stdout.write.bind(process.stdout);
+process.stdout.write = process.stderr.write.bind(process.stderr);
+const say = (message) => print(`${JSON.stringify(message)}\n`);
+
+/** A message that fits a line and a person: the first lines, without colours. */
+const words = (text) => String(text ?? '').replace(/\u001b\[[0-9;]*m/g, '').slice(0, 4000);
+
+/** What Vite and Astro know about an error, in one shape. */
+function problem(error) {
+  const place = error?.loc ?? error?.location ?? {};
+  return {
+    message: words(error?.message ?? error),
+    hint: words(error?.hint) || undefined,
+    file: words(place.file ?? error?.id) || undefined,
+    line: Number.isInteger(place.line) ? place.line : undefined,
+    column: Number.isInteger(place.column) ? place.column : undefined,
+    frame: words(error?.frame ?? error?.pluginCode) || undefined,
+  };
+}
+
+function hot(payload) {
+  if (payload?.type === 'error') return { event: 'hot', kind: 'error', problem: problem(payload.err) };
+  if (payload?.type === 'update') return { event: 'hot', kind: 'update', paths: payload.updates.slice(0, 50).map((update) => update.path) };
+  if (payload?.type === 'full-reload') return { event: 'hot', kind: 'full-reload', paths: payload.path ? [payload.path] : [] };
+  return undefined;
+}
+
+/** Listens in on what is sent to browsers. The same object can pass through several of these senders. */
+function listen(server) {
+  const heard = new WeakSet();
+  const senders = new Set([server.ws, server.hot, server.environments?.client?.hot].filter((sender) => sender?.send));
+  for (const sender of senders) {
+    const send = sender.send.bind(sender);
+    sender.send = (...message) => {
+      const payload = message[0];
+      if (payload !== null && typeof payload === 'object' && !heard.has(payload)) {
+        heard.add(payload);
+        const told = hot(payload);
+        if (told) say(told);
+      }
+      return send(...message);
+    };
+  }
+}
+
+function integration(boot) {
+  let starts = 0;
+  return {
+    name: 'edit-agent',
+    hooks: {
+      'astro:server:setup': ({ server }) => {
+        starts += 1;
+        if (starts > 1) say({ event: 'restarted' });
+        listen(server);
+        server.middlewares.use('/__edit-agent/boot', (_request, response) => response.end(boot));
+      },
+    },
+  };
+}
+
+async function main({ root, port, boot }) {
+  process.chdir(root);
+  const require = createRequire(join(root, 'package.json'));
+  const { dev } = await import(pathToFileURL(require.resolve('astro')).href);
+  const server = await dev({
+    root,
+    server: { host: '127.0.0.1', port },
+    devToolbar: { enabled: false },
+    integrations: [integration(boot)],
+    vite: { server: { strictPort: true } },
+  });
+  say({ event: 'ready', address: server.address?.address, port: server.address?.port });
+}
+
+const lines = createInterface({ input: process.stdin });
+lines.once('line', (line) => {
+  main(JSON.parse(line)).catch((error) => {
+    say({ event: 'failed', problem: problem(error) });
+    process.exitCode = 1;
+    // Watchers may keep the process alive that could not start.
+    setTimeout(() => process.exit(1), 100);
+  });
+});
+lines.once('close', () => process.exit(0));
