@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use contract::client_config::Policy;
 use contract::session::SiteHealth;
-use platform::Instructions as _;
 use relay::Relay;
 use tokio::net::TcpListener;
 use tokio::sync::watch;

@@ -206,6 +206,7 @@ impl Draft {
             .commit(Some(&self.local_reference()), &author, &committer, &message.render(), &tree, &[&parent])
             .map_err(|source| self.local("commit", source))?;
         let commit = commit_id(id);
+        drop((tree, baseline, parent));
         self.landed.insert(message.instruction_id.clone(), commit.clone());
         Ok(commit)
     }

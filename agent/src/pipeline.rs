@@ -28,7 +28,7 @@ mod heartbeat;
 mod retry;
 mod workshop;
 
-use admission::{Admission, admit};
+use admission::Admission;
 use attempt::{Attempt, Outcome};
 use heartbeat::Heartbeat;
 use retry::Patience;
@@ -148,8 +148,13 @@ impl Pipeline {
 
     async fn carry_out(&mut self, delivery: &Delivery, heartbeat: &Heartbeat) -> Verdict {
         let begun = Instant::now();
-        let admission = match admit(&self.identity, delivery, self.receipts.as_ref(), &self.workshop).await {
-            Ok(admission) => admission,
+        let message = admission::read(delivery);
+        let existing = match message.instruction_id() {
+            Some(id) => self.receipts.get(&self.identity.session_id, id).await,
+            None => Ok(None),
+        };
+        let admission = match existing {
+            Ok(existing) => message.admit(&self.identity, existing.as_ref(), &self.workshop),
             Err(error) => {
                 tracing::error!(error = %crate::chain(&error), "the receipts could not be read; the instruction waits");
                 return Verdict::Later(retry::pause(delivery.receive_count));
@@ -227,7 +232,7 @@ impl Pipeline {
     }
 
     /// Puts the message with the dead letters, for people to look at.
-    async fn bury(&self, delivery: &Delivery) -> Verdict {
+    async fn bury(&mut self, delivery: &Delivery) -> Verdict {
         let body: String = delivery.body.chars().take(MESSAGE_MAX_BYTES / 4).collect();
         let message = Outgoing { body, group: delivery.group.clone(), deduplication_id: delivery.message_id.clone() };
         match self.dead.send(&message).await {

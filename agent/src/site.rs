@@ -155,7 +155,7 @@ pub(crate) struct HotMessage {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
 enum RunnerEvent {
-    Ready { address: Option<String>, port: Option<u16> },
+    Ready { port: Option<u16> },
     Failed { problem: SiteProblem },
     Restarted,
     Hot(HotMessage),
@@ -357,7 +357,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 line = bounded_line(&mut lines) => match line.as_deref().map(serde_json::from_str::<RunnerEvent>) {
-                    Some(Ok(RunnerEvent::Ready { address, port })) => {
+                    Some(Ok(RunnerEvent::Ready { port })) => {
                         listens = true;
                         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or_default()));
                         tracing::debug!(%address, "the site listens");

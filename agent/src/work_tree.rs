@@ -3,7 +3,7 @@
 //! Three rules, each bought with somebody's lost page:
 //!
 //! - **A file appears whole.** It is written beside (outside everything the dev server watches) and renamed.
-//! - **Two writes of one path are [`SPACING`] apart**, and what is asked for in between is coalesced. Closer together,
+//! - **Two writes of one path are [`spacing::SPACING`] apart**, and what is asked for in between is coalesced. Closer together,
 //!   the dev server's watcher drops the second one and serves the first for good.
 //! - **What is being changed is written down first**, in the journal, so that a crash in the middle is put right at the next
 //!   start by writing what the draft's tip has at those paths.
@@ -24,7 +24,6 @@ mod journal;
 mod spacing;
 mod writer;
 
-pub(crate) use spacing::SPACING;
 use spacing::Spacing;
 use writer::Writer;
 

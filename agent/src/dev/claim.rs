@@ -37,8 +37,8 @@ impl Claimed {
     pub(super) async fn claim(home: &Home, source: &Source, thread: &str, address: SocketAddr, branch: Option<&str>) -> Result<Self, Failure> {
         let thread: ThreadId = thread.parse().map_err(|error: contract::IdError| Failure::new(Exit::Usage, format!("`{thread}` is no thread: {error}"), "Name one with --thread."))?;
         let store = LocalStore::open(&home.database).map_err(port)?;
-        let clients: Arc<dyn Clients> = Arc::new(store.clients());
-        let sessions: Arc<dyn Sessions> = Arc::new(store.sessions());
+        let clients: Arc<dyn Clients> = store.clients();
+        let sessions: Arc<dyn Sessions> = store.sessions();
         let client = client(clients.as_ref(), source, branch).await?;
         let id = session(sessions.as_ref(), &client, &thread).await?;
         let seen = sessions.get(&id).await.map_err(port)?.ok_or_else(|| lost(&id))?;
@@ -58,7 +58,7 @@ impl Claimed {
         Ok(Self {
             queue: Arc::new(queue(&session.queue_url, Some(DEAD_QUEUE))),
             dead: Arc::new(queue(DEAD_QUEUE, None)),
-            receipts: Arc::new(store.receipts()),
+            receipts: store.receipts(),
             sessions,
             generation,
             session,

@@ -53,7 +53,7 @@ impl Source {
         match Repository::open(&path) {
             Ok(_) => Ok(Self::Repository { path }),
             Err(error) if error.code() == git2::ErrorCode::NotFound => {
-                let inside = Repository::discover(&path).ok().and_then(|found| Repository::open(found).ok()).and_then(|found| found.workdir().map(Path::to_owned));
+                let inside = Repository::discover(&path).ok().and_then(|found| found.workdir().map(Path::to_owned));
                 Ok(Self::Folder { path, inside })
             }
             Err(error) => Err(Failure::new(Exit::Repository, format!("the repository {} cannot be opened: {}", path.display(), error.message()), "Check it with `git status` there.")),

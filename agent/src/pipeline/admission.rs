@@ -1,8 +1,8 @@
 //! Whether a message is an instruction for this session that has not been carried out yet.
 
-use contract::instruction::Fingerprint;
+use contract::instruction::{Fingerprint, Refusal};
 use contract::{Action, CommitId, ErrorCode, Instruction, InstructionId, Receipt, ReceiptError};
-use platform::{Delivery, PortError, Receipts};
+use platform::Delivery;
 
 use super::workshop::Workshop;
 use super::{Identity, receipt_error};
@@ -35,24 +35,44 @@ pub(super) enum Admission {
     },
 }
 
-/// Judges a message. Asks the receipts (an index) and the draft's history (the truth).
-pub(super) async fn admit(identity: &Identity, delivery: &Delivery, receipts: &dyn Receipts, workshop: &Workshop) -> Result<Admission, PortError> {
-    let instruction = match Instruction::parse(delivery.body.as_bytes()) {
-        Ok(instruction) => instruction,
-        Err(refusal) => {
-            let Some(instruction_id) = refusal.instruction_id.clone() else { return Ok(Admission::Unreadable { why: refusal.to_string() }) };
-            let existing = receipts.get(&identity.session_id, &instruction_id).await?;
-            if existing.is_some_and(|receipt| receipt.status.is_final()) {
-                return Ok(Admission::AlreadyAnswered);
-            }
-            let mut error = receipt_error(refusal.code, "The instruction is not valid.");
-            error.details = refusal.problems.0;
-            return Ok(Admission::Refused { instruction_id, error, fingerprint: None });
+/// A message as it was read.
+#[derive(Debug)]
+pub(super) struct Message(Result<Box<Instruction>, Refusal>);
+
+/// Reads a message. Whatever is wrong with it is found here, all at once.
+pub(super) fn read(delivery: &Delivery) -> Message {
+    Message(Instruction::parse(delivery.body.as_bytes()).map(Box::new))
+}
+
+impl Message {
+    /// The id, if it has a valid one: then its producer gets a receipt.
+    pub(super) fn instruction_id(&self) -> Option<&InstructionId> {
+        match &self.0 {
+            Ok(instruction) => Some(&instruction.instruction_id),
+            Err(refusal) => refusal.instruction_id.as_ref(),
         }
-    };
-    let existing = receipts.get(&identity.session_id, &instruction.instruction_id).await?;
-    let landed = workshop.landed(&instruction.instruction_id);
-    Ok(decide(identity, instruction, existing.as_ref(), landed))
+    }
+
+    /// Judges it by its receipt, if it has one already (an index), and by the draft's history (the truth).
+    pub(super) fn admit(self, identity: &Identity, existing: Option<&Receipt>, workshop: &Workshop) -> Admission {
+        match self.0 {
+            Ok(instruction) => {
+                let landed = workshop.landed(&instruction.instruction_id);
+                decide(identity, *instruction, existing, landed)
+            }
+            Err(refusal) => refuse(refusal, existing),
+        }
+    }
+}
+
+fn refuse(refusal: Refusal, existing: Option<&Receipt>) -> Admission {
+    let Some(instruction_id) = refusal.instruction_id.clone() else { return Admission::Unreadable { why: refusal.to_string() } };
+    if existing.is_some_and(|receipt| receipt.status.is_final()) {
+        return Admission::AlreadyAnswered;
+    }
+    let mut error = receipt_error(refusal.code, "The instruction is not valid.");
+    error.details = refusal.problems.0;
+    Admission::Refused { instruction_id, error, fingerprint: None }
 }
 
 fn decide(identity: &Identity, instruction: Instruction, existing: Option<&Receipt>, landed: Option<CommitId>) -> Admission {

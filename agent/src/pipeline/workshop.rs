@@ -192,7 +192,7 @@ impl Workshop {
     }
 
     /// Waits until the work tree shows everything that was asked for.
-    pub(crate) async fn settled(&self) -> Result<(), WorkshopError> {
+    pub(crate) async fn settled(&mut self) -> Result<(), WorkshopError> {
         Ok(self.work_tree.settled().await?)
     }
 

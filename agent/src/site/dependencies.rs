@@ -128,8 +128,8 @@ impl Dependencies {
         self.remove_old(root).map_err(blocking)?;
         let stored = store::Store::new(&self.store);
         if store::can_be_shared(root) && stored.has(&key) {
-            let (store, key, target) = (stored.clone(), key.clone(), root.join("node_modules"));
-            match tokio::task::spawn_blocking(move || store.take(&key, &target)).await.map_err(io::Error::other).and_then(|result| result) {
+            let (store, stored_key, target) = (stored.clone(), key.clone(), root.join("node_modules"));
+            match tokio::task::spawn_blocking(move || store.take(&stored_key, &target)).await.map_err(io::Error::other).and_then(|result| result) {
                 Ok(()) => {
                     self.mark(root, &key).map_err(blocking)?;
                     return Ok(Route::Store);
@@ -142,8 +142,8 @@ impl Dependencies {
         }
         self.install(root, lock.as_ref(), say).await?;
         if store::can_be_shared(root) {
-            let (store, key, source) = (stored, key.clone(), root.join("node_modules"));
-            if let Err(error) = tokio::task::spawn_blocking(move || store.keep(&key, &source)).await.map_err(io::Error::other).and_then(|result| result) {
+            let (store, stored_key, source) = (stored, key.clone(), root.join("node_modules"));
+            if let Err(error) = tokio::task::spawn_blocking(move || store.keep(&stored_key, &source)).await.map_err(io::Error::other).and_then(|result| result) {
                 say(format!("the dependencies were not kept for the next time: {error}"));
             }
         }

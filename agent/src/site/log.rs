@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 
 /// Bytes kept of one line. Longer ones are data, not messages.
 const LINE_MAX_BYTES: usize = 4096;
@@ -62,7 +62,7 @@ impl OutputLog {
 }
 
 /// Reads a line of at most [`LINE_MAX_BYTES`]; the rest of a longer one is read and forgotten.
-pub(crate) async fn bounded_line(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Option<String> {
+pub(crate) async fn bounded_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     let mut line = Vec::new();
     let limit = u64::try_from(LINE_MAX_BYTES).expect("small");
     let read = (&mut *reader).take(limit).read_until(b'\n', &mut line).await.ok()?;

@@ -81,7 +81,7 @@ async function main({ root, port, boot }) {
     integrations: [integration(boot)],
     vite: { server: { strictPort: true } },
   });
-  say({ event: 'ready', address: server.address?.address, port: server.address?.port });
+  say({ event: 'ready', port: server.address?.port });
 }
 
 const lines = createInterface({ input: process.stdin });

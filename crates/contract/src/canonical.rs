@@ -16,10 +16,15 @@ pub(crate) fn sorted(value: &Value) -> Value {
 }
 
 /// The entries of one object in the order of their keys, whatever order they come in.
-fn sorted_entries<'a>(entries: impl IntoIterator<Item = (&'a String, &'a Value)>) -> Map<String, Value> {
+fn sorted_entries<'a>(
+    entries: impl IntoIterator<Item = (&'a String, &'a Value)>,
+) -> Map<String, Value> {
     let mut entries: Vec<_> = entries.into_iter().collect();
     entries.sort_by_key(|(key, _)| *key);
-    entries.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect()
+    entries
+        .into_iter()
+        .map(|(key, value)| (key.clone(), sorted(value)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -29,13 +34,18 @@ mod tests {
     /// Both features of `serde_json` must pass this: `cargo test -p contract --features serde_json/preserve_order`.
     #[test]
     fn the_order_of_the_keys_does_not_show() {
-        let inner: Value = serde_json::from_str(r#"{"z": 1, "a": {"y": [{"d": 1, "c": 2}], "b": null}}"#).expect("JSON");
+        let inner: Value =
+            serde_json::from_str(r#"{"z": 1, "a": {"y": [{"d": 1, "c": 2}], "b": null}}"#)
+                .expect("JSON");
         let (first, second) = ("outer".to_owned(), "another".to_owned());
         let forward = sorted_entries([(&first, &inner), (&second, &Value::Null)]);
         let backward = sorted_entries([(&second, &Value::Null), (&first, &inner)]);
 
         let text = Value::Object(forward).to_string();
-        assert_eq!(text, r#"{"another":null,"outer":{"a":{"b":null,"y":[{"c":2,"d":1}]},"z":1}}"#);
+        assert_eq!(
+            text,
+            r#"{"another":null,"outer":{"a":{"b":null,"y":[{"c":2,"d":1}]},"z":1}}"#
+        );
         assert_eq!(text, Value::Object(backward).to_string());
     }
 }

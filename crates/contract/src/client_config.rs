@@ -17,7 +17,14 @@ pub const IDLE_TIMEOUT_MAX_MINUTES: f64 = 1440.0;
 pub const SESSIONS_MAX: u32 = 100;
 
 /// A domain name, for the schema.
-const DOMAIN_PATTERN: &str = r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$";
+const DOMAIN_PATTERN: &str =
+    r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$";
+/// A remote, for the schema: no option of git's, and no secret in it.
+const REMOTE_PATTERN: &str =
+    r"^(?!-)(?!https?://[^/]*@)(?!ssh://[^/@]*:[^/]*@)[^\x00-\x1f\x7f-\x9f]*$";
+/// A branch, for the schema: most of git's rules, and both of ours.
+const BRANCH_PATTERN: &str =
+    r"^(?!-)(?!refs/)(?!edit(/|$))(?!.*(\.\.|@\{|//))[^\x00-\x20~^:?*\[\\\x7f-\x9f]*$";
 /// A reference to a secret, for the schema.
 const SECRET_PATTERN: &str = r"^(secretsmanager:arn:aws[^:]*:secretsmanager:|ssm:[A-Za-z0-9_.:/-]|env:[A-Za-z_][A-Za-z0-9_]*$|file:.)";
 
@@ -77,10 +84,10 @@ pub struct Domains {
 pub struct Repository {
     /// `https://`, `ssh://`, `git@host:path`, `file://` or a path (`http://` on this machine only); never with a
     /// password or a token in it.
-    #[schemars(length(min = 1, max = 2048))]
+    #[schemars(regex(pattern = REMOTE_PATTERN), length(min = 1, max = 2048))]
     pub url: String,
     /// The published branch: a valid name for git, and not `edit` or below it, where the drafts are.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(regex(pattern = BRANCH_PATTERN), length(min = 1, max = 200))]
     pub branch: String,
     /// A *reference* to a secret: `secretsmanager:<arn>`, `ssm:<name>`, `env:<NAME>` or `file:<path>`; never the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,11 +138,22 @@ pub struct Settings {
 }
 
 /// Whole minutes are written without a point, as they were read.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, positive and small")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "whole, positive and small"
+)]
 fn serialize_minutes<S: Serializer>(minutes: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     let whole = minutes.fract() == 0.0 && (0.0..=IDLE_TIMEOUT_MAX_MINUTES).contains(minutes);
-    if whole { serializer.serialize_u64(*minutes as u64) } else { serializer.serialize_f64(*minutes) }
+    if whole {
+        serializer.serialize_u64(*minutes as u64)
+    } else {
+        serializer.serialize_f64(*minutes)
+    }
 }
 
 /// How large a container.

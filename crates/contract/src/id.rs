@@ -72,7 +72,7 @@ text_id!(
 );
 
 text_id!(
-    /// One editing conversation of a client. Accepted as `[a-z0-9][a-z0-9_-]{0,56}`; made by [`SessionId::new`].
+    /// One editing conversation of a client. Accepted as `[a-z0-9][a-z0-9_-]{0,56}`, made as `<clientId>_<26 base32>`.
     SessionId, check_session_id, r"^[a-z0-9][a-z0-9_-]{0,56}$"
 );
 
@@ -98,7 +98,9 @@ text_id!(
 );
 
 /// The fencing number of a session: one more at every wake. Every write carries it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
@@ -123,15 +125,17 @@ impl SessionId {
         let bits = u128::from_be_bytes(random);
         let mut label = String::with_capacity(26);
         for place in (0..26).rev() {
-            let digit = usize::try_from((bits >> (place * 5)) & 31).expect("five bits fit");
-            label.push(char::from(ALPHABET[digit]));
+            let digit = (bits >> (place * 5)) & 31;
+            label.push(char::from(ALPHABET[digit as usize]));
         }
         Self(format!("{client}_{label}"))
     }
 
     /// The part after the client, which is what a host label and (shortened to 8) a log line use.
     pub fn label(&self) -> &str {
-        self.0.split_once('_').map_or(self.0.as_str(), |(_, label)| label)
+        self.0
+            .split_once('_')
+            .map_or(self.0.as_str(), |(_, label)| label)
     }
 
     /// What a log may show of an id that is a capability: its first 8 characters of the label.
@@ -150,7 +154,9 @@ impl ThreadId {
         let slug = bytes.len() <= 64
             && bytes[0] != b'-'
             && !text.starts_with("t-")
-            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
         if slug {
             return format!("edit/{text}");
         }
@@ -161,14 +167,18 @@ impl ThreadId {
 /// Lower-case hexadecimal digits of `bytes`.
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String never fails");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a String never fails");
+            text
+        })
 }
 
 fn check_client_id(text: &str) -> Result<(), String> {
-    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let plain = text
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     let length = (2..=24).contains(&text.len());
     if plain && length && !text.contains("--") && !text.starts_with('-') && !text.ends_with('-') {
         return Ok(());
@@ -178,16 +188,24 @@ fn check_client_id(text: &str) -> Result<(), String> {
 
 fn check_session_id(text: &str) -> Result<(), String> {
     let mut bytes = text.bytes();
-    let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let rest = bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
+    let first = bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let rest =
+        bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
     if first && rest && text.len() <= 57 {
         return Ok(());
     }
-    Err("a session id starts with a-z or 0-9, followed by at most 56 of a-z, 0-9, _ and -".to_owned())
+    Err(
+        "a session id starts with a-z or 0-9, followed by at most 56 of a-z, 0-9, _ and -"
+            .to_owned(),
+    )
 }
 
 fn check_instruction_id(text: &str) -> Result<(), String> {
-    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
+    let plain = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
     if plain && (1..=128).contains(&text.len()) {
         return Ok(());
     }
@@ -202,7 +220,9 @@ fn check_thread_id(text: &str) -> Result<(), String> {
 }
 
 fn check_object_id(text: &str) -> Result<(), String> {
-    let plain = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let plain = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if plain && text.len() == 40 {
         return Ok(());
     }
@@ -223,7 +243,10 @@ mod tests {
     #[test]
     fn any_other_thread_is_hashed_and_never_collides_with_a_slug() {
         let branch = |text: &str| text.parse::<ThreadId>().expect("valid").draft_branch();
-        assert_eq!(branch("<CAF=x@mail>"), format!("edit/t-{}", &hex(&Sha256::digest("<CAF=x@mail>"))[..16]));
+        assert_eq!(
+            branch("<CAF=x@mail>"),
+            format!("edit/t-{}", &hex(&Sha256::digest("<CAF=x@mail>"))[..16])
+        );
         let forged = branch("a b");
         assert_ne!(branch(forged.trim_start_matches("edit/")), forged);
     }
@@ -239,7 +262,16 @@ mod tests {
 
     #[test]
     fn what_is_no_client_id_is_refused_with_what_would_be_valid() {
-        for text in ["a", "-ab", "ab-", "a--b", "Ab", "a_b", "abcdefghijklmnopqrstuvwxy", ""] {
+        for text in [
+            "a",
+            "-ab",
+            "ab-",
+            "a--b",
+            "Ab",
+            "a_b",
+            "abcdefghijklmnopqrstuvwxy",
+            "",
+        ] {
             let error = text.parse::<ClientId>().expect_err(text);
             assert!(error.to_string().contains("2 to 24"), "{text}: {error}");
         }

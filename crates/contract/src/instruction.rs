@@ -121,7 +121,9 @@ impl Action {
     }
 
     /// All words on the wire.
-    pub const KINDS: [&'static str; 7] = ["edit", "prompt", "undo", "publish", "discard", "sync", "cancel"];
+    pub const KINDS: [&'static str; 7] = [
+        "edit", "prompt", "undo", "publish", "discard", "sync", "cancel",
+    ];
 }
 
 /// What an `undo` takes back.
@@ -216,7 +218,8 @@ impl Change {
     }
 
     /// All words on the wire.
-    pub const OPS: [&'static str; 6] = ["write", "replace", "delete", "move", "patch", "frontmatter"];
+    pub const OPS: [&'static str; 6] =
+        ["write", "replace", "delete", "move", "patch", "frontmatter"];
 }
 
 /// The bytes of a file.
@@ -248,6 +251,10 @@ pub struct Refusal {
 impl std::str::FromStr for UndoTarget {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if text == "last" { Ok(Self::Last) } else { text.parse().map(Self::Instruction) }
+        if text == "last" {
+            Ok(Self::Last)
+        } else {
+            text.parse().map(Self::Instruction)
+        }
     }
 }

@@ -33,7 +33,18 @@ impl Report {
         if listed.len() == PROBLEMS_MAX {
             self.left_out.set(self.left_out.get() + 1);
         } else {
-            listed.push(Problem { path: at.to_string(), message: message.into() });
+            listed.push(Problem {
+                path: at.to_string(),
+                message: message.into(),
+            });
+        }
+    }
+
+    /// What was read, or all problems.
+    pub(crate) fn judge<T>(self, read: Option<T>) -> Result<T, Problems> {
+        match self.finish() {
+            Some(problems) => Err(problems),
+            None => Ok(read.expect("what cannot be read is reported")),
         }
     }
 
@@ -45,9 +56,16 @@ impl Report {
             && let Some(last) = listed.last_mut()
         {
             let more = left_out + 1;
-            *last = Problem { path: "$".to_owned(), message: format!("has {more} more problems; mend these first") };
+            *last = Problem {
+                path: "$".to_owned(),
+                message: format!("has {more} more problems; mend these first"),
+            };
         }
-        if listed.is_empty() { None } else { Some(Problems(listed)) }
+        if listed.is_empty() {
+            None
+        } else {
+            Some(Problems(listed))
+        }
     }
 }
 
@@ -112,7 +130,11 @@ pub(crate) struct Node<'n> {
 impl<'n> Node<'n> {
     /// The message itself.
     pub(crate) fn root(value: &'n Value, report: &'n Report) -> Self {
-        Self { value, at: Path::Root, report }
+        Self {
+            value,
+            at: Path::Root,
+            report,
+        }
     }
 
     /// The value as it is.
@@ -163,7 +185,9 @@ impl<'n> Node<'n> {
 
     /// `true` or `false`.
     pub(crate) fn boolean(&self) -> Option<bool> {
-        self.value.as_bool().or_else(|| self.wrong_kind("true or false"))
+        self.value
+            .as_bool()
+            .or_else(|| self.wrong_kind("true or false"))
     }
 
     /// Any number.
@@ -174,12 +198,17 @@ impl<'n> Node<'n> {
     /// A whole number within `range`. `2.0` is one too, as JSON Schema has it: some languages know no other numbers.
     pub(crate) fn whole_number(&self, range: RangeInclusive<u64>) -> Option<u64> {
         let (low, high) = (range.start(), range.end());
+        let expected = if low == high {
+            format!("the number {low}")
+        } else {
+            format!("a whole number from {low} to {high}")
+        };
         if !self.value.is_number() {
-            return self.wrong_kind(&format!("a whole number from {low} to {high}"));
+            return self.wrong_kind(&expected);
         }
         match whole(self.value) {
             Some(number) if range.contains(&number) => Some(number),
-            _ => self.wrong(format!("must be a whole number from {low} to {high}")),
+            _ => self.wrong(format!("must be {expected}")),
         }
     }
 
@@ -190,20 +219,31 @@ impl<'n> Node<'n> {
             return Some(*choice);
         }
         let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-        let message = format!("{} is no known {what}; known are {}", quoted(text), listed(words.iter().copied(), "and"));
-        self.wrong(message + &did_you_mean(text, &words))
+        let known = listed(words.iter().copied(), "and");
+        let message = format!("{} is no known {what}; known are {known}", quoted(text));
+        match nearest(text, &words) {
+            Some(near) => self.wrong(format!("{message}; did you mean {near:?}?")),
+            None => self.wrong(message),
+        }
     }
 
     /// The items of a list of at most `max`. A longer list is one problem, and only its first `max` items are read.
-    pub(crate) fn items<'s>(&'s self, max: usize) -> Option<impl Iterator<Item = Node<'s>>> {
+    pub(crate) fn items(&self, max: usize) -> Option<impl Iterator<Item = Node<'_>>> {
         let Some(items) = self.value.as_array() else {
             return self.wrong_kind("a list");
         };
         if items.len() > max {
-            self.report.add(&self.at, format!("has at most {max} items, not {}", items.len()));
+            self.report.add(
+                &self.at,
+                format!("must have at most {max} items, not {}", items.len()),
+            );
         }
         let nodes = items.iter().take(max).enumerate();
-        Some(nodes.map(|(index, value)| Node { value, at: Path::Item(&self.at, index), report: self.report }))
+        Some(nodes.map(|(index, value)| Node {
+            value,
+            at: Path::Item(&self.at, index),
+            report: self.report,
+        }))
     }
 
     /// The entries of an object whose keys are the sender's own.
@@ -212,16 +252,33 @@ impl<'n> Node<'n> {
             return self.wrong_kind("an object");
         };
         Some(map.iter().map(|(name, value)| {
-            (name.as_str(), Node { value, at: Path::Field(&self.at, name), report: self.report })
+            (
+                name.as_str(),
+                Node {
+                    value,
+                    at: Path::Field(&self.at, name),
+                    report: self.report,
+                },
+            )
         }))
     }
 
     /// The fields of an object that has no others than the `known` ones.
     pub(crate) fn exact_fields<'s>(&'s self, known: &'static [&'static str]) -> Option<Fields<'s>> {
         let fields = self.fields(known, false)?;
-        for name in fields.map.keys().filter(|name| !known.contains(&name.as_str())) {
-            let message = format!("is not known here; known are {}", listed(known.iter().copied(), "and"));
-            self.report.add(&Path::Field(&self.at, name), message + &did_you_mean(name, known));
+        for name in fields
+            .map
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()))
+        {
+            let message = match nearest(name, known) {
+                Some(near) => format!("is not known here; did you mean {near:?}?"),
+                None => format!(
+                    "is not known here; known are {}",
+                    listed(known.iter().copied(), "and")
+                ),
+            };
+            self.report.add(&Path::Field(&self.at, name), message);
         }
         Some(fields)
     }
@@ -235,23 +292,32 @@ impl<'n> Node<'n> {
         let Some(map) = self.value.as_object() else {
             return self.wrong_kind("an object");
         };
-        Some(Fields { node: *self, map, known, open })
+        Some(Fields {
+            node: *self,
+            map,
+            known,
+            open,
+        })
     }
 
     /// What the field `name` of this object chooses: by it the reader knows which other fields there are.
-    pub(crate) fn tag<T: Copy>(&self, name: &'static str, what: &str, choices: &[(&'static str, T)]) -> Option<T> {
+    pub(crate) fn tag<T: Copy>(
+        &self,
+        name: &'static str,
+        what: &str,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
         let Some(map) = self.value.as_object() else {
             return self.wrong_kind("an object");
         };
         let at = Path::Field(&self.at, name);
-        match map.get(name) {
-            Some(value) => Node { value, at, report: self.report }.choice(what, choices),
-            None => {
-                let words = listed(choices.iter().map(|(word, _)| *word), "or");
-                self.report.add(&at, format!("is required: {words}"));
-                None
-            }
-        }
+        let Some(value) = map.get(name) else {
+            let words = listed(choices.iter().map(|(word, _)| *word), "or");
+            self.report.add(&at, format!("is required: {words}"));
+            return None;
+        };
+        let report = self.report;
+        Node { value, at, report }.choice(what, choices)
     }
 }
 
@@ -272,26 +338,40 @@ impl<'n> Fields<'n> {
 
     /// Whether the object has the field.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.map.get(name).is_some_and(|value| !(self.open && value.is_null()))
+        self.map
+            .get(name)
+            .is_some_and(|value| !(self.open && value.is_null()))
     }
 
     /// A field that need not be there.
     pub(crate) fn optional<'s>(&'s self, name: &'static str) -> Option<Node<'s>> {
-        debug_assert!(self.known.contains(&name), "{name} is not among the known fields");
-        let value = self.map.get(name).filter(|value| !(self.open && value.is_null()))?;
-        Some(Node { value, at: Path::Field(&self.node.at, name), report: self.node.report })
+        debug_assert!(
+            self.known.contains(&name),
+            "{name} is not among the known fields"
+        );
+        let value = self
+            .map
+            .get(name)
+            .filter(|value| !(self.open && value.is_null()))?;
+        Some(Node {
+            value,
+            at: Path::Field(&self.node.at, name),
+            report: self.node.report,
+        })
     }
 
     /// A field that must be there; `what` says what it is.
     pub(crate) fn required<'s>(&'s self, name: &'static str, what: &str) -> Option<Node<'s>> {
         if !self.has(name) {
-            let mut message = format!("is required: {what}");
             // Where unknown fields are refused they get a problem of their own, which says this.
-            if self.open
-                && let Some(near) = self.map.keys().find(|key| !self.known.contains(&key.as_str()) && near(key, name))
-            {
-                message += &format!("; the unknown field {} is near", quoted(near));
-            }
+            let unknown = |key: &&String| self.open && !self.known.contains(&key.as_str());
+            let message = match self.map.keys().filter(unknown).find(|key| near(key, name)) {
+                Some(meant) => format!(
+                    "is required: {what}; the unknown field {} is near",
+                    quoted(meant)
+                ),
+                None => format!("is required: {what}"),
+            };
             self.report(name, message);
             return None;
         }
@@ -300,13 +380,20 @@ impl<'n> Fields<'n> {
 
     /// Says that something is wrong with a field, whether it is there or not.
     pub(crate) fn report(&self, name: &str, message: impl Into<String>) {
-        self.node.report.add(&Path::Field(&self.node.at, name), message);
+        self.node
+            .report
+            .add(&Path::Field(&self.node.at, name), message);
     }
 
     /// The fields that are not known, as they are.
     pub(crate) fn unknown(&self) -> Map<String, Value> {
-        let unknown = self.map.iter().filter(|(name, _)| !self.known.contains(&name.as_str()));
-        unknown.map(|(name, value)| (name.clone(), value.clone())).collect()
+        let unknown = self
+            .map
+            .iter()
+            .filter(|(name, _)| !self.known.contains(&name.as_str()));
+        unknown
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
     }
 }
 
@@ -316,15 +403,22 @@ pub(crate) fn whole(value: &Value) -> Option<u64> {
         let number = value.as_f64()?;
         // Above 2^53 neighbouring whole numbers cannot be told apart.
         let exact = number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, positive and small")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole, positive and small"
+        )]
         exact.then_some(number as u64)
     })
 }
 
-/// `; did you mean "path"?` where one of the `known` words is near, else nothing.
-fn did_you_mean(word: &str, known: &[&str]) -> String {
-    let near = known.iter().filter(|known| near(word, known)).min_by_key(|known| distance(word, known));
-    near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"))
+/// The one of the `known` words that somebody who wrote `word` may have meant.
+fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    known
+        .iter()
+        .copied()
+        .filter(|known| near(word, known))
+        .min_by_key(|known| distance(word, known))
 }
 
 /// Whether somebody who wrote `word` may have meant `known`: the case, `_` and `-` apart, one slip, or two in a word
@@ -332,7 +426,8 @@ fn did_you_mean(word: &str, known: &[&str]) -> String {
 fn near(word: &str, known: &str) -> bool {
     let plain = |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase();
     // A long name is not near to anything, and must not cost time.
-    word.len() <= 2 * known.len() && distance(&plain(word), &plain(known)) <= if known.len() > 5 { 2 } else { 1 }
+    word.len() <= 2 * known.len()
+        && distance(&plain(word), &plain(known)) <= if known.len() > 5 { 2 } else { 1 }
 }
 
 /// How many letters must be put in, taken out or replaced to make one word the other (Levenshtein).
@@ -363,9 +458,18 @@ mod tests {
         let changes = Path::Field(&action, changes);
         let change = Path::Item(&changes, 3);
         let set = Path::Field(&change, "set");
-        assert_eq!(Path::Field(&set, "title").to_string(), "$.action.changes[3].set.title");
-        assert_eq!(Path::Field(&set, "seo.title").to_string(), r#"$.action.changes[3].set["seo.title"]"#);
-        assert_eq!(Path::Field(&set, "a\n\"").to_string(), r#"$.action.changes[3].set["a\n\""]"#);
+        assert_eq!(
+            Path::Field(&set, "title").to_string(),
+            "$.action.changes[3].set.title"
+        );
+        assert_eq!(
+            Path::Field(&set, "seo.title").to_string(),
+            r#"$.action.changes[3].set["seo.title"]"#
+        );
+        assert_eq!(
+            Path::Field(&set, "a\n\"").to_string(),
+            r#"$.action.changes[3].set["a\n\""]"#
+        );
     }
 
     #[test]
@@ -384,20 +488,23 @@ mod tests {
         let problems = report.finish().expect("problems").0;
         assert_eq!(problems.len(), PROBLEMS_MAX);
         assert_eq!(problems[PROBLEMS_MAX - 2].path, "$[98]");
-        assert_eq!(problems[PROBLEMS_MAX - 1].message, "has 6 more problems; mend these first");
+        assert_eq!(
+            problems[PROBLEMS_MAX - 1].message,
+            "has 6 more problems; mend these first"
+        );
     }
 
     #[test]
     fn a_slip_of_the_pen_is_recognised_and_a_different_word_is_not() {
         let known = ["instructionId", "path", "content", "contentUrl"];
-        let meant = |word: &str| did_you_mean(word, &known);
-        assert_eq!(meant("instruction_id"), "; did you mean \"instructionId\"?");
-        assert_eq!(meant("instructionID"), "; did you mean \"instructionId\"?");
-        assert_eq!(meant("pth"), "; did you mean \"path\"?");
-        assert_eq!(meant("contentURL"), "; did you mean \"contentUrl\"?");
-        assert_eq!(meant("contnet"), "; did you mean \"content\"?");
-        assert_eq!(meant("from"), "");
-        assert_eq!(meant(""), "");
+        let meant = |word: &str| nearest(word, &known);
+        assert_eq!(meant("instruction_id"), Some("instructionId"));
+        assert_eq!(meant("instructionID"), Some("instructionId"));
+        assert_eq!(meant("pth"), Some("path"));
+        assert_eq!(meant("contentURL"), Some("contentUrl"));
+        assert_eq!(meant("contnet"), Some("content"));
+        assert_eq!(meant("from"), None);
+        assert_eq!(meant(""), None);
     }
 
     #[test]
@@ -416,7 +523,12 @@ mod tests {
         let value = json!({"name": null});
         let report = Report::default();
         let root = Node::root(&value, &report);
-        assert!(root.open_fields(&["name"]).expect("an object").optional("name").is_none());
+        assert!(
+            root.open_fields(&["name"])
+                .expect("an object")
+                .optional("name")
+                .is_none()
+        );
         let exact = root.exact_fields(&["name"]).expect("an object");
         assert_eq!(exact.optional("name").expect("is there").text(), None);
         assert_eq!(

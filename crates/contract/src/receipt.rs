@@ -189,7 +189,7 @@ impl JsonSchema for ErrorCode {
             .iter()
             .map(|code| json!({ "const": code.as_str(), "description": format!("{} {}", code.meaning(), code.hint()) }))
             .collect();
-        json_schema!({ "description": "Why an instruction did not land: a closed list.", "oneOf": codes })
+        json_schema!({ "description": "Why an instruction did not land: a closed list.", "type": "string", "oneOf": codes })
     }
 }
 

@@ -31,7 +31,12 @@ pub enum SchemaName {
 
 impl SchemaName {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Instruction, Self::Receipt, Self::ClientConfig, Self::Session];
+    pub const ALL: [Self; 4] = [
+        Self::Instruction,
+        Self::Receipt,
+        Self::ClientConfig,
+        Self::Session,
+    ];
 
     /// The name on a command line and of the file `schema/<name>.schema.json`.
     pub fn as_str(self) -> &'static str {
@@ -72,7 +77,7 @@ pub fn schema(name: SchemaName) -> Value {
         SchemaName::ClientConfig => derived::<ClientConfig>(),
         SchemaName::Session => derived::<Session>(),
     };
-    drop_machine_formats(&mut schema);
+    tidy(&mut schema);
     sorted(&schema)
 }
 
@@ -82,23 +87,33 @@ pub fn text(name: SchemaName) -> String {
 }
 
 fn derived<T: schemars::JsonSchema>() -> Value {
-    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value()
+    SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
 }
 
-/// Removes `uint32`, `double` and their like: JSON Schema does not know these formats, and strict validators say so.
-fn drop_machine_formats(schema: &mut Value) {
+/// Makes of what the derive says what a reader expects: no `uint32`, `double` and their like, which are no formats of
+/// JSON Schema (strict validators say so), and no line breaks where a comment in Rust happens to have one.
+fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
-            let machine = |format: &Value| {
-                let name = format.as_str().unwrap_or_default();
-                name.starts_with("int") || name.starts_with("uint") || name == "double"
+            let machine = |format: &str| {
+                format.starts_with("int") || format.starts_with("uint") || format == "double"
             };
-            if map.get("format").is_some_and(machine) {
+            if map
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(machine)
+            {
                 map.remove("format");
             }
-            map.values_mut().for_each(drop_machine_formats);
+            if let Some(Value::String(description)) = map.get_mut("description") {
+                *description = description.replace('\n', " ");
+            }
+            map.values_mut().for_each(tidy);
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_machine_formats),
+        Value::Array(items) => items.iter_mut().for_each(tidy),
         _ => {}
     }
 }
@@ -112,7 +127,9 @@ mod tests {
         for name in SchemaName::ALL {
             assert_eq!(name.to_string().parse(), Ok(name));
         }
-        let error = "instructions".parse::<SchemaName>().expect_err("no such schema");
-        insta::assert_snapshot!(error, @"");
+        let error = "instructions"
+            .parse::<SchemaName>()
+            .expect_err("no such schema");
+        insta::assert_snapshot!(error, @r#"there is no schema "instructions"; there are instruction, receipt, client-config and session"#);
     }
 }

@@ -70,7 +70,7 @@ pub struct Session {
     pub awake_because: Option<String>,
     /// When it began.
     pub created_at: Timestamp,
-    /// When the record may be removed: seconds since 1970 (a DynamoDB TTL).
+    /// When the record may be removed: seconds since 1970 (a `DynamoDB` TTL).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<i64>,
     /// Why it failed.
@@ -117,7 +117,9 @@ pub enum SiteHealth {
 }
 
 /// What a waking environment is doing, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
     /// Reads its configuration.
@@ -273,17 +275,31 @@ impl Transition {
         caller: Generation,
         now: Timestamp,
     ) -> Result<Session, TransitionRefused> {
-        let asked = if let Self::Wake { seen, .. } = self { *seen } else { caller };
+        let asked = if let Self::Wake { seen, .. } = self {
+            *seen
+        } else {
+            caller
+        };
         if asked != session.generation {
-            return Err(TransitionRefused::OtherGeneration { acting: session.generation, asked });
+            return Err(TransitionRefused::OtherGeneration {
+                acting: session.generation,
+                asked,
+            });
         }
         if !self.is_possible(session, now) {
-            return Err(TransitionRefused::WrongState { state: session.state, step: self.step() });
+            return Err(TransitionRefused::WrongState {
+                state: session.state,
+                step: self.step(),
+            });
         }
 
         let mut next = session.clone();
         match self {
-            Self::Wake { proof_key, lease_until, .. } => {
+            Self::Wake {
+                proof_key,
+                lease_until,
+                ..
+            } => {
                 next.state = State::Waking;
                 next.generation = session.generation.next();
                 next.proof_key = Some(proof_key.clone());
@@ -305,7 +321,12 @@ impl Transition {
                 }
                 next.lease_until = Some(*lease_until);
             }
-            Self::Register { ip, port, site, lease_until } => {
+            Self::Register {
+                ip,
+                port,
+                site,
+                lease_until,
+            } => {
                 next.state = State::Ready;
                 next.container_ip = Some(ip.clone());
                 next.port = Some(*port);
@@ -314,7 +335,12 @@ impl Transition {
                 next.phase_since = None;
                 next.lease_until = Some(*lease_until);
             }
-            Self::Renew { lease_until, site, last_activity_at, awake_because } => {
+            Self::Renew {
+                lease_until,
+                site,
+                last_activity_at,
+                awake_because,
+            } => {
                 next.lease_until = Some(*lease_until);
                 next.site = *site;
                 // An absent activity is less than any.
@@ -354,16 +380,23 @@ impl Transition {
                 matches!(session.state, State::Dormant | State::Failed) || abandoned
             }
             Self::Claim { .. } => session.state == State::Waking,
-            Self::Phase { phase, .. } => session.state == State::Waking && session.phase <= Some(*phase),
+            Self::Phase { phase, .. } => {
+                session.state == State::Waking && session.phase <= Some(*phase)
+            }
             Self::Register { ip, port, .. } => match session.state {
                 State::Waking => true,
-                State::Ready => session.container_ip.as_ref() == Some(ip) && session.port == Some(*port),
+                State::Ready => {
+                    session.container_ip.as_ref() == Some(ip) && session.port == Some(*port)
+                }
                 State::Dormant | State::Draining | State::Failed => false,
             },
             Self::Drain { .. } => session.state == State::Ready,
             Self::Sleep => session.state == State::Draining,
             Self::Renew { .. } | Self::Fail { .. } => {
-                matches!(session.state, State::Waking | State::Ready | State::Draining)
+                matches!(
+                    session.state,
+                    State::Waking | State::Ready | State::Draining
+                )
             }
         }
     }
@@ -393,7 +426,13 @@ mod tests {
     use super::*;
 
     const GENERATION: Generation = Generation(7);
-    const STATES: [State; 5] = [State::Dormant, State::Waking, State::Ready, State::Draining, State::Failed];
+    const STATES: [State; 5] = [
+        State::Dormant,
+        State::Waking,
+        State::Ready,
+        State::Draining,
+        State::Failed,
+    ];
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_unix_ms(second * 1000)
@@ -431,23 +470,42 @@ mod tests {
     }
 
     fn failure() -> Failure {
-        Failure { code: "install_failed".to_owned(), message: "npm".to_owned(), retryable: true }
+        Failure {
+            code: "install_failed".to_owned(),
+            message: "npm".to_owned(),
+            retryable: true,
+        }
     }
 
     fn wake(seen: Generation) -> Transition {
-        Transition::Wake { seen, proof_key: ProofKey("new".to_owned()), lease_until: at(500) }
+        Transition::Wake {
+            seen,
+            proof_key: ProofKey("new".to_owned()),
+            lease_until: at(500),
+        }
     }
 
     fn claim(task: &str) -> Transition {
-        Transition::Claim { task: task.to_owned(), lease_until: at(500) }
+        Transition::Claim {
+            task: task.to_owned(),
+            lease_until: at(500),
+        }
     }
 
     fn phase(phase: Phase) -> Transition {
-        Transition::Phase { phase, lease_until: at(500) }
+        Transition::Phase {
+            phase,
+            lease_until: at(500),
+        }
     }
 
     fn register(ip: &str) -> Transition {
-        Transition::Register { ip: ip.to_owned(), port: 8080, site: SiteHealth::Degraded, lease_until: at(500) }
+        Transition::Register {
+            ip: ip.to_owned(),
+            port: 8080,
+            site: SiteHealth::Degraded,
+            lease_until: at(500),
+        }
     }
 
     fn renew(activity: Option<i64>) -> Transition {
@@ -460,7 +518,9 @@ mod tests {
     }
 
     fn drain(seen: Option<i64>) -> Transition {
-        Transition::Drain { seen_activity: seen.map(at) }
+        Transition::Drain {
+            seen_activity: seen.map(at),
+        }
     }
 
     fn fail() -> Transition {
@@ -503,8 +563,27 @@ mod tests {
                 write!(table, "{cell:14}").expect("a String");
             }
         }
-        let table = table.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
-        insta::assert_snapshot!(table, @"");
+        let table = table
+            .lines()
+            .map(str::trim_end)
+            .collect::<Vec<_>>()
+            .join("\n");
+        insta::assert_snapshot!(table, @r#"
+                              dormant       waking        ready         draining      failed
+        wake                  waking        -             -             -             waking
+        claim, own task       -             waking        -             -             -
+        claim, other task     -             OtherTask     -             -             -
+        phase, earlier        -             -             -             -             -
+        phase, same           -             waking        -             -             -
+        phase, later          -             waking        -             -             -
+        register              -             ready         ready         -             -
+        register elsewhere    -             ready         -             -             -
+        renew                 -             waking        ready         draining      -
+        drain                 -             -             draining      -             -
+        drain, newer activity -             -             NewerActivity -             -
+        sleep                 -             -             -             dormant       -
+        fail                  -             failed        failed        failed        -
+        "#);
     }
 
     #[test]
@@ -521,11 +600,21 @@ mod tests {
         for state in STATES {
             for step in &steps {
                 for asked in [Generation(6), Generation(8)] {
-                    let refused = TransitionRefused::OtherGeneration { acting: GENERATION, asked };
-                    assert_eq!(step.apply(&session(state), asked, at(100)), Err(refused), "{step:?}");
+                    let refused = TransitionRefused::OtherGeneration {
+                        acting: GENERATION,
+                        asked,
+                    };
+                    assert_eq!(
+                        step.apply(&session(state), asked, at(100)),
+                        Err(refused),
+                        "{step:?}"
+                    );
                 }
             }
-            let refused = TransitionRefused::OtherGeneration { acting: GENERATION, asked: Generation(6) };
+            let refused = TransitionRefused::OtherGeneration {
+                acting: GENERATION,
+                asked: Generation(6),
+            };
             let woken = wake(Generation(6)).apply(&session(state), GENERATION, at(1_000));
             assert_eq!(woken, Err(refused), "a wake goes by what it has seen");
         }
@@ -536,11 +625,26 @@ mod tests {
         for state in [State::Waking, State::Ready, State::Draining] {
             let step = wake(GENERATION);
             let woken = |second| step.apply(&session(state), Generation(0), at(second));
-            assert_eq!(woken(200), Err(TransitionRefused::WrongState { state, step: "wake" }));
-            assert_eq!(woken(201).map(|session| session.generation), Ok(Generation(8)));
+            assert_eq!(
+                woken(200),
+                Err(TransitionRefused::WrongState {
+                    state,
+                    step: "wake"
+                })
+            );
+            assert_eq!(
+                woken(201).map(|session| session.generation),
+                Ok(Generation(8))
+            );
 
-            let unleased = Session { lease_until: None, ..session(state) };
-            assert!(step.apply(&unleased, Generation(0), at(0)).is_ok(), "nobody would ever come back");
+            let unleased = Session {
+                lease_until: None,
+                ..session(state)
+            };
+            assert!(
+                step.apply(&unleased, Generation(0), at(0)).is_ok(),
+                "nobody would ever come back"
+            );
         }
     }
 
@@ -563,30 +667,54 @@ mod tests {
                 failure: None,
                 ..before.clone()
             };
-            assert_eq!(wake(GENERATION).apply(&before, GENERATION, at(1_000)), Ok(expected));
+            assert_eq!(
+                wake(GENERATION).apply(&before, GENERATION, at(1_000)),
+                Ok(expected)
+            );
         }
     }
 
     #[test]
     fn the_first_task_to_claim_a_session_has_it() {
-        let free = Session { task_arn: None, ..session(State::Waking) };
+        let free = Session {
+            task_arn: None,
+            ..session(State::Waking)
+        };
         let claimed = apply(&claim("task-2"), &free).expect("free");
         assert_eq!(claimed.task_arn.as_deref(), Some("task-2"));
         assert_eq!(claimed.lease_until, Some(at(500)));
         assert_eq!(apply(&claim("task-2"), &claimed), Ok(claimed.clone()));
-        assert_eq!(apply(&claim("task-1"), &claimed), Err(TransitionRefused::OtherTask));
+        assert_eq!(
+            apply(&claim("task-1"), &claimed),
+            Err(TransitionRefused::OtherTask)
+        );
     }
 
     #[test]
     fn a_phase_that_is_reached_again_keeps_its_time() {
         let waking = session(State::Waking);
         let again = apply(&phase(Phase::Clone), &waking).expect("the same");
-        assert_eq!((again.phase, again.phase_since), (Some(Phase::Clone), Some(at(90))));
+        assert_eq!(
+            (again.phase, again.phase_since),
+            (Some(Phase::Clone), Some(at(90)))
+        );
         let later = apply(&phase(Phase::Install), &again).expect("a later one");
-        assert_eq!((later.phase, later.phase_since), (Some(Phase::Install), Some(at(100))));
+        assert_eq!(
+            (later.phase, later.phase_since),
+            (Some(Phase::Install), Some(at(100)))
+        );
         assert_eq!(later.lease_until, Some(at(500)));
-        let first = Session { phase: None, phase_since: None, ..waking };
-        assert_eq!(apply(&phase(Phase::Config), &first).expect("the first").phase_since, Some(at(100)));
+        let first = Session {
+            phase: None,
+            phase_since: None,
+            ..waking
+        };
+        assert_eq!(
+            apply(&phase(Phase::Config), &first)
+                .expect("the first")
+                .phase_since,
+            Some(at(100))
+        );
     }
 
     #[test]
@@ -603,7 +731,11 @@ mod tests {
             ..waking.clone()
         };
         assert_eq!(apply(&register("10.0.0.1"), &waking), Ok(expected.clone()));
-        assert_eq!(apply(&register("10.0.0.1"), &expected), Ok(expected), "asking again changes nothing");
+        assert_eq!(
+            apply(&register("10.0.0.1"), &expected),
+            Ok(expected),
+            "asking again changes nothing"
+        );
     }
 
     #[test]
@@ -612,16 +744,28 @@ mod tests {
         let renewed = apply(&renew(Some(60)), &ready).expect("ready");
         assert_eq!(renewed.last_activity_at, Some(at(60)));
         assert_eq!(renewed.site, SiteHealth::Degraded);
-        assert_eq!(renewed.awake_because.as_deref(), Some("two instructions wait"));
+        assert_eq!(
+            renewed.awake_because.as_deref(),
+            Some("two instructions wait")
+        );
         for older in [None, Some(10)] {
             let late = apply(&renew(older), &renewed).expect("ready");
             assert_eq!(late.last_activity_at, Some(at(60)));
         }
 
-        assert_eq!(apply(&drain(Some(50)), &renewed), Err(TransitionRefused::NewerActivity));
-        assert_eq!(apply(&drain(None), &renewed), Err(TransitionRefused::NewerActivity));
+        assert_eq!(
+            apply(&drain(Some(50)), &renewed),
+            Err(TransitionRefused::NewerActivity)
+        );
+        assert_eq!(
+            apply(&drain(None), &renewed),
+            Err(TransitionRefused::NewerActivity)
+        );
         assert!(apply(&drain(Some(60)), &renewed).is_ok());
-        let untouched = Session { last_activity_at: None, ..ready };
+        let untouched = Session {
+            last_activity_at: None,
+            ..ready
+        };
         assert!(apply(&drain(None), &untouched).is_ok());
     }
 
@@ -655,7 +799,7 @@ mod tests {
     #[test]
     fn a_refusal_says_what_cannot_be_done() {
         let refused = apply(&Transition::Sleep, &session(State::Ready)).expect_err("ready");
-        insta::assert_snapshot!(refused, @"");
+        insta::assert_snapshot!(refused, @"a session that is Ready cannot go to sleep");
     }
 
     /// One step of the story that the model test tells.
@@ -669,7 +813,13 @@ mod tests {
     }
 
     fn any_transition() -> impl Strategy<Value = Transition> {
-        let phases = [Phase::Config, Phase::Claim, Phase::Clone, Phase::Install, Phase::Serve];
+        let phases = [
+            Phase::Config,
+            Phase::Claim,
+            Phase::Clone,
+            Phase::Install,
+            Phase::Serve,
+        ];
         prop_oneof![
             3 => Just(wake(GENERATION)),
             2 => prop::sample::select(vec!["task-1", "task-2"]).prop_map(claim),
@@ -683,16 +833,28 @@ mod tests {
     }
 
     fn any_step() -> impl Strategy<Value = Step> {
-        (prop_oneof![3 => Just(0), 1 => 1..4_u64], 0..40_i64, any_transition())
-            .prop_map(|(behind, seconds, transition)| Step { behind, seconds, transition })
+        (
+            prop_oneof![3 => Just(0), 1 => 1..4_u64],
+            0..40_i64,
+            any_transition(),
+        )
+            .prop_map(|(behind, seconds, transition)| Step {
+                behind,
+                seconds,
+                transition,
+            })
     }
 
     /// What `transition` is when its caller acts at `now`, having seen `seen`: leases run for 60 seconds.
     fn aimed(transition: &Transition, seen: Generation, now: Timestamp) -> Transition {
-        let until = now.plus(Duration::from_secs(60));
+        let until = now.plus(Duration::from_mins(1));
         let mut aimed = transition.clone();
         match &mut aimed {
-            Transition::Wake { seen: wake_seen, lease_until, .. } => {
+            Transition::Wake {
+                seen: wake_seen,
+                lease_until,
+                ..
+            } => {
                 *wake_seen = seen;
                 *lease_until = until;
             }

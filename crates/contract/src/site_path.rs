@@ -52,7 +52,9 @@ impl SitePath {
 
     /// The text after the last dot of the file name, in lower case; empty if there is none.
     pub fn extension(&self) -> String {
-        self.file_name().rsplit_once('.').map_or_else(String::new, |(_, ending)| ending.to_ascii_lowercase())
+        self.file_name()
+            .rsplit_once('.')
+            .map_or_else(String::new, |(_, ending)| ending.to_ascii_lowercase())
     }
 }
 
@@ -85,10 +87,15 @@ fn check_component(component: &str) -> Result<(), String> {
         _ => {}
     }
     if component.len() > COMPONENT_MAX_BYTES {
-        return Err(format!("a component of a path has at most {COMPONENT_MAX_BYTES} bytes"));
+        return Err(format!(
+            "a component of a path has at most {COMPONENT_MAX_BYTES} bytes"
+        ));
     }
     if component.ends_with(['.', ' ']) || component.starts_with(' ') {
-        return Err("a component of a path does not end in a dot or a space, nor start with a space".to_owned());
+        return Err(
+            "a component of a path does not end in a dot or a space, nor start with a space"
+                .to_owned(),
+        );
     }
     if component.contains(':') {
         return Err("a path has no colon (it names a stream on some file systems)".to_owned());
@@ -96,10 +103,15 @@ fn check_component(component: &str) -> Result<(), String> {
     // Compatibility folding catches full-width twins; `git~1` is the short name of `.git` on FAT and NTFS.
     let folded: String = component.nfkc().flat_map(char::to_lowercase).collect();
     if folded.starts_with(".git") || folded.starts_with("git~") {
-        return Err("files of git itself (.git, .gitattributes, .gitmodules, …) cannot be edited".to_owned());
+        return Err(
+            "files of git itself (.git, .gitattributes, .gitmodules, …) cannot be edited"
+                .to_owned(),
+        );
     }
     if folded == "node_modules" {
-        return Err("files below node_modules come from the lock file and cannot be edited".to_owned());
+        return Err(
+            "files below node_modules come from the lock file and cannot be edited".to_owned(),
+        );
     }
     Ok(())
 }
@@ -152,7 +164,14 @@ mod tests {
 
     #[test]
     fn ordinary_paths_are_taken() {
-        for text in ["src/pages/index.astro", "public/images/Café.jpg", "a", "src/pages/[...slug].astro", "src/.hidden", "x/..y"] {
+        for text in [
+            "src/pages/index.astro",
+            "public/images/Café.jpg",
+            "a",
+            "src/pages/[...slug].astro",
+            "src/.hidden",
+            "x/..y",
+        ] {
             assert!(text.parse::<SitePath>().is_ok(), "{text}");
         }
     }
@@ -160,9 +179,30 @@ mod tests {
     #[test]
     fn paths_that_could_mean_something_else_are_refused() {
         for text in [
-            "", "/etc/x", "../x", "a/../b", "a//b", "a/", "./a", ".git/config", ".GIT/config", "a/.git/x", "git~1/x",
-            ".gitmodules", "a\\b", "a\0b", "a\nb", ".g\u{200c}it/config", "\u{ff0e}git/config", "x:y", "a.", "a ",
-            "node_modules/x", "src/Node_Modules/x", "cafe\u{301}.md", "CON:",
+            "",
+            "/etc/x",
+            "../x",
+            "a/../b",
+            "a//b",
+            "a/",
+            "./a",
+            ".git/config",
+            ".GIT/config",
+            "a/.git/x",
+            "git~1/x",
+            ".gitmodules",
+            "a\\b",
+            "a\0b",
+            "a\nb",
+            ".g\u{200c}it/config",
+            "\u{ff0e}git/config",
+            "x:y",
+            "a.",
+            "a ",
+            "node_modules/x",
+            "src/Node_Modules/x",
+            "cafe\u{301}.md",
+            "CON:",
         ] {
             assert!(text.parse::<SitePath>().is_err(), "{text:?}");
         }

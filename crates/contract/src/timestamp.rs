@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::id::IdError;
 
 /// A moment, written as `2026-11-22T09:30:00.000Z`. Precision is one millisecond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("format" = "date-time", "pattern" = PATTERN))]
 pub struct Timestamp(i64);
@@ -51,7 +53,8 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment = jiff::Timestamp::from_millisecond(self.0).expect("clamped to the years 1 to 9999");
+        let moment =
+            jiff::Timestamp::from_millisecond(self.0).expect("clamped to the years 1 to 9999");
         write!(f, "{moment:.3}")
     }
 }
@@ -65,27 +68,42 @@ impl FromStr for Timestamp {
             .then(|| text.parse::<jiff::Timestamp>().ok())
             .flatten()
             .map(|moment| Self::from_unix_ms(moment.as_millisecond()))
-            .ok_or_else(|| IdError("a time is RFC 3339 with an offset, such as 2026-11-22T09:30:00.000Z".to_owned()))
+            .ok_or_else(|| {
+                IdError(
+                    "a time is RFC 3339 with an offset, such as 2026-11-22T09:30:00.000Z"
+                        .to_owned(),
+                )
+            })
     }
 }
 
 /// Whether a text matches [`PATTERN`].
 fn has_shape(text: &str) -> bool {
     let matches = |text: &[u8], shape: &[u8]| {
-        let digit_or_same = |(byte, want): (&u8, &u8)| if *want == b'0' { byte.is_ascii_digit() } else { byte == want };
+        let digit_or_same = |(byte, want): (&u8, &u8)| {
+            if *want == b'0' {
+                byte.is_ascii_digit()
+            } else {
+                byte == want
+            }
+        };
         text.len() == shape.len() && text.iter().zip(shape).all(digit_or_same)
     };
     let Some((moment, mut rest)) = text.as_bytes().split_at_checked(19) else {
         return false;
     };
     if let Some(fraction) = rest.strip_prefix(b".") {
-        let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = fraction
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         if !(1..=9).contains(&digits) {
             return false;
         }
         rest = &fraction[digits..];
     }
-    matches(moment, b"0000-00-00T00:00:00") && (rest == b"Z" || matches(rest, b"+00:00") || matches(rest, b"-00:00"))
+    matches(moment, b"0000-00-00T00:00:00")
+        && (rest == b"Z" || matches(rest, b"+00:00") || matches(rest, b"-00:00"))
 }
 
 impl TryFrom<String> for Timestamp {
@@ -114,13 +132,28 @@ mod tests {
 
     #[test]
     fn only_rfc_3339_is_a_time() {
-        for text in ["2026-11-22T09:30:00Z", "2026-11-22T09:30:00.1-08:00", "2024-02-29T23:59:59.123456789+00:00"] {
+        for text in [
+            "2026-11-22T09:30:00Z",
+            "2026-11-22T09:30:00.1-08:00",
+            "2024-02-29T23:59:59.123456789+00:00",
+        ] {
             assert!(text.parse::<Timestamp>().is_ok(), "{text}");
         }
         for text in [
-            "", "2026-11-22", "2026-11-22T09:30:00", "2026-11-22T09:30Z", "2026-11-22 09:30:00Z", "20261122T093000Z",
-            "2026-11-22T09:30:00+01:00[Europe/Berlin]", "2026-11-22T09:30:00.Z", "2026-11-22T09:30:00+0100",
-            "2026-13-22T09:30:00Z", "2025-02-29T09:30:00Z", "2026-11-22T25:30:00Z", "1763804000", "2026-11-2éT09:30:00Z",
+            "",
+            "2026-11-22",
+            "2026-11-22T09:30:00",
+            "2026-11-22T09:30Z",
+            "2026-11-22 09:30:00Z",
+            "20261122T093000Z",
+            "2026-11-22T09:30:00+01:00[Europe/Berlin]",
+            "2026-11-22T09:30:00.Z",
+            "2026-11-22T09:30:00+0100",
+            "2026-13-22T09:30:00Z",
+            "2025-02-29T09:30:00Z",
+            "2026-11-22T25:30:00Z",
+            "1763804000",
+            "2026-11-2éT09:30:00Z",
         ] {
             assert!(text.parse::<Timestamp>().is_err(), "{text}");
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    ClientConfig, ClientStatus, ContainerSize, Domains, IDLE_TIMEOUT_MAX_MINUTES, Infrastructure, Policy, Repository,
-    SESSIONS_MAX, Settings, SiteSettings,
+    ClientConfig, ClientStatus, ContainerSize, Domains, IDLE_TIMEOUT_MAX_MINUTES, Infrastructure,
+    Policy, Repository, SESSIONS_MAX, Settings, SiteSettings,
 };
 use crate::limits::{CHANGE_SET_MAX_BYTES, FILES_MAX};
 use crate::problem::Problems;
@@ -20,10 +20,7 @@ impl ClientConfig {
     pub fn parse(value: &Value) -> Result<Self, Problems> {
         let report = Report::default();
         let config = read_config(&Node::root(value, &report));
-        match report.finish() {
-            Some(problems) => Err(problems),
-            None => Ok(config.expect("what cannot be read is reported")),
-        }
+        report.judge(config)
     }
 }
 
@@ -38,22 +35,42 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
         "site",
         "policy",
     ])?;
-    let client_id = fields.required("clientId", "the id of the client").and_then(|node| node.parse());
-    let domains =
-        fields.required("domains", "an object with production, edit and api").and_then(|node| read_domains(&node));
-    let repository =
-        fields.required("repository", "an object with url and branch").and_then(|node| read_repository(&node));
+    let client_id = fields
+        .required("clientId", "the id of the client")
+        .and_then(|node| node.parse());
+    let domains = fields
+        .required("domains", "an object with production, edit and api")
+        .and_then(|node| read_domains(&node));
+    let repository = fields
+        .required("repository", "an object with url and branch")
+        .and_then(|node| read_repository(&node));
     let infrastructure = fields
-        .required("infrastructure", "an object with targetGroupArn, certificateArn and hostedZoneId, {} on a laptop")
+        .required(
+            "infrastructure",
+            "an object with targetGroupArn, certificateArn and hostedZoneId, {} on a laptop",
+        )
         .and_then(|node| read_infrastructure(&node));
     let settings = fields
-        .required("settings", "an object with containerSize, idleTimeoutMinutes and maxConcurrentSessions")
+        .required(
+            "settings",
+            "an object with containerSize, idleTimeoutMinutes and maxConcurrentSessions",
+        )
         .and_then(|node| read_settings(&node));
-    let status = fields.required("status", "active or suspended").and_then(|node| {
-        node.choice("status", &[("active", ClientStatus::Active), ("suspended", ClientStatus::Suspended)])
-    });
+    let status = fields
+        .required("status", "active or suspended")
+        .and_then(|node| {
+            node.choice(
+                "status",
+                &[
+                    ("active", ClientStatus::Active),
+                    ("suspended", ClientStatus::Suspended),
+                ],
+            )
+        });
     let site = fields.optional("site").and_then(|node| read_site(&node));
-    let policy = fields.optional("policy").and_then(|node| read_policy(&node));
+    let policy = fields
+        .optional("policy")
+        .and_then(|node| read_policy(&node));
     Some(ClientConfig {
         client_id: client_id?,
         domains: domains?,
@@ -69,12 +86,19 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
 
 fn read_domains(node: &Node<'_>) -> Option<Domains> {
     let fields = node.open_fields(&["production", "edit", "api", "aliases"])?;
-    let domain = |name, what| fields.required(name, what).and_then(|node| node.checked(check_domain));
+    let domain = |name, what| {
+        fields
+            .required(name, what)
+            .and_then(|node| node.checked(check_domain))
+    };
     let production = domain("production", "the domain of the public site");
     let edit = domain("edit", "the domain of the edit environments");
     let api = domain("api", "the domain of the client's API");
     let aliases: Vec<Option<String>> = match fields.optional("aliases") {
-        Some(list) => list.items(ALIASES_MAX)?.map(|node| node.checked(check_domain)).collect(),
+        Some(list) => list
+            .items(ALIASES_MAX)?
+            .map(|node| node.checked(check_domain))
+            .collect(),
         None => Vec::new(),
     };
     Some(Domains {
@@ -91,16 +115,28 @@ const ALIASES_MAX: usize = 20;
 
 fn read_repository(node: &Node<'_>) -> Option<Repository> {
     let fields = node.open_fields(&["url", "branch", "deployKey"])?;
-    let url = fields.required("url", "where git finds the repository").and_then(|node| node.checked(check_remote));
-    let branch = fields.required("branch", "the published branch").and_then(|node| node.checked(check_branch));
-    let deploy_key = fields.optional("deployKey").and_then(|node| node.checked(check_secret_reference));
-    Some(Repository { url: url?, branch: branch?, deploy_key, unknown: fields.unknown() })
+    let url = fields
+        .required("url", "where git finds the repository")
+        .and_then(|node| node.checked(check_remote));
+    let branch = fields
+        .required("branch", "the published branch")
+        .and_then(|node| node.checked(check_branch));
+    let deploy_key = fields
+        .optional("deployKey")
+        .and_then(|node| node.checked(check_secret_reference));
+    Some(Repository {
+        url: url?,
+        branch: branch?,
+        deploy_key,
+        unknown: fields.unknown(),
+    })
 }
 
 fn read_infrastructure(node: &Node<'_>) -> Option<Infrastructure> {
     let fields = node.open_fields(&["targetGroupArn", "certificateArn", "hostedZoneId"])?;
-    let target_group_arn =
-        text_or_empty(&fields, "targetGroupArn", |text| check_arn(text, "elasticloadbalancing"));
+    let target_group_arn = text_or_empty(&fields, "targetGroupArn", |text| {
+        check_arn(text, "elasticloadbalancing")
+    });
     let certificate_arn = text_or_empty(&fields, "certificateArn", |text| check_arn(text, "acm"));
     let hosted_zone_id = text_or_empty(&fields, "hostedZoneId", check_hosted_zone);
     Some(Infrastructure {
@@ -124,25 +160,36 @@ fn text_or_empty(
 }
 
 fn read_settings(node: &Node<'_>) -> Option<Settings> {
-    let fields = node.open_fields(&["containerSize", "idleTimeoutMinutes", "maxConcurrentSessions"])?;
-    let container_size = fields.required("containerSize", "small, medium or large").and_then(|node| {
-        node.choice(
-            "size",
-            &[
-                ("small", ContainerSize::Small),
-                ("medium", ContainerSize::Medium),
-                ("large", ContainerSize::Large),
-            ],
-        )
-    });
+    let fields = node.open_fields(&[
+        "containerSize",
+        "idleTimeoutMinutes",
+        "maxConcurrentSessions",
+    ])?;
+    let container_size = fields
+        .required("containerSize", "small, medium or large")
+        .and_then(|node| {
+            node.choice(
+                "size",
+                &[
+                    ("small", ContainerSize::Small),
+                    ("medium", ContainerSize::Medium),
+                    ("large", ContainerSize::Large),
+                ],
+            )
+        });
     let idle_timeout_minutes = fields
-        .required("idleTimeoutMinutes", "minutes without a person before it sleeps")
+        .required(
+            "idleTimeoutMinutes",
+            "minutes without a person before it sleeps",
+        )
         .and_then(|node| {
             let minutes = node.number()?;
             if minutes > 0.0 && minutes <= IDLE_TIMEOUT_MAX_MINUTES {
                 return Some(minutes);
             }
-            node.wrong(format!("must be more than 0 and at most {IDLE_TIMEOUT_MAX_MINUTES} minutes"))
+            node.wrong(format!(
+                "must be more than 0 and at most {IDLE_TIMEOUT_MAX_MINUTES} minutes"
+            ))
         });
     let max_concurrent_sessions = fields
         .required("maxConcurrentSessions", "how many environments at a time")
@@ -150,7 +197,8 @@ fn read_settings(node: &Node<'_>) -> Option<Settings> {
     Some(Settings {
         container_size: container_size?,
         idle_timeout_minutes: idle_timeout_minutes?,
-        max_concurrent_sessions: u32::try_from(max_concurrent_sessions?).expect("SESSIONS_MAX is a u32"),
+        max_concurrent_sessions: u32::try_from(max_concurrent_sessions?)
+            .expect("SESSIONS_MAX is a u32"),
         unknown: fields.unknown(),
     })
 }
@@ -160,11 +208,17 @@ fn read_site(node: &Node<'_>) -> Option<SiteSettings> {
     let root = fields.optional("root").and_then(|node| {
         node.checked(|text| {
             let folder: Result<SitePath, _> = text.parse();
-            folder.map(drop).map_err(|error| format!("{error}; leave it out for the repository's own root"))
+            folder
+                .map(drop)
+                .map_err(|error| format!("{error}; leave it out for the repository's own root"))
         })
     });
-    let install_command = fields.optional("installCommand").and_then(|node| node.checked(check_command));
-    let install_scripts = fields.optional("installScripts").map_or(Some(false), |node| node.boolean());
+    let install_command = fields
+        .optional("installCommand")
+        .and_then(|node| node.checked(check_command));
+    let install_scripts = fields
+        .optional("installScripts")
+        .map_or(Some(false), |node| node.boolean());
     let env = match fields.optional("env") {
         Some(node) => read_env(&node),
         None => Some(BTreeMap::new()),
@@ -181,10 +235,15 @@ fn read_site(node: &Node<'_>) -> Option<SiteSettings> {
 fn read_env(node: &Node<'_>) -> Option<BTreeMap<String, String>> {
     let read = |(name, entry): (&str, Node<'_>)| {
         if !is_variable(name) {
-            return entry.wrong("has a name that is not A-Z, a-z, 0-9 and _, or that starts with a digit");
+            return entry
+                .wrong("must have a name of A-Z, a-z, 0-9 and _ that does not start with a digit");
         }
         let value = entry.checked(|text| {
-            if text.contains('\0') { Err("must not contain a null character".to_owned()) } else { Ok(()) }
+            if text.contains('\0') {
+                Err("must not contain a null character".to_owned())
+            } else {
+                Ok(())
+            }
         })?;
         Some((name.to_owned(), value))
     };
@@ -193,17 +252,30 @@ fn read_env(node: &Node<'_>) -> Option<BTreeMap<String, String>> {
 }
 
 fn read_policy(node: &Node<'_>) -> Option<Policy> {
-    let fields = node.open_fields(&["allowDependencies", "allowConfig", "maxFiles", "maxFileBytes"])?;
-    let allowed = |name| fields.optional(name).map_or(Some(false), |node| node.boolean());
+    let fields = node.open_fields(&[
+        "allowDependencies",
+        "allowConfig",
+        "maxFiles",
+        "maxFileBytes",
+    ])?;
+    let allowed = |name| {
+        fields
+            .optional(name)
+            .map_or(Some(false), |node| node.boolean())
+    };
     let allow_dependencies = allowed("allowDependencies");
     let allow_config = allowed("allowConfig");
-    let max_files = fields.optional("maxFiles").and_then(|node| node.whole_number(1..=FILES_MAX as u64));
-    let max_file_bytes =
-        fields.optional("maxFileBytes").and_then(|node| node.whole_number(1..=CHANGE_SET_MAX_BYTES as u64));
+    let max_files = fields
+        .optional("maxFiles")
+        .and_then(|node| node.whole_number(1..=FILES_MAX as u64));
+    let max_file_bytes = fields
+        .optional("maxFileBytes")
+        .and_then(|node| node.whole_number(1..=CHANGE_SET_MAX_BYTES as u64));
     Some(Policy {
         allow_dependencies: allow_dependencies?,
         allow_config: allow_config?,
-        max_files: max_files.map(|files| u32::try_from(files).expect("FILES_MAX is a small number")),
+        max_files: max_files
+            .map(|files| u32::try_from(files).expect("FILES_MAX is a small number")),
         max_file_bytes,
         unknown: fields.unknown(),
     })
@@ -212,7 +284,9 @@ fn read_policy(node: &Node<'_>) -> Option<Policy> {
 fn check_domain(domain: &str) -> Result<(), String> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -224,14 +298,20 @@ fn check_domain(domain: &str) -> Result<(), String> {
 
 /// Whether git can be pointed at `url` without a secret in it and without git taking it for an option or a command.
 fn check_remote(url: &str) -> Result<(), String> {
-    if url.is_empty() || url.len() > 2048 || url.starts_with('-') || url.chars().any(char::is_control) {
+    if url.is_empty()
+        || url.len() > 2048
+        || url.starts_with('-')
+        || url.chars().any(char::is_control)
+    {
         return Err(REMOTE.to_owned());
     }
     let Some((scheme, rest)) = url.split_once("://") else {
         return check_remote_without_scheme(url);
     };
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    let (user, host) = authority
+        .rsplit_once('@')
+        .map_or((None, authority), |(user, host)| (Some(user), host));
     let plain = !url.contains(char::is_whitespace);
     let named = !host.is_empty() && !host.starts_with('-') && !path.is_empty();
     match (scheme, user) {
@@ -239,7 +319,9 @@ fn check_remote(url: &str) -> Result<(), String> {
         ("https" | "http", Some(_)) => return Err(SECRET_IN_URL.to_owned()),
         ("ssh", Some(user)) if user.contains(':') => return Err(SECRET_IN_URL.to_owned()),
         ("https" | "http", None) if rest.contains(['?', '#']) => {
-            return Err("must not have a query, which is no place for a secret; use deployKey".to_owned());
+            return Err(
+                "must not have a query, which is no place for a secret; use deployKey".to_owned(),
+            );
         }
         _ => {}
     }
@@ -247,11 +329,17 @@ fn check_remote(url: &str) -> Result<(), String> {
         "https" => named && plain,
         // Test servers on this very machine; anywhere else the site would travel in the clear.
         "http" => named && plain && is_loopback(host),
-        "ssh" => named && plain && user != Some("") && !user.is_some_and(|user| user.starts_with('-')),
+        "ssh" => {
+            named && plain && user != Some("") && !user.is_some_and(|user| user.starts_with('-'))
+        }
         "file" => authority.is_empty() && !path.is_empty(),
         _ => false,
     };
-    if valid { Ok(()) } else { Err(REMOTE.to_owned()) }
+    if valid {
+        Ok(())
+    } else {
+        Err(REMOTE.to_owned())
+    }
 }
 
 /// `git@host:path`, or a path.
@@ -260,7 +348,8 @@ fn check_remote_without_scheme(url: &str) -> Result<(), String> {
         return Ok(());
     };
     let valid = account.split_once('@').is_some_and(|(user, host)| {
-        let word = |text: &str| !text.is_empty() && !text.starts_with('-') && !text.contains(['@', '/']);
+        let word =
+            |text: &str| !text.is_empty() && !text.starts_with('-') && !text.contains(['@', '/']);
         word(user) && word(host)
     });
     if path.contains('@') && !account.contains('@') {
@@ -268,7 +357,11 @@ fn check_remote_without_scheme(url: &str) -> Result<(), String> {
         return Err(SECRET_IN_URL.to_owned());
     }
     // `ext::sh -c …` runs a command.
-    if valid && !path.is_empty() && !url.contains(char::is_whitespace) { Ok(()) } else { Err(REMOTE.to_owned()) }
+    if valid && !path.is_empty() && !url.contains(char::is_whitespace) {
+        Ok(())
+    } else {
+        Err(REMOTE.to_owned())
+    }
 }
 
 const REMOTE: &str = "must be https://<host>/<path>, ssh://[<user>@]<host>/<path>, <user>@<host>:<path>, \
@@ -288,7 +381,8 @@ fn is_loopback(host: &str) -> bool {
 fn check_branch(branch: &str) -> Result<(), String> {
     let forbidden = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
     let component = |part: &str| {
-        let lock = part.len() >= 5 && part.is_char_boundary(part.len() - 5) && part.ends_with(".lock");
+        // Only this very spelling is git's, in small letters.
+        let lock = part.strip_suffix(".lock").is_some();
         !part.is_empty() && !part.starts_with('.') && !lock
     };
     let valid = branch.len() <= 200
@@ -304,7 +398,9 @@ fn check_branch(branch: &str) -> Result<(), String> {
         return Err("must be the name of a git branch, such as main".to_owned());
     }
     if branch.starts_with("refs/") {
-        return Err("must be the short name of a branch, such as main and not refs/heads/main".to_owned());
+        return Err(
+            "must be the short name of a branch, such as main and not refs/heads/main".to_owned(),
+        );
     }
     // A branch `edit` and a branch `edit/…` cannot even exist beside each other.
     if branch == "edit" || branch.starts_with("edit/") {
@@ -320,7 +416,9 @@ fn check_secret_reference(reference: &str) -> Result<(), String> {
     let valid = one_line
         && match store {
             "secretsmanager" => check_arn(name, "secretsmanager").is_ok(),
-            "ssm" => name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-/:".contains(&b)),
+            "ssm" => name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_.-/:".contains(&b)),
             "env" => is_variable(name),
             "file" => true,
             _ => false,
@@ -350,7 +448,11 @@ fn check_arn(text: &str, service: &str) -> Result<(), String> {
 }
 
 fn check_hosted_zone(text: &str) -> Result<(), String> {
-    if text.len() <= 32 && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) {
+    if text.len() <= 32
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+    {
         return Ok(());
     }
     Err("must be the id of a zone, at most 32 of A-Z and 0-9, or empty on a laptop".to_owned())
@@ -431,8 +533,11 @@ mod tests {
     /// The paths and messages of what is wrong with `minimal` when `pointer` is set to `value`.
     fn problems_with(pointer: &str, value: Value) -> String {
         let mut config = full();
-        *config.pointer_mut(pointer).expect("a field of the full configuration") = value;
-        ClientConfig::parse(&config).map_or_else(|problems| problems.to_string(), |_| "fine".to_owned())
+        *config
+            .pointer_mut(pointer)
+            .expect("a field of the full configuration") = value;
+        ClientConfig::parse(&config)
+            .map_or_else(|problems| problems.to_string(), |_| "fine".to_owned())
     }
 
     #[test]
@@ -441,7 +546,10 @@ mod tests {
             let config = ClientConfig::parse(&value).expect("valid");
             let written = serde_json::to_value(&config).expect("serialises");
             assert_eq!(ClientConfig::parse(&written), Ok(config.clone()));
-            assert_eq!(serde_json::from_value::<ClientConfig>(written).expect("reads what it wrote"), config);
+            assert_eq!(
+                serde_json::from_value::<ClientConfig>(written).expect("reads what it wrote"),
+                config
+            );
         }
         let config = ClientConfig::parse(&full()).expect("valid");
         assert_eq!(serde_json::to_value(&config).expect("serialises"), full());
@@ -451,18 +559,29 @@ mod tests {
     fn serde_and_parse_read_the_same() {
         for value in [minimal(), full()] {
             let parsed = ClientConfig::parse(&value).expect("valid");
-            assert_eq!(serde_json::from_value::<ClientConfig>(value).expect("valid"), parsed);
+            assert_eq!(
+                serde_json::from_value::<ClientConfig>(value).expect("valid"),
+                parsed
+            );
         }
     }
 
     #[test]
     fn a_field_that_is_null_is_absent() {
         let mut value = full();
-        for pointer in ["/site", "/policy", "/repository/deployKey", "/domains/aliases"] {
+        for pointer in [
+            "/site",
+            "/policy",
+            "/repository/deployKey",
+            "/domains/aliases",
+        ] {
             *value.pointer_mut(pointer).expect("there") = Value::Null;
         }
         let config = ClientConfig::parse(&value).expect("valid");
-        assert_eq!((config.site, config.policy, config.repository.deploy_key), (None, None, None));
+        assert_eq!(
+            (config.site, config.policy, config.repository.deploy_key),
+            (None, None, None)
+        );
         assert_eq!(config.domains.aliases, Vec::<String>::new());
     }
 
@@ -474,7 +593,10 @@ mod tests {
         let config = ClientConfig::parse(&value).expect("valid");
         assert_eq!(config.site, Some(SiteSettings::default()));
         assert_eq!(config.policy, Some(Policy::default()));
-        assert!(!SiteSettings::default().install_scripts, "packages run no scripts of their own");
+        assert!(
+            !SiteSettings::default().install_scripts,
+            "packages run no scripts of their own"
+        );
         assert!(!Policy::default().allow_dependencies && !Policy::default().allow_config);
     }
 
@@ -490,9 +612,37 @@ mod tests {
             "policy": { "allowDependencies": 1, "maxFiles": 501, "maxFileBytes": 0.5 },
         });
         let problems = ClientConfig::parse(&value).expect_err("much is wrong");
-        let lines: Vec<String> =
-            problems.0.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        let lines: Vec<String> = problems
+            .0
+            .iter()
+            .map(|problem| format!("{}: {}", problem.path, problem.message))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        $.clientId: a client id is 2 to 24 of a-z, 0-9 and -, with no -- and no - at an end
+        $.domains.production: must be a domain name in lower case, such as edit.amelia.example, without scheme, port and path
+        $.domains.edit: must be a domain name in lower case, such as edit.amelia.example, without scheme, port and path
+        $.domains.api: is required: the domain of the client's API
+        $.domains.aliases[0]: must be a domain name in lower case, such as edit.amelia.example, without scheme, port and path
+        $.domains.aliases[1]: must be text, not a number
+        $.repository.url: must not carry a user with a password or token; put a reference to the secret into deployKey
+        $.repository.branch: must not be edit or start with edit/, where the drafts are
+        $.repository.deployKey: must be a reference to a secret: secretsmanager:<arn>, ssm:<name>, env:<NAME> or file:<path>
+        $.infrastructure.targetGroupArn: must be an ARN of elasticloadbalancing, or empty on a laptop
+        $.infrastructure.certificateArn: must be text, not a number
+        $.infrastructure.hostedZoneId: must be the id of a zone, at most 32 of A-Z and 0-9, or empty on a laptop
+        $.settings.containerSize: "huge" is no known size; known are small, medium and large
+        $.settings.idleTimeoutMinutes: is required: minutes without a person before it sleeps; the unknown field "idleTimoutMinutes" is near
+        $.settings.maxConcurrentSessions: must be a whole number from 1 to 100
+        $.status: is required: active or suspended
+        $.site.root: a path has no . or .. component; leave it out for the repository's own root
+        $.site.installCommand: must be one command line of at most 1000 bytes
+        $.site.installScripts: must be true or false, not text
+        $.site.env["A-B"]: must have a name of A-Z, a-z, 0-9 and _ that does not start with a digit
+        $.site.env.C: must be text, not a number
+        $.policy.allowDependencies: must be true or false, not a number
+        $.policy.maxFiles: must be a whole number from 1 to 500
+        $.policy.maxFileBytes: must be a whole number from 1 to 52428800
+        "#);
     }
 
     #[test]
@@ -520,7 +670,11 @@ mod tests {
             "http://localhost/site.git",
             "http://[::1]:8000/site.git",
         ] {
-            assert_eq!(problems_with("/repository/url", json!(url)), "fine", "{url}");
+            assert_eq!(
+                problems_with("/repository/url", json!(url)),
+                "fine",
+                "{url}"
+            );
         }
         for url in [
             "",
@@ -540,7 +694,10 @@ mod tests {
             "/srv/git/a\nb",
         ] {
             let message = problems_with("/repository/url", json!(url));
-            assert!(message.starts_with("$.repository.url: must be https://<host>/<path>, "), "{url}: {message}");
+            assert!(
+                message.starts_with("$.repository.url: must be https://<host>/<path>, "),
+                "{url}: {message}"
+            );
         }
         for url in [
             "https://hunter2@github.com/amelia/site.git",
@@ -551,22 +708,67 @@ mod tests {
             "https://github.com/amelia/site.git?access_token=hunter2",
         ] {
             let message = problems_with("/repository/url", json!(url));
-            assert!(message.starts_with("$.repository.url: must not "), "{url}: {message}");
-            assert!(message.contains("deployKey") && !message.contains("hunter2"), "{url}: {message}");
+            assert!(
+                message.starts_with("$.repository.url: must not "),
+                "{url}: {message}"
+            );
+            assert!(
+                message.contains("deployKey") && !message.contains("hunter2"),
+                "{url}: {message}"
+            );
         }
     }
 
     #[test]
     fn a_branch_is_what_git_takes_for_one_and_no_draft() {
-        for branch in ["main", "release/2026", "feature@2", "a.b", "édition", "edits/x", "lock"] {
-            assert_eq!(problems_with("/repository/branch", json!(branch)), "fine", "{branch}");
+        for branch in [
+            "main",
+            "release/2026",
+            "feature@2",
+            "a.b",
+            "édition",
+            "edits/x",
+            "lock",
+        ] {
+            assert_eq!(
+                problems_with("/repository/branch", json!(branch)),
+                "fine",
+                "{branch}"
+            );
         }
         for branch in [
-            "", "HEAD", "@", "-x", "a b", "a..b", "a.lock", "a.lock/b", ".a", "a/.b", "/a", "a/", "a//b", "a.", "a~1", "a^",
-            "a:b", "a?", "a*", "a[", "a\\b", "a@{1}", "a\u{7f}", "refs/heads/main", "edit", "edit/local",
+            "",
+            "HEAD",
+            "@",
+            "-x",
+            "a b",
+            "a..b",
+            "a.lock",
+            "a.lock/b",
+            ".a",
+            "a/.b",
+            "/a",
+            "a/",
+            "a//b",
+            "a.",
+            "a~1",
+            "a^",
+            "a:b",
+            "a?",
+            "a*",
+            "a[",
+            "a\\b",
+            "a@{1}",
+            "a\u{7f}",
+            "refs/heads/main",
+            "edit",
+            "edit/local",
         ] {
             let message = problems_with("/repository/branch", json!(branch));
-            assert!(message.starts_with("$.repository.branch: must "), "{branch}: {message}");
+            assert!(
+                message.starts_with("$.repository.branch: must "),
+                "{branch}: {message}"
+            );
         }
     }
 
@@ -578,7 +780,11 @@ mod tests {
             "env:DEPLOY_KEY",
             "file:/run/secrets/deploy key",
         ] {
-            assert_eq!(problems_with("/repository/deployKey", json!(reference)), "fine", "{reference}");
+            assert_eq!(
+                problems_with("/repository/deployKey", json!(reference)),
+                "fine",
+                "{reference}"
+            );
         }
         for key in [
             "",
@@ -593,7 +799,10 @@ mod tests {
             "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n",
         ] {
             let message = problems_with("/repository/deployKey", json!(key));
-            assert!(message.starts_with("$.repository.deployKey: must be a reference"), "{key}: {message}");
+            assert!(
+                message.starts_with("$.repository.deployKey: must be a reference"),
+                "{key}: {message}"
+            );
             assert!(!message.contains("hunter2"), "{message}");
         }
     }
@@ -601,13 +810,40 @@ mod tests {
     #[test]
     fn a_domain_is_a_name_and_nothing_more() {
         let (longest, too_long) = ("a".repeat(63), "a".repeat(64));
-        for domain in ["a.example", "localhost", "xn--bcher-kva.example", "127.0.0.1", &longest] {
-            assert_eq!(problems_with("/domains/aliases/0", json!(domain)), "fine", "{domain}");
+        for domain in [
+            "a.example",
+            "localhost",
+            "xn--bcher-kva.example",
+            "127.0.0.1",
+            &longest,
+        ] {
+            assert_eq!(
+                problems_with("/domains/aliases/0", json!(domain)),
+                "fine",
+                "{domain}"
+            );
         }
         let longer = vec!["abc"; 64].join(".");
-        for domain in ["", "A.example", "a_b.example", "a..b", ".a", "a.", "-a.b", "a-.b", "*.a", "a:80", "a/b", &too_long, &longer] {
+        for domain in [
+            "",
+            "A.example",
+            "a_b.example",
+            "a..b",
+            ".a",
+            "a.",
+            "-a.b",
+            "a-.b",
+            "*.a",
+            "a:80",
+            "a/b",
+            &too_long,
+            &longer,
+        ] {
             let message = problems_with("/domains/aliases/0", json!(domain));
-            assert!(message.starts_with("$.domains.aliases[0]: must be a domain name"), "{domain}: {message}");
+            assert!(
+                message.starts_with("$.domains.aliases[0]: must be a domain name"),
+                "{domain}: {message}"
+            );
         }
     }
 
@@ -617,13 +853,19 @@ mod tests {
         assert_eq!(idle(json!(0.05)), "fine");
         assert_eq!(idle(json!(1440)), "fine");
         for value in [json!(0), json!(-1), json!(1440.5)] {
-            assert_eq!(idle(value), "$.settings.idleTimeoutMinutes: must be more than 0 and at most 1440 minutes");
+            assert_eq!(
+                idle(value),
+                "$.settings.idleTimeoutMinutes: must be more than 0 and at most 1440 minutes"
+            );
         }
         let sessions = |value: Value| problems_with("/settings/maxConcurrentSessions", value);
         assert_eq!(sessions(json!(1)), "fine");
         assert_eq!(sessions(json!(100)), "fine");
         for value in [json!(0), json!(101), json!(1.5)] {
-            assert_eq!(sessions(value), "$.settings.maxConcurrentSessions: must be a whole number from 1 to 100");
+            assert_eq!(
+                sessions(value),
+                "$.settings.maxConcurrentSessions: must be a whole number from 1 to 100"
+            );
         }
     }
 }

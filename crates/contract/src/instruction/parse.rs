@@ -10,12 +10,15 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Action, Attachment, Author, Change, Content, Fingerprint, Instruction, Refusal, UndoTarget, VERSION};
+use super::{
+    Action, Attachment, Author, Change, Content, Fingerprint, Instruction, Refusal, UndoTarget,
+    VERSION,
+};
 use crate::id::InstructionId;
 use crate::limits::{
-    ATTACHMENT_NAME_MAX_BYTES, ATTACHMENTS_MAX, AUTHOR_EMAIL_MAX_BYTES, AUTHOR_NAME_MAX_BYTES, CHANGES_MAX,
-    CONTENT_URL_MAX_BYTES, EXPECT_MAX, FILE_MAX_BYTES, KEY_MAX_BYTES, MESSAGE_MAX_BYTES, PROMPT_MAX_BYTES,
-    USER_ID_MAX_BYTES,
+    ATTACHMENT_NAME_MAX_BYTES, ATTACHMENTS_MAX, AUTHOR_EMAIL_MAX_BYTES, AUTHOR_NAME_MAX_BYTES,
+    CHANGES_MAX, CONTENT_URL_MAX_BYTES, EXPECT_MAX, FILE_MAX_BYTES, KEY_MAX_BYTES,
+    MESSAGE_MAX_BYTES, PROMPT_MAX_BYTES, USER_ID_MAX_BYTES,
 };
 use crate::problem::Problems;
 use crate::reader::{Fields, Node, Path, Report, from_json, listed, whole};
@@ -32,8 +35,12 @@ const ACTIONS: [(&str, Read<Action>); 7] = [
     ("prompt", read_prompt),
     ("undo", read_undo),
     ("publish", read_publish),
-    ("discard", |node| node.exact_fields(&["type"]).map(|_| Action::Discard)),
-    ("sync", |node| node.exact_fields(&["type"]).map(|_| Action::Sync)),
+    ("discard", |node| {
+        node.exact_fields(&["type"]).map(|_| Action::Discard)
+    }),
+    ("sync", |node| {
+        node.exact_fields(&["type"]).map(|_| Action::Sync)
+    }),
     ("cancel", read_cancel),
 ];
 
@@ -57,7 +64,11 @@ impl Instruction {
         let report = Report::default();
         match from_json(bytes, &report) {
             Ok(value) => read_message(&value, report),
-            Err(error) => Err(refuse(ErrorCode::InvalidMessage, format!("is not JSON: {error}"), None)),
+            Err(error) => Err(refuse(
+                ErrorCode::InvalidMessage,
+                format!("must be JSON: {error}"),
+                None,
+            )),
         }
     }
 
@@ -72,7 +83,7 @@ impl Instruction {
 }
 
 fn too_large(length: usize, instruction_id: Option<InstructionId>) -> Refusal {
-    let message = format!("has {length} bytes of JSON; a message has at most {MESSAGE_MAX_BYTES}");
+    let message = format!("must have at most {MESSAGE_MAX_BYTES} bytes, not {length}");
     refuse(ErrorCode::MessageTooLarge, message, instruction_id)
 }
 
@@ -80,7 +91,11 @@ fn too_large(length: usize, instruction_id: Option<InstructionId>) -> Refusal {
 fn refuse(code: ErrorCode, message: String, instruction_id: Option<InstructionId>) -> Refusal {
     let mut problems = Problems::default();
     problems.push("$", message);
-    Refusal { code, problems, instruction_id }
+    Refusal {
+        code,
+        problems,
+        instruction_id,
+    }
 }
 
 /// The id of a message that is too large to be read: everything else is skipped over, not kept.
@@ -90,7 +105,9 @@ fn glance_at_id(bytes: &[u8]) -> Option<InstructionId> {
         #[serde(rename = "instructionId")]
         instruction_id: InstructionId,
     }
-    serde_json::from_slice::<Envelope>(bytes).ok().map(|envelope| envelope.instruction_id)
+    serde_json::from_slice::<Envelope>(bytes)
+        .ok()
+        .map(|envelope| envelope.instruction_id)
 }
 
 fn id_of(value: &Value) -> Option<InstructionId> {
@@ -106,13 +123,19 @@ fn read_message(value: &Value, report: Report) -> Result<Instruction, Refusal> {
     } else {
         read_instruction(&Node::root(value, &report))
     };
-    let Some(problems) = report.finish() else {
-        return Ok(instruction.expect("what cannot be read is reported"));
-    };
-    // Of an id that is given twice nobody knows which one was meant.
-    let ambiguous = problems.0.iter().any(|problem| problem.path == "$.instructionId");
-    let instruction_id = if ambiguous { None } else { id_of(value) };
-    Err(Refusal { code, problems, instruction_id })
+    report.judge(instruction).map_err(|problems| {
+        // Of an id that is given twice nobody knows which one was meant.
+        let ambiguous = problems
+            .0
+            .iter()
+            .any(|problem| problem.path == "$.instructionId");
+        let instruction_id = if ambiguous { None } else { id_of(value) };
+        Refusal {
+            code,
+            problems,
+            instruction_id,
+        }
+    })
 }
 
 /// What the refusal of this message would be called.
@@ -143,20 +166,36 @@ fn read_instruction(root: &Node<'_>) -> Option<Instruction> {
         "submittedAt",
         "action",
     ])?;
-    let version = fields.required("version", "the number 1").and_then(|node| node.whole_number(VERSION..=VERSION));
+    let version = fields
+        .required("version", "the number 1")
+        .and_then(|node| node.whole_number(VERSION..=VERSION));
     let instruction_id = fields
-        .required("instructionId", "an id of your own, 1 to 128 of A-Z, a-z, 0-9, . _ : and -")
+        .required(
+            "instructionId",
+            "an id of your own, 1 to 128 of A-Z, a-z, 0-9, . _ : and -",
+        )
         .and_then(|node| read_own_id(&node));
-    let client_id = fields.required("clientId", "the id of the client").and_then(|node| node.parse());
+    let client_id = fields
+        .required("clientId", "the id of the client")
+        .and_then(|node| node.parse());
     let session_id = fields.optional("sessionId").and_then(|node| node.parse());
     let thread_id = fields.optional("threadId").and_then(|node| node.parse());
     if !fields.has("sessionId") && !fields.has("threadId") {
-        fields.node().wrong::<()>("names the session by sessionId or by threadId, or by both");
+        fields
+            .node()
+            .wrong::<()>("must name the session by sessionId or threadId, or by both");
     }
-    let user_id = fields.optional("userId").and_then(|node| node.checked(|text| line(text, USER_ID_MAX_BYTES)));
-    let author = fields.optional("author").and_then(|node| read_author(&node));
+    let user_id = fields
+        .optional("userId")
+        .and_then(|node| node.checked(|text| line(text, USER_ID_MAX_BYTES)));
+    let author = fields
+        .optional("author")
+        .and_then(|node| read_author(&node));
     let submitted_at = fields
-        .required("submittedAt", "when the person asked, such as 2026-11-22T09:30:00.000Z")
+        .required(
+            "submittedAt",
+            "when the person asked, such as 2026-11-22T09:30:00.000Z",
+        )
         .and_then(|node| node.parse());
     let action = fields
         .required("action", "an object with a type")
@@ -188,9 +227,16 @@ fn read_own_id(node: &Node<'_>) -> Option<InstructionId> {
 
 fn read_author(node: &Node<'_>) -> Option<Author> {
     let fields = node.exact_fields(&["name", "email"])?;
-    let name = fields.required("name", "the person's name").and_then(|node| node.checked(check_name));
-    let email = fields.required("email", "the person's address").and_then(|node| node.checked(check_email));
-    Some(Author { name: name?, email: email? })
+    let name = fields
+        .required("name", "the person's name")
+        .and_then(|node| node.checked(check_name));
+    let email = fields
+        .required("email", "the person's address")
+        .and_then(|node| node.checked(check_email));
+    Some(Author {
+        name: name?,
+        email: email?,
+    })
 }
 
 fn read_edit(node: &Node<'_>) -> Option<Action> {
@@ -201,71 +247,115 @@ fn read_edit(node: &Node<'_>) -> Option<Action> {
     if changes.is_empty() {
         return list.wrong("must have at least one change");
     }
-    Some(Action::Edit { changes: changes.into_iter().collect::<Option<_>>()? })
+    Some(Action::Edit {
+        changes: changes.into_iter().collect::<Option<_>>()?,
+    })
 }
 
 fn read_prompt(node: &Node<'_>) -> Option<Action> {
     let fields = node.exact_fields(&["type", "text", "attachments"])?;
-    let text = fields.required("text", "what the person wrote").and_then(|node| {
-        node.checked(|text| {
-            if text.len() > PROMPT_MAX_BYTES {
-                return Err(format!("has at most {PROMPT_MAX_BYTES} bytes, not {}", text.len()));
-            }
-            not_blank(text)
-        })
-    });
+    let text = fields
+        .required("text", "what the person wrote")
+        .and_then(|node| {
+            node.checked(|text| {
+                if text.len() > PROMPT_MAX_BYTES {
+                    return Err(format!(
+                        "must have at most {PROMPT_MAX_BYTES} bytes, not {}",
+                        text.len()
+                    ));
+                }
+                not_blank(text)
+            })
+        });
     let attachments = match fields.optional("attachments") {
-        Some(list) => list.items(ATTACHMENTS_MAX)?.map(|node| read_attachment(&node)).collect(),
+        Some(list) => list
+            .items(ATTACHMENTS_MAX)?
+            .map(|node| read_attachment(&node))
+            .collect(),
         None => Vec::new(),
     };
-    Some(Action::Prompt { text: text?, attachments: attachments.into_iter().collect::<Option<_>>()? })
+    Some(Action::Prompt {
+        text: text?,
+        attachments: attachments.into_iter().collect::<Option<_>>()?,
+    })
 }
 
 fn read_attachment(node: &Node<'_>) -> Option<Attachment> {
-    let fields = node.exact_fields(&["name", "content", "contentBase64", "contentUrl", "sha256"])?;
-    let name = fields.required("name", "the name of the file").and_then(|node| node.checked(check_file_name));
+    let fields =
+        node.exact_fields(&["name", "content", "contentBase64", "contentUrl", "sha256"])?;
+    let name = fields
+        .required("name", "the name of the file")
+        .and_then(|node| node.checked(check_file_name));
     let content = read_content(&fields);
-    Some(Attachment { name: name?, content: content? })
+    Some(Attachment {
+        name: name?,
+        content: content?,
+    })
 }
 
 fn read_undo(node: &Node<'_>) -> Option<Action> {
     let fields = node.exact_fields(&["type", "instructionId"])?;
-    let target: UndoTarget =
-        fields.required("instructionId", "the id of an instruction, or last").and_then(|node| node.parse())?;
+    let target: UndoTarget = fields
+        .required("instructionId", "the id of an instruction, or last")
+        .and_then(|node| node.parse())?;
     Some(Action::Undo { target })
 }
 
 fn read_publish(node: &Node<'_>) -> Option<Action> {
     let fields = node.exact_fields(&["type", "upTo"])?;
-    Some(Action::Publish { up_to: fields.optional("upTo").and_then(|node| node.parse()) })
+    Some(Action::Publish {
+        up_to: fields.optional("upTo").and_then(|node| node.parse()),
+    })
 }
 
 fn read_cancel(node: &Node<'_>) -> Option<Action> {
     let fields = node.exact_fields(&["type", "instructionId"])?;
-    let instruction_id = fields.required("instructionId", "the id of an instruction").and_then(|node| node.parse())?;
+    let instruction_id = fields
+        .required("instructionId", "the id of an instruction")
+        .and_then(|node| node.parse())?;
     Some(Action::Cancel { instruction_id })
 }
 
 fn read_write(node: &Node<'_>) -> Option<Change> {
-    let fields = node.exact_fields(&["op", "path", "content", "contentBase64", "contentUrl", "sha256", "base"])?;
+    let fields = node.exact_fields(&[
+        "op",
+        "path",
+        "content",
+        "contentBase64",
+        "contentUrl",
+        "sha256",
+        "base",
+    ])?;
     let path = fields.required("path", PATH).and_then(|node| node.parse());
     let content = read_content(&fields);
     let base = fields.optional("base").and_then(|node| node.parse());
-    Some(Change::Write { path: path?, content: content?, base })
+    Some(Change::Write {
+        path: path?,
+        content: content?,
+        base,
+    })
 }
 
 fn read_replace(node: &Node<'_>) -> Option<Change> {
     let fields = node.exact_fields(&["op", "path", "find", "replace", "expect", "base"])?;
     let path = fields.required("path", PATH).and_then(|node| node.parse());
-    let find = fields.required("find", "the text to find").and_then(|node| node.checked(not_empty));
-    let replace = fields.required("replace", "the text to put in its place").and_then(|node| node.text());
-    let expect = fields.optional("expect").and_then(|node| node.whole_number(1..=u64::from(EXPECT_MAX)));
+    let find = fields
+        .required("find", "the text to find")
+        .and_then(|node| node.checked(not_empty));
+    let replace = fields
+        .required("replace", "the text to put in its place")
+        .and_then(|node| node.text());
+    let expect = fields
+        .optional("expect")
+        .and_then(|node| node.whole_number(1..=u64::from(EXPECT_MAX)));
     let base = fields.optional("base").and_then(|node| node.parse());
     Some(Change::Replace {
         path: path?,
         find: find?,
         replace: replace?.to_owned(),
-        expect: expect.map_or(1, |count| u32::try_from(count).expect("EXPECT_MAX is a u32")),
+        expect: expect.map_or(1, |count| {
+            u32::try_from(count).expect("EXPECT_MAX is a u32")
+        }),
         base,
     })
 }
@@ -291,7 +381,9 @@ fn read_move(node: &Node<'_>) -> Option<Change> {
 
 fn read_patch(node: &Node<'_>) -> Option<Change> {
     let fields = node.exact_fields(&["op", "diff"])?;
-    let diff = fields.required("diff", "the output of git diff").and_then(|node| node.checked(not_blank))?;
+    let diff = fields
+        .required("diff", "the output of git diff")
+        .and_then(|node| node.checked(not_blank))?;
     Some(Change::Patch { diff })
 }
 
@@ -302,12 +394,21 @@ fn read_frontmatter(node: &Node<'_>) -> Option<Change> {
     let set = fields.optional("set");
     let unset = fields.optional("unset");
     let set = set.as_ref().map_or_else(|| Some(Map::new()), read_set);
-    let unset = unset.as_ref().map_or_else(|| Some(Vec::new()), |node| read_unset(node, set.as_ref()));
+    let unset = unset
+        .as_ref()
+        .map_or_else(|| Some(Vec::new()), |node| read_unset(node, set.as_ref()));
     let (set, unset) = (set?, unset?);
     if set.is_empty() && unset.is_empty() {
-        return fields.node().wrong("names at least one key in set or unset");
+        return fields
+            .node()
+            .wrong("must name at least one key in set or unset");
     }
-    Some(Change::Frontmatter { path: path?, set, unset, base })
+    Some(Change::Frontmatter {
+        path: path?,
+        set,
+        unset,
+        base,
+    })
 }
 
 fn read_set(node: &Node<'_>) -> Option<Map<String, Value>> {
@@ -326,10 +427,10 @@ fn read_unset(node: &Node<'_>, set: Option<&Map<String, Value>>) -> Option<Vec<S
     let read = |item: Node<'_>| {
         let key = item.checked(check_key)?;
         if set.is_some_and(|set| set.contains_key(&key)) {
-            return item.wrong("is in set as well; a key is set or removed");
+            return item.wrong("must not be in set as well; a key is set or removed");
         }
         if !seen.insert(key.clone()) {
-            return item.wrong("is given twice; a key is removed once");
+            return item.wrong("must not be given twice; a key is removed once");
         }
         Some(key)
     };
@@ -344,25 +445,42 @@ fn read_content(fields: &Fields<'_>) -> Option<Content> {
     let forms = FORMS.iter().filter(|form| fields.has(form)).count();
     if forms != 1 {
         let forms = listed(FORMS, "and");
-        fields.node().wrong::<()>(format!("has exactly one of {forms} (with sha256)"));
+        fields
+            .node()
+            .wrong::<()>(format!("must have exactly one of {forms} (with sha256)"));
     }
     if fields.has("sha256") && !fields.has("contentUrl") {
-        fields.report("sha256", "belongs to contentUrl and stands only beside it");
+        fields.report(
+            "sha256",
+            "must stand beside contentUrl, to which it belongs",
+        );
     }
-    let text = fields.optional("content").and_then(|node| node.text()).map(|text| Content::Inline(text.into()));
-    let decoded = fields.optional("contentBase64").and_then(|node| read_base64(&node)).map(Content::Inline);
+    let text = fields
+        .optional("content")
+        .and_then(|node| node.text())
+        .map(|text| Content::Inline(text.into()));
+    let decoded = fields
+        .optional("contentBase64")
+        .and_then(|node| read_base64(&node))
+        .map(Content::Inline);
     let elsewhere = fields.optional("contentUrl").and_then(|node| {
         let url = node.checked(check_content_url);
-        let sha256 =
-            fields.required("sha256", "the SHA-256 of the bytes").and_then(|node| node.checked(check_sha256));
-        Some(Content::Url { url: url?, sha256: sha256? })
+        let sha256 = fields
+            .required("sha256", "the SHA-256 of the bytes")
+            .and_then(|node| node.checked(check_sha256));
+        Some(Content::Url {
+            url: url?,
+            sha256: sha256?,
+        })
     });
     text.or(decoded).or(elsewhere)
 }
 
 fn read_base64(node: &Node<'_>) -> Option<Vec<u8>> {
     let Ok(bytes) = STANDARD.decode(node.text()?) else {
-        return node.wrong("must be standard base64 (A-Z, a-z, 0-9, + and /) with = at the end and no line breaks");
+        return node.wrong(
+            "must be standard base64 (A-Z, a-z, 0-9, + and /) with = at the end and no line breaks",
+        );
     };
     Some(bytes)
 }
@@ -370,11 +488,25 @@ fn read_base64(node: &Node<'_>) -> Option<Vec<u8>> {
 const PATH: &str = "a path from the site root, such as src/pages/index.astro";
 
 fn not_empty(text: &str) -> Result<(), String> {
-    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
+    if text.is_empty() {
+        Err("must not be empty".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 fn not_blank(text: &str) -> Result<(), String> {
-    if text.trim().is_empty() { Err("must not be blank".to_owned()) } else { Ok(()) }
+    if text.chars().all(is_space) {
+        Err("must not be blank".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// White space, as Unicode has it and as the regular expressions of the schema have it, to which a byte order mark
+/// belongs.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || c == '\u{feff}'
 }
 
 /// One line of text that is not empty.
@@ -382,12 +514,14 @@ fn line(text: &str, max_bytes: usize) -> Result<(), String> {
     if (1..=max_bytes).contains(&text.len()) && !text.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(format!("must have 1 to {max_bytes} bytes and no control characters"))
+    Err(format!(
+        "must have 1 to {max_bytes} bytes and no control characters"
+    ))
 }
 
 fn check_name(name: &str) -> Result<(), String> {
     // What git strips from both ends of a name; of a name that is nothing else, nothing would be left.
-    let stripped = |c: char| c.is_whitespace() || ".,:;\"'\\".contains(c);
+    let stripped = |c: char| is_space(c) || ".,:;\"'\\".contains(c);
     line(name, AUTHOR_NAME_MAX_BYTES)?;
     if name.contains(['<', '>']) {
         return Err("must not contain < or >".to_owned());
@@ -399,7 +533,7 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 fn check_email(email: &str) -> Result<(), String> {
-    let forbidden = |c: char| c.is_control() || c.is_whitespace() || c == '<' || c == '>';
+    let forbidden = |c: char| c.is_control() || is_space(c) || c == '<' || c == '>';
     let (local, host) = email.split_once('@').unwrap_or_default();
     let shaped = !local.is_empty() && !host.is_empty() && !host.contains('@');
     if shaped && email.len() <= AUTHOR_EMAIL_MAX_BYTES && !email.contains(forbidden) {
@@ -430,7 +564,11 @@ fn check_key(key: &str) -> Result<(), String> {
 }
 
 fn check_sha256(text: &str) -> Result<(), String> {
-    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+    if text.len() == 64
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    {
         return Ok(());
     }
     Err("must be a SHA-256: 64 lower-case hexadecimal digits".to_owned())
@@ -439,13 +577,14 @@ fn check_sha256(text: &str) -> Result<(), String> {
 /// Whether an address has one of the two forms that are fetched. Whether it *may* be fetched is the client's to say.
 fn check_content_url(url: &str) -> Result<(), String> {
     // White space, control characters and backslashes are what parsers of addresses disagree about.
-    let plain = !url.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\');
+    let plain = !url.contains(|c: char| c.is_control() || is_space(c) || c == '\\');
     let shaped = if let Some(rest) = url.strip_prefix("https://") {
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         // `https://allowed.example@elsewhere.example/` is not at allowed.example.
         !host.is_empty() && !host.contains('@')
     } else if let Some(rest) = url.strip_prefix("s3://") {
-        rest.split_once('/').is_some_and(|(bucket, key)| is_bucket(bucket) && !key.is_empty())
+        rest.split_once('/')
+            .is_some_and(|(bucket, key)| is_bucket(bucket) && !key.is_empty())
     } else {
         false
     };
@@ -460,5 +599,7 @@ fn check_content_url(url: &str) -> Result<(), String> {
 
 fn is_bucket(name: &str) -> bool {
     (3..=63).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
 }

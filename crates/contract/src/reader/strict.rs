@@ -13,7 +13,11 @@ use super::{Path, Report};
 /// Reads `bytes`, which must be one JSON value and nothing else. Nesting is bounded by `serde_json` (128 levels).
 pub(crate) fn from_json(bytes: &[u8], report: &Report) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { at: Path::Root, report }.deserialize(&mut deserializer)?;
+    let value = Strict {
+        at: Path::Root,
+        report,
+    }
+    .deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
@@ -70,9 +74,10 @@ impl<'de> Visitor<'de> for Strict<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) =
-            items.next_element_seed(Strict { at: Path::Item(&self.at, list.len()), report: self.report })?
-        {
+        while let Some(item) = items.next_element_seed(Strict {
+            at: Path::Item(&self.at, list.len()),
+            report: self.report,
+        })? {
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -83,9 +88,12 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(key) = entries.next_key_seed(Key)? {
             let at = Path::Field(&self.at, &key);
             if map.contains_key(&key) {
-                self.report.add(&at, "is given twice; a field is given once");
+                self.report.add(&at, "must not be given twice");
             }
-            let value = entries.next_value_seed(Strict { at, report: self.report })?;
+            let value = entries.next_value_seed(Strict {
+                at,
+                report: self.report,
+            })?;
             map.insert(key, value);
         }
         Ok(Value::Object(map))
@@ -112,10 +120,17 @@ mod tests {
     #[test]
     fn a_field_that_is_given_twice_is_found_wherever_it_stands() {
         let report = Report::default();
-        let text = br#"{"a": [0, {"b": 1, "\u0062": 2}], "c": {"seo.title": 1, "seo.title": 1}, "a": 3}"#;
+        let text =
+            br#"{"a": [0, {"b": 1, "\u0062": 2}], "c": {"seo.title": 1, "seo.title": 1}, "a": 3}"#;
         let value = from_json(text, &report).expect("it is JSON");
         assert_eq!(value["a"], 3, "the last one is kept, as serde_json does");
-        let paths: Vec<_> = report.finish().expect("problems").0.into_iter().map(|problem| problem.path).collect();
+        let paths: Vec<_> = report
+            .finish()
+            .expect("problems")
+            .0
+            .into_iter()
+            .map(|problem| problem.path)
+            .collect();
         assert_eq!(paths, ["$.a[1].b", r#"$.c["seo.title"]"#, "$.a"]);
     }
 

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::id::{BlobId, ClientId, InstructionId, SessionId, ThreadId};
 use crate::instruction::VERSION;
 use crate::limits::{
-    ATTACHMENT_NAME_MAX_BYTES, ATTACHMENTS_MAX, AUTHOR_EMAIL_MAX_BYTES, AUTHOR_NAME_MAX_BYTES, CHANGES_MAX,
-    CONTENT_URL_MAX_BYTES, EXPECT_MAX, KEY_MAX_BYTES, MESSAGE_MAX_BYTES, PROMPT_MAX_BYTES, USER_ID_MAX_BYTES,
+    ATTACHMENT_NAME_MAX_BYTES, ATTACHMENTS_MAX, AUTHOR_EMAIL_MAX_BYTES, AUTHOR_NAME_MAX_BYTES,
+    CHANGES_MAX, CONTENT_URL_MAX_BYTES, EXPECT_MAX, KEY_MAX_BYTES, MESSAGE_MAX_BYTES,
+    PROMPT_MAX_BYTES, USER_ID_MAX_BYTES,
 };
 use crate::site_path::SitePath;
 use crate::timestamp::Timestamp;
@@ -25,7 +26,8 @@ const FILE_NAME: &str = r"^(?!\.{1,2}$)[^/\\\x00-\x1f\x7f-\x9f]+$";
 const KEY: &str = r"^[^.\x00-\x1f\x7f-\x9f]+(\.[^.\x00-\x1f\x7f-\x9f]+)*$";
 const BASE64: &str = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$";
 const SHA256: &str = "^[0-9a-f]{64}$";
-const CONTENT_URL: &str = r"^(https://[^/?#@\s\\]+([/?#][^\s\\]*)?|s3://[a-z0-9.-]{3,63}/[^\s\\]+)$";
+const CONTENT_URL: &str =
+    r"^(https://[^/?#@\s\\]+([/?#][^\s\\]*)?|s3://[a-z0-9.-]{3,63}/[^\s\\]+)$";
 /// Something that can be seen.
 const NOT_BLANK: &str = r"\S";
 
@@ -202,7 +204,8 @@ fn attachment() -> Value {
 
 /// Adds the bytes of a file in exactly one of their three forms.
 fn add_content(object: &mut Value) {
-    object["properties"]["content"] = json!({ "description": "The file as text.", "type": "string" });
+    object["properties"]["content"] =
+        json!({ "description": "The file as text.", "type": "string" });
     object["properties"]["contentBase64"] = json!({
         "description": "The file as standard base64, padded, without line breaks.",
         "type": "string", "contentEncoding": "base64", "pattern": BASE64,
@@ -215,8 +218,7 @@ fn add_content(object: &mut Value) {
         "description": "What the bytes behind contentUrl hash to.",
         "type": "string", "pattern": SHA256,
     });
-    object["oneOf"] =
-        json!([{ "required": ["content"] }, { "required": ["contentBase64"] }, { "required": ["contentUrl"] }]);
+    object["oneOf"] = json!([{ "required": ["content"] }, { "required": ["contentBase64"] }, { "required": ["contentUrl"] }]);
     object["dependentRequired"] = json!({ "contentUrl": ["sha256"], "sha256": ["contentUrl"] });
 }
 

@@ -151,7 +151,7 @@ pub async fn a_refused_transition_changes_nothing(under_test: &dyn StoreUnderTes
     let story = Story::begin(under_test, 1).await;
     let before = story.read(1).await;
     let answer = story.take(1, Generation(0), &Transition::Sleep, dawn()).await;
-    let refused = TransitionRefused::WrongState { state: State::Dormant, step: "sleep" };
+    let refused = Transition::Sleep.apply(&before, Generation(0), dawn()).expect_err("it sleeps");
     assert_eq!(answer, Err(TransitionFailed::Refused(refused)));
     assert_eq!(story.read(1).await, before);
 }

@@ -44,7 +44,12 @@ pub(crate) fn forwarded() -> Forwarded {
         client: Some(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9))),
         proto: Some(Proto::Https),
         host: Some(HeaderValue::from_static("edit.acme.example")),
-        headers: [("edit-proof".parse().expect("a name"), HeaderValue::from_static("v1 ours"))].into_iter().collect(),
+        headers: [(
+            "edit-proof".parse().expect("a name"),
+            HeaderValue::from_static("v1 ours"),
+        )]
+        .into_iter()
+        .collect(),
     }
 }
 
@@ -58,20 +63,30 @@ impl Front {
     }
 
     /// A front that turns every answer into a 403 of its own, as one does that finds a proof wrong.
-    pub(crate) async fn that_vetoes(upstream: relay::Upstream) -> Self {
-        Self::start(Settings::default(), upstream, true).await
+    pub(crate) async fn that_vetoes(settings: Settings, upstream: relay::Upstream) -> Self {
+        Self::start(settings, upstream, true).await
     }
 
     async fn start(settings: Settings, upstream: relay::Upstream, veto: bool) -> Self {
         let relay = Relay::new(settings);
         let (errors, received) = mpsc::channel(64);
-        let shared = Shared { relay: relay.clone(), upstream, veto, errors };
+        let shared = Shared {
+            relay: relay.clone(),
+            upstream,
+            veto,
+            errors,
+        };
         let router = Router::new().fallback(pass_on).with_state(Arc::new(shared));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let tasks = TaskTracker::new();
         tasks.spawn(async move { axum::serve(listener, router).await });
-        Self { relay, address, errors: Mutex::new(received), _tasks: tasks }
+        Self {
+            relay,
+            address,
+            errors: Mutex::new(received),
+            _tasks: tasks,
+        }
     }
 
     pub(crate) async fn connect(&self) -> Wire {
@@ -84,7 +99,11 @@ impl Front {
 
     /// The next error of the relay.
     pub(crate) async fn error(&self) -> RelayError {
-        within("an error of the relay", async { self.errors.lock().await.recv().await }).await.expect("the front runs")
+        within("an error of the relay", async {
+            self.errors.lock().await.recv().await
+        })
+        .await
+        .expect("the front runs")
     }
 }
 

@@ -28,11 +28,13 @@ async fn path_and_query_reach_the_upstream_byte_for_byte() {
         "/@fs/etc/passwd?import&raw??",
         "/@id/__x00__virtual:astro",
         "/a;b=c?d+e%20f%",
-        "/\"quoted\"|{braces}^`?<>",
+        "/\"{a}|^?{b}|\\^`'",
         "/~user/!$&'()*+,;=:@-._?/?",
         "/http://example.com/",
     ] {
-        client.send(format!("GET {target} HTTP/1.1\r\nHost: site\r\n\r\n")).await;
+        client
+            .send(format!("GET {target} HTTP/1.1\r\nHost: site\r\n\r\n"))
+            .await;
         let server = match &mut server {
             Some(server) => server,
             none => none.insert(upstream.accept().await),
@@ -49,7 +51,9 @@ async fn a_path_in_raw_utf_8_reaches_the_upstream_as_it_is() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    client.send("GET /überuns?café HTTP/1.1\r\nHost: site\r\n\r\n").await;
+    client
+        .send("GET /überuns?café HTTP/1.1\r\nHost: site\r\n\r\n")
+        .await;
     let mut server = upstream.accept().await;
     assert_eq!(server.head().await.start, "GET /überuns?café HTTP/1.1");
 }
@@ -59,7 +63,9 @@ async fn an_absolute_target_is_reduced_to_its_path() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    client.send("GET http://Site:8080/a?b HTTP/1.1\r\nHost: site:8080\r\n\r\n").await;
+    client
+        .send("GET http://Site:8080/a?b HTTP/1.1\r\nHost: site:8080\r\n\r\n")
+        .await;
     let mut server = upstream.accept().await;
     let request = server.head().await;
     assert_eq!(request.target(), "/a?b");
@@ -71,7 +77,9 @@ async fn options_for_the_whole_server_stays_an_asterisk() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    client.send("OPTIONS * HTTP/1.1\r\nHost: site\r\n\r\n").await;
+    client
+        .send("OPTIONS * HTTP/1.1\r\nHost: site\r\n\r\n")
+        .await;
     let mut server = upstream.accept().await;
     assert_eq!(server.head().await.start, "OPTIONS * HTTP/1.1");
 }
@@ -84,7 +92,9 @@ async fn an_old_client_gets_an_answer_it_understands() {
     client.send("GET / HTTP/1.0\r\nHost: site\r\n\r\n").await;
     let mut server = upstream.accept().await;
     assert_eq!(server.head().await.start, "GET / HTTP/1.1");
-    server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
+    server
+        .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+        .await;
     let response = client.head().await;
     assert_eq!(response.get("transfer-encoding"), None);
     assert_eq!(client.rest().await.0, "ok");
@@ -95,8 +105,13 @@ async fn the_host_is_kept_or_set_as_the_caller_says() {
     let upstream = Upstream::listen().await;
     let kept = Front::of(upstream.address).await;
     let mut client = kept.connect().await;
-    client.send("GET / HTTP/1.1\r\nHost: Edit.Acme.example:443\r\n\r\n").await;
-    assert_eq!(upstream.accept().await.head().await.get("host"), Some("Edit.Acme.example:443"));
+    client
+        .send("GET / HTTP/1.1\r\nHost: Edit.Acme.example:443\r\n\r\n")
+        .await;
+    assert_eq!(
+        upstream.accept().await.head().await.get("host"),
+        Some("Edit.Acme.example:443")
+    );
 
     let set = relay::Upstream {
         host: HostPolicy::Set(HeaderValue::from_static("localhost:4321")),
@@ -106,7 +121,10 @@ async fn the_host_is_kept_or_set_as_the_caller_says() {
     for host in ["Host: edit.acme.example\r\n", ""] {
         let mut client = set.connect().await;
         client.send(format!("GET / HTTP/1.1\r\n{host}\r\n")).await;
-        assert_eq!(upstream.accept().await.head().await.get("host"), Some("localhost:4321"));
+        assert_eq!(
+            upstream.accept().await.head().await.get("host"),
+            Some("localhost:4321")
+        );
     }
 }
 
@@ -125,9 +143,16 @@ async fn what_belongs_to_the_clients_connection_ends_here() {
         .await;
     let mut server = upstream.accept().await;
     let request = server.head().await;
-    assert_eq!(request.names(), ["connection", "cookie", "cookie", "host", "te", "x-kept"]);
+    assert_eq!(
+        request.names(),
+        ["connection", "cookie", "cookie", "host", "te", "x-kept"]
+    );
     assert_eq!(request.all("cookie"), ["a=b", "c=d"]);
-    assert_eq!(request.get("te"), Some("trailers"), "what is said to keep, and nothing of gzip");
+    assert_eq!(
+        request.get("te"),
+        Some("trailers"),
+        "what is said to keep, and nothing of gzip"
+    );
     assert_eq!(request.get("connection"), Some("te"), "which goes with it");
 }
 
@@ -148,13 +173,28 @@ async fn what_belongs_to_the_upstreams_connection_ends_here() {
         .await;
     let response = client.head().await;
     assert_eq!(response.start, "HTTP/1.1 200 Fine By Me");
-    assert_eq!(response.names(), ["date", "set-cookie", "set-cookie", "transfer-encoding", "x-kept"]);
+    assert_eq!(
+        response.names(),
+        [
+            "date",
+            "set-cookie",
+            "set-cookie",
+            "transfer-encoding",
+            "x-kept"
+        ]
+    );
     assert_eq!(response.all("set-cookie"), ["a=b", "c=d"]);
     assert_eq!(client.chunked_body().await, "ok");
 
-    client.send("GET /next HTTP/1.1\r\nHost: site\r\n\r\n").await;
+    client
+        .send("GET /next HTTP/1.1\r\nHost: site\r\n\r\n")
+        .await;
     let mut server = upstream.accept().await;
-    assert_eq!(server.head().await.target(), "/next", "the client's connection is not the upstream's");
+    assert_eq!(
+        server.head().await.target(),
+        "/next",
+        "the client's connection is not the upstream's"
+    );
 }
 
 #[tokio::test]
@@ -169,16 +209,29 @@ async fn what_a_client_claims_to_be_is_replaced_by_what_the_caller_knows() {
     let mut client = silent.connect().await;
     client.send(claims).await;
     let request = upstream.accept().await.head().await;
-    assert_eq!(request.names(), ["edit-proof", "edit_proof", "host", "my_own"]);
+    assert_eq!(
+        request.names(),
+        ["edit-proof", "edit_proof", "host", "my_own"]
+    );
 
-    let telling = relay::Upstream { forwarded: forwarded(), ..plain(upstream.address) };
+    let telling = relay::Upstream {
+        forwarded: forwarded(),
+        ..plain(upstream.address)
+    };
     let telling = Front::with(Settings::default(), telling).await;
     let mut client = telling.connect().await;
     client.send(claims).await;
     let request = upstream.accept().await.head().await;
     assert_eq!(
         request.names(),
-        ["edit-proof", "host", "my_own", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]
+        [
+            "edit-proof",
+            "host",
+            "my_own",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto"
+        ]
     );
     assert_eq!(request.get("x-forwarded-for"), Some("203.0.113.9"));
     assert_eq!(request.get("x-forwarded-proto"), Some("https"));
@@ -189,7 +242,10 @@ async fn what_a_client_claims_to_be_is_replaced_by_what_the_caller_knows() {
 #[tokio::test]
 async fn a_client_cannot_nominate_away_what_the_caller_says() {
     let upstream = Upstream::listen().await;
-    let telling = relay::Upstream { forwarded: forwarded(), ..plain(upstream.address) };
+    let telling = relay::Upstream {
+        forwarded: forwarded(),
+        ..plain(upstream.address)
+    };
     let front = Front::with(Settings::default(), telling).await;
     let mut client = front.connect().await;
     client
@@ -216,14 +272,22 @@ async fn a_head_request_keeps_its_length_and_has_no_body() {
     client.send("HEAD /a HTTP/1.1\r\nHost: site\r\n\r\n").await;
     let mut server = upstream.accept().await;
     assert_eq!(server.head().await.start, "HEAD /a HTTP/1.1");
-    server.send("HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n").await;
+    server
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n")
+        .await;
     assert_eq!(client.head().await.get("content-length"), Some("12345"));
 
     for unsaid in ["", "Transfer-Encoding: chunked\r\n"] {
         client.send("HEAD /b HTTP/1.1\r\nHost: site\r\n\r\n").await;
         server.head().await;
-        server.send(format!("HTTP/1.1 200 OK\r\n{unsaid}\r\n")).await;
-        assert_eq!(client.head().await.get("content-length"), None, "nobody said that the page is empty");
+        server
+            .send(format!("HTTP/1.1 200 OK\r\n{unsaid}\r\n"))
+            .await;
+        assert_eq!(
+            client.head().await.get("content-length"),
+            None,
+            "nobody said that the page is empty"
+        );
     }
 }
 
@@ -232,18 +296,30 @@ async fn answers_without_a_body_leave_the_connection_usable() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    client.send("GET /a HTTP/1.1\r\nHost: site\r\nIf-None-Match: \"x\"\r\n\r\n").await;
+    client
+        .send("GET /a HTTP/1.1\r\nHost: site\r\nIf-None-Match: \"x\"\r\n\r\n")
+        .await;
     let mut server = upstream.accept().await;
     assert_eq!(server.head().await.get("if-none-match"), Some("\"x\""));
-    server.send("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 500\r\n\r\n").await;
+    server
+        .send("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 500\r\n\r\n")
+        .await;
     let response = client.head().await;
-    assert_eq!((response.status(), response.get("etag")), (304, Some("\"x\"")));
+    assert_eq!(
+        (response.status(), response.get("etag")),
+        (304, Some("\"x\""))
+    );
 
-    client.send("DELETE /b HTTP/1.1\r\nHost: site\r\n\r\n").await;
+    client
+        .send("DELETE /b HTTP/1.1\r\nHost: site\r\n\r\n")
+        .await;
     assert_eq!(server.head().await.start, "DELETE /b HTTP/1.1");
     server.send("HTTP/1.1 204 No Content\r\n\r\n").await;
     let response = client.head().await;
-    assert_eq!((response.status(), response.get("content-length")), (204, None));
+    assert_eq!(
+        (response.status(), response.get("content-length")),
+        (204, None)
+    );
 
     client.send("GET /c HTTP/1.1\r\nHost: site\r\n\r\n").await;
     assert_eq!(server.head().await.target(), "/c");
@@ -257,25 +333,38 @@ async fn a_range_passes_both_ways() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    client.send("GET /film.mp4 HTTP/1.1\r\nHost: site\r\nRange: bytes=2-3\r\nIf-Range: \"v\"\r\n\r\n").await;
+    client
+        .send("GET /film.mp4 HTTP/1.1\r\nHost: site\r\nRange: bytes=2-3\r\nIf-Range: \"v\"\r\n\r\n")
+        .await;
     let mut server = upstream.accept().await;
     let request = server.head().await;
-    assert_eq!((request.get("range"), request.get("if-range")), (Some("bytes=2-3"), Some("\"v\"")));
+    assert_eq!(
+        (request.get("range"), request.get("if-range")),
+        (Some("bytes=2-3"), Some("\"v\""))
+    );
     server
         .send("HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-3/9\r\nAccept-Ranges: bytes\r\nContent-Length: 2\r\n\r\ncd")
         .await;
     let response = client.head().await;
-    assert_eq!((response.status(), response.get("content-range")), (206, Some("bytes 2-3/9")));
+    assert_eq!(
+        (response.status(), response.get("content-range")),
+        (206, Some("bytes 2-3/9"))
+    );
     assert_eq!(client.exactly(2).await, "cd");
 }
 
 #[tokio::test]
 async fn a_request_says_nothing_that_the_client_did_not_say() {
     let upstream = Upstream::listen().await;
-    let silent = relay::Upstream { forwarded: Forwarded::default(), ..plain(upstream.address) };
+    let silent = relay::Upstream {
+        forwarded: Forwarded::default(),
+        ..plain(upstream.address)
+    };
     let front = Front::with(Settings::default(), silent).await;
     let mut client = front.connect().await;
-    client.send("POST / HTTP/1.1\r\nHost: site\r\nContent-Length: 0\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: site\r\nContent-Length: 0\r\n\r\n")
+        .await;
     let mut server = upstream.accept().await;
     assert_eq!(server.head().await.names(), ["content-length", "host"]);
     server.send(OK).await;

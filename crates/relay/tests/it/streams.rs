@@ -1,15 +1,17 @@
 //! Bodies, as they come, in both directions.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::front::Front;
@@ -21,17 +23,27 @@ async fn an_upload_of_unknown_length_arrives_piece_by_piece() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    client.send("POST /upload HTTP/1.1\r\nHost: site\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    client
+        .send(
+            "POST /upload HTTP/1.1\r\nHost: site\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n",
+        )
+        .await;
     let mut server = upstream.accept().await;
     let request = server.head().await;
     assert_eq!(request.get("transfer-encoding"), Some("chunked"));
     assert_eq!(request.get("content-length"), None);
-    assert_eq!(server.chunk().await, "one", "before the client has sent the second");
+    assert_eq!(
+        server.chunk().await,
+        "one",
+        "before the client has sent the second"
+    );
     client.send("3\r\ntwo\r\n").await;
     assert_eq!(server.chunk().await, "two");
     client.send("0\r\n\r\n").await;
     assert_eq!(server.chunked_body().await, "");
-    server.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    server
+        .send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        .await;
     assert_eq!(client.head().await.status(), 201);
 }
 
@@ -40,7 +52,9 @@ async fn an_upload_of_known_length_keeps_it_and_arrives_piece_by_piece() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    client.send("PUT /upload HTTP/1.1\r\nHost: site\r\nContent-Length: 6\r\n\r\none").await;
+    client
+        .send("PUT /upload HTTP/1.1\r\nHost: site\r\nContent-Length: 6\r\n\r\none")
+        .await;
     let mut server = upstream.accept().await;
     let request = server.head().await;
     assert_eq!(request.get("content-length"), Some("6"));
@@ -57,7 +71,10 @@ async fn even_a_get_may_have_a_body() {
     let mut client = front.connect().await;
     client.send("GET /search HTTP/1.1\r\nHost: site\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n").await;
     let mut server = upstream.accept().await;
-    assert_eq!(server.head().await.get("transfer-encoding"), Some("chunked"));
+    assert_eq!(
+        server.head().await.get("transfer-encoding"),
+        Some("chunked")
+    );
     assert_eq!(server.chunked_body().await, "query");
 }
 
@@ -74,7 +91,10 @@ async fn trailers_pass_both_ways() {
         .await;
     let mut server = upstream.accept().await;
     let request = server.head().await;
-    assert_eq!((request.get("trailer"), request.get("te")), (Some("X-Sum"), Some("trailers")));
+    assert_eq!(
+        (request.get("trailer"), request.get("te")),
+        (Some("X-Sum"), Some("trailers"))
+    );
     assert_eq!(server.chunk().await, "hi");
     assert_eq!(server.chunk().await, "");
     assert_eq!(server.read_through("\r\n\r\n").await, "x-sum: 42\r\n\r\n");
@@ -94,13 +114,21 @@ async fn a_client_that_expects_100_is_asked_for_its_body_once_the_upstream_is_th
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    client.send("POST / HTTP/1.1\r\nHost: site\r\nExpect: 100-Continue\r\nContent-Length: 4\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: site\r\nExpect: 100-Continue\r\nContent-Length: 4\r\n\r\n")
+        .await;
     let mut server = upstream.accept().await;
-    assert_eq!(server.head().await.names(), ["content-length", "host"], "this hop answers it");
+    assert_eq!(
+        server.head().await.names(),
+        ["content-length", "host"],
+        "this hop answers it"
+    );
     assert_eq!(client.head().await.status(), 100);
     client.send("body").await;
     assert_eq!(server.exactly(4).await, "body");
-    server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    server
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
     assert_eq!(client.head().await.status(), 200);
 }
 
@@ -108,7 +136,9 @@ async fn a_client_that_expects_100_is_asked_for_its_body_once_the_upstream_is_th
 async fn a_client_that_expects_100_is_never_asked_for_a_body_that_nobody_wants() {
     let front = Front::of(Upstream::down().await).await;
     let mut client = front.connect().await;
-    client.send("POST / HTTP/1.1\r\nHost: site\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: site\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        .await;
     assert_eq!(client.head().await.status(), 502);
 }
 
@@ -123,7 +153,9 @@ async fn interim_responses_break_nothing() {
     server
         .send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n")
         .await;
-    server.send("HTTP/1.1 103 Early Hints\r\nLink: </b.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\n").await;
+    server
+        .send("HTTP/1.1 103 Early Hints\r\nLink: </b.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\n")
+        .await;
     server.send("Content-Length: 2\r\n\r\nok").await;
     let response = client.head().await;
     assert_eq!((response.status(), response.get("link")), (200, None));
@@ -139,14 +171,20 @@ async fn a_response_without_a_length_streams_until_the_upstream_ends_it() {
         client.send("GET / HTTP/1.1\r\nHost: site\r\n\r\n").await;
         let mut server = upstream.accept().await;
         server.head().await;
-        server.send(format!("HTTP/{version} 200 OK\r\n\r\none")).await;
+        server
+            .send(format!("HTTP/{version} 200 OK\r\n\r\none"))
+            .await;
         let response = client.head().await;
         assert_eq!(response.start, "HTTP/1.1 200 OK");
         assert_eq!(client.chunk().await, "one");
         server.send("two").await;
         assert_eq!(client.chunk().await, "two");
         drop(server);
-        assert_eq!(client.chunked_body().await, "", "complete, because its end is all there is");
+        assert_eq!(
+            client.chunked_body().await,
+            "",
+            "complete, because its end is all there is"
+        );
     }
 }
 
@@ -155,7 +193,9 @@ async fn an_early_answer_to_an_upload_reaches_the_client() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    client.send("POST / HTTP/1.1\r\nHost: site\r\nContent-Length: 1000000\r\n\r\nthe beginning").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: site\r\nContent-Length: 1000000\r\n\r\nthe beginning")
+        .await;
     let mut server = upstream.accept().await;
     server.head().await;
     server.send("HTTP/1.1 413 Payload Too Large\r\nConnection: close\r\nContent-Length: 8\r\n\r\ntoo much").await;
@@ -172,8 +212,14 @@ async fn a_slow_client_slows_the_upstream_down() {
     client.send("GET / HTTP/1.1\r\nHost: site\r\n\r\n").await;
     let mut server = upstream.accept().await;
     server.head().await;
-    server.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {OFFERED}\r\n\r\n")).await;
-    let taken = server.send_until_stuck(OFFERED, Duration::from_millis(300)).await;
+    server
+        .send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {OFFERED}\r\n\r\n"
+        ))
+        .await;
+    let taken = server
+        .send_until_stuck(OFFERED, Duration::from_millis(300))
+        .await;
     assert!(taken < OFFERED / 4, "{taken} bytes are buffered somewhere");
 }
 
@@ -183,10 +229,16 @@ async fn a_slow_upstream_slows_the_client_down() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    client.send(format!("POST / HTTP/1.1\r\nHost: site\r\nContent-Length: {OFFERED}\r\n\r\n")).await;
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: site\r\nContent-Length: {OFFERED}\r\n\r\n"
+        ))
+        .await;
     let mut server = upstream.accept().await;
     server.head().await;
-    let taken = client.send_until_stuck(OFFERED, Duration::from_millis(300)).await;
+    let taken = client
+        .send_until_stuck(OFFERED, Duration::from_millis(300))
+        .await;
     assert!(taken < OFFERED / 2, "{taken} bytes are buffered somewhere");
 }
 
@@ -199,30 +251,42 @@ async fn serve(router: Router) -> (std::net::SocketAddr, TaskTracker) {
     (address, tasks)
 }
 
+type Events = Arc<Mutex<mpsc::Receiver<&'static str>>>;
+
+/// Server-sent events, written when the test says so.
+async fn event_stream(State(source): State<Events>) -> Response {
+    let stream = futures_util::stream::unfold(source, async |source| {
+        let event = source.lock().await.recv().await?;
+        Some((Ok::<_, Infallible>(event), source))
+    });
+    let body = Body::from_stream(stream);
+    Response::builder()
+        .header("content-type", "text/event-stream")
+        .body(body)
+        .expect("a response")
+}
+
 #[tokio::test]
 async fn events_arrive_one_by_one() {
-    let (events, source) = mpsc::channel::<&'static str>(1);
-    let source = std::sync::Mutex::new(Some(source));
-    let router = Router::new().route(
-        "/events",
-        get(async move || {
-            let source = source.lock().expect("lock").take().expect("asked once");
-            let stream = futures_util::stream::unfold(source, async |mut source| {
-                let event = source.recv().await?;
-                Some((Ok::<_, Infallible>(event), source))
-            });
-            Response::builder()
-                .header("content-type", "text/event-stream")
-                .body(Body::from_stream(stream))
-                .expect("a response")
-        })
-    );
+    let (events, source) = mpsc::channel(1);
+    let router = Router::new()
+        .route("/events", get(event_stream))
+        .with_state(Arc::new(Mutex::new(source)));
     let (address, _upstream) = serve(router).await;
     let front = Front::of(address).await;
     let mut client = front.connect().await;
-    client.send("GET /events HTTP/1.1\r\nHost: site\r\n\r\n").await;
-    assert_eq!(client.head().await.get("content-type"), Some("text/event-stream"));
-    for event in ["id: 1\ndata: waking\n\n", ": still here\n\n", "id: 2\ndata: ready\n\n"] {
+    client
+        .send("GET /events HTTP/1.1\r\nHost: site\r\n\r\n")
+        .await;
+    assert_eq!(
+        client.head().await.get("content-type"),
+        Some("text/event-stream")
+    );
+    for event in [
+        "id: 1\ndata: waking\n\n",
+        ": still here\n\n",
+        "id: 2\ndata: ready\n\n",
+    ] {
         events.send(event).await.expect("somebody listens");
         assert_eq!(client.chunk().await, event, "at once, not with the next");
     }
@@ -234,23 +298,41 @@ async fn events_arrive_one_by_one() {
 async fn megabytes_come_back_as_they_were_sent() {
     let router = Router::new().route(
         "/echo",
-        post(async |request: axum::extract::Request| Response::new(Body::from_stream(request.into_body().into_data_stream()))),
+        post(async |request: axum::extract::Request| {
+            Response::new(Body::from_stream(request.into_body().into_data_stream()))
+        }),
     );
     let (address, _upstream) = serve(router).await;
     let front = Front::of(address).await;
-    let sent: Vec<u8> = (0..8 * 1024 * 1024_u32).map(|index| u8::try_from(index % 251).expect("small")).collect();
+    let sent: Vec<u8> = (0..8 * 1024 * 1024_u32)
+        .map(|index| u8::try_from(index % 251).expect("small"))
+        .collect();
 
     let upstream = crate::front::plain(address);
-    let pieces = sent.chunks(70_001).map(|piece| Ok::<_, Infallible>(bytes::Bytes::copy_from_slice(piece)));
+    let pieces = sent
+        .chunks(70_001)
+        .map(|piece| Ok::<_, Infallible>(bytes::Bytes::copy_from_slice(piece)));
     let body = Body::from_stream(futures_util::stream::iter(pieces.collect::<Vec<_>>()));
-    let request = http::Request::post("/echo").header("host", "site").body(body).expect("a request");
-    let response = front.relay.forward(request, &upstream).await.expect("an answer");
+    let request = http::Request::post("/echo")
+        .header("host", "site")
+        .body(body)
+        .expect("a request");
+    let response = front
+        .relay
+        .forward(request, &upstream)
+        .await
+        .expect("an answer");
     let mut received = Vec::new();
     let mut stream = Body::new(response.into_body()).into_data_stream();
     while let Some(piece) = stream.next().await {
         received.extend_from_slice(&piece.expect("a piece"));
     }
-    assert!(received == sent, "{} bytes of {}, or other ones", received.len(), sent.len());
+    assert!(
+        received == sent,
+        "{} bytes of {}, or other ones",
+        received.len(),
+        sent.len()
+    );
 }
 
 #[tokio::test]
@@ -266,7 +348,9 @@ async fn a_finished_response_leaves_both_connections_open() {
             none => none.insert(upstream.accept().await),
         };
         server.head().await;
-        server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
+        server
+            .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+            .await;
         client.head().await;
         assert_eq!(client.chunked_body().await, "ok");
     }

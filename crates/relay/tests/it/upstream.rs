@@ -24,7 +24,9 @@ impl Upstream {
     }
 
     pub(crate) async fn accept(&self) -> Wire {
-        let (stream, _) = within("a connection of the relay", self.listener.accept()).await.expect("accept");
+        let (stream, _) = within("a connection of the relay", self.listener.accept())
+            .await
+            .expect("accept");
         Wire::over(stream)
     }
 

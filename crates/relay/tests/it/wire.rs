@@ -44,17 +44,24 @@ pub(crate) enum End {
 
 impl Wire {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = within("a connection", TcpStream::connect(address)).await.expect("connect");
+        let stream = within("a connection", TcpStream::connect(address))
+            .await
+            .expect("connect");
         Self::over(stream)
     }
 
     pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("nodelay");
-        Self { stream, ahead: Vec::new() }
+        Self {
+            stream,
+            ahead: Vec::new(),
+        }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        within("a write", self.stream.write_all(bytes.as_ref())).await.expect("write");
+        within("a write", self.stream.write_all(bytes.as_ref()))
+            .await
+            .expect("write");
     }
 
     /// Writes as much as is taken, until nothing has been for `pause`. Says how much that was.
@@ -81,7 +88,11 @@ impl Wire {
     }
 
     async fn read_more(&mut self) -> io::Result<usize> {
-        within(format_args!("more than {:?}", self.so_far()), self.stream.read_buf(&mut self.ahead)).await
+        within(
+            format_args!("more than {:?}", self.so_far()),
+            self.stream.read_buf(&mut self.ahead),
+        )
+        .await
     }
 
     fn so_far(&self) -> String {
@@ -91,13 +102,20 @@ impl Wire {
     /// Everything up to and including `mark`.
     pub(crate) async fn read_through(&mut self, mark: &str) -> String {
         loop {
-            let found = self.ahead.windows(mark.len()).position(|window| window == mark.as_bytes());
+            let found = self
+                .ahead
+                .windows(mark.len())
+                .position(|window| window == mark.as_bytes());
             if let Some(start) = found {
                 let taken: Vec<u8> = self.ahead.drain(..start + mark.len()).collect();
                 return String::from_utf8_lossy(&taken).into_owned();
             }
             let count = self.read_more().await.expect("read");
-            assert!(count > 0, "the connection ended before {mark:?}, after {:?}", self.so_far());
+            assert!(
+                count > 0,
+                "the connection ended before {mark:?}, after {:?}",
+                self.so_far()
+            );
         }
     }
 
@@ -171,14 +189,21 @@ impl Head {
         let mut lines = text.split("\r\n").take_while(|line| !line.is_empty());
         let start = lines.next().unwrap_or_default().to_owned();
         let fields = lines
-            .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("a header line: {line:?}")))
+            .map(|line| {
+                line.split_once(": ")
+                    .unwrap_or_else(|| panic!("a header line: {line:?}"))
+            })
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
         Self { start, fields }
     }
 
     pub(crate) fn status(&self) -> u16 {
-        self.start.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line")
+        self.start
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status line")
     }
 
     pub(crate) fn target(&self) -> &str {
@@ -187,7 +212,11 @@ impl Head {
 
     /// All values of a field, in order.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        self.fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value.as_str()).collect()
+        self.fields
+            .iter()
+            .filter(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     /// The value of a field that is there at most once.

@@ -1,0 +1,77 @@
+//! What the local queue costs: `cargo bench -p platform`.
+//!
+//! - a cycle of send, receive and delete, one after the other, on an empty queue and on one of a thousand messages;
+//! - a receiver that waits for nothing, in parts of a core.
+
+use std::io::{Write as _, stdout};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use platform::local::{LocalStore, QueueSettings};
+use platform::{Instructions, Lease, Outgoing};
+
+const CYCLES: usize = 5_000;
+const REST: Duration = Duration::from_secs(20);
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("store");
+    runtime.block_on(async {
+        cycles(&path, "empty", 0).await?;
+        cycles(&path, "full", 1_000).await?;
+        rest(&path).await
+    })
+}
+
+async fn cycles(path: &Path, name: &str, waiting: usize) -> anyhow::Result<()> {
+    let queue = LocalStore::open(path)?.queue(name, QueueSettings::default());
+    for number in 0..waiting {
+        queue.send(&message(number)).await?;
+    }
+    let mut times = Vec::with_capacity(CYCLES);
+    for number in 0..CYCLES {
+        let begun = Instant::now();
+        queue.send(&message(waiting + number)).await?;
+        let delivery = queue.receive(Duration::ZERO, Duration::from_mins(1)).await?;
+        let delivery = delivery.ok_or_else(|| anyhow::anyhow!("the queue is empty"))?;
+        anyhow::ensure!(queue.delete(&delivery.handle).await? == Lease::Held, "the delivery was lost");
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    let at = |part: usize| times[CYCLES * part / 1_000];
+    let mean = times.iter().sum::<Duration>() / u32::try_from(CYCLES)?;
+    writeln!(
+        stdout(),
+        "send + receive + delete, {waiting} waiting: mean {mean:.0?}, p50 {:.0?}, p99 {:.0?}, p99.9 {:.0?}",
+        at(500),
+        at(990),
+        at(999)
+    )?;
+    Ok(())
+}
+
+fn message(number: usize) -> Outgoing {
+    let id = number.to_string();
+    Outgoing { body: "x".repeat(1_000), group: "session".to_owned(), deduplication_id: id }
+}
+
+async fn rest(path: &Path) -> anyhow::Result<()> {
+    let queue = LocalStore::open(path)?.queue("rest", QueueSettings::default());
+    let before = processor_time()?;
+    queue.receive(REST, Duration::from_mins(1)).await?;
+    let used = processor_time()?.saturating_sub(before);
+    let percent = 100.0 * used.as_secs_f64() / REST.as_secs_f64();
+    writeln!(stdout(), "a waiting receiver: {percent:.3} % of a core")?;
+    Ok(())
+}
+
+/// What all threads have used, from the scheduler's own count, because ticks are too coarse.
+fn processor_time() -> anyhow::Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let counts = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanoseconds += counts.split(' ').next().unwrap_or_default().parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
