@@ -139,9 +139,18 @@ pub(crate) fn plan(
 ) -> Result<ChangeSet, PlanError> {
     let limits = Limits::of(policy);
     let steps: Vec<_> = changes.iter().map(Step::read).collect();
-    let named: BTreeSet<&SitePath> = steps.iter().flatten().flat_map(Step::paths).map(|(path, _)| path).collect();
+    let named: BTreeSet<&SitePath> = steps
+        .iter()
+        .flatten()
+        .flat_map(Step::paths)
+        .map(|(path, _)| path)
+        .collect();
     if named.len() > limits.files {
-        let message = format!("{} files are named; at most {} are allowed (maxFiles).", named.len(), limits.files);
+        let message = format!(
+            "{} files are named; at most {} are allowed (maxFiles).",
+            named.len(),
+            limits.files
+        );
         return Err(Rejection::of_all(ErrorCode::LimitExceeded, message).into());
     }
 
@@ -157,7 +166,10 @@ pub(crate) fn plan(
             }
         };
         let paths = step.paths();
-        let denied: Vec<Fault> = paths.iter().filter_map(|(path, at)| denial(path, at, policy)).collect();
+        let denied: Vec<Fault> = paths
+            .iter()
+            .filter_map(|(path, at)| denial(path, at, policy))
+            .collect();
         let done = if !denied.is_empty() {
             Err(Stop::Faults(denied))
         } else if problems.unsettled.any(paths.iter().map(|(path, _)| *path)) {
@@ -170,7 +182,9 @@ pub(crate) fn plan(
             Ok(()) => {}
             Err(Stop::Faults(faults)) => {
                 problems.add(index, faults);
-                problems.unsettled.extend(paths.iter().map(|(path, _)| *path));
+                problems
+                    .unsettled
+                    .extend(paths.iter().map(|(path, _)| *path));
             }
             Err(Stop::Tree(error)) => return Err(error.into()),
         }
@@ -203,8 +217,15 @@ impl ChangeSet {
 impl Rejection {
     /// A rejection of the changes as a whole.
     fn of_all(code: ErrorCode, message: String) -> Self {
-        let details = vec![Problem { path: "$.action.changes".to_owned(), message: message.clone() }];
-        Self { code, message, details }
+        let details = vec![Problem {
+            path: "$.action.changes".to_owned(),
+            message: message.clone(),
+        }];
+        Self {
+            code,
+            message,
+            details,
+        }
     }
 }
 
@@ -218,10 +239,17 @@ struct Problems {
 impl Problems {
     fn add(&mut self, change: usize, faults: Vec<Fault>) {
         let room = limits::PROBLEMS_MAX.saturating_sub(self.found.len());
-        self.found.extend(faults.into_iter().take(room).map(|fault| {
-            let path = format!("$.action.changes[{change}]{}", fault.at);
-            (fault.code, Problem { path, message: fault.message })
-        }));
+        self.found
+            .extend(faults.into_iter().take(room).map(|fault| {
+                let path = format!("$.action.changes[{change}]{}", fault.at);
+                (
+                    fault.code,
+                    Problem {
+                        path,
+                        message: fault.message,
+                    },
+                )
+            }));
     }
 
     fn into_result(self) -> Result<(), Rejection> {
@@ -230,13 +258,21 @@ impl Problems {
         };
         let (code, message) = (*code, first.message.clone());
         let details = self.found.into_iter().map(|(_, problem)| problem).collect();
-        Err(Rejection { code, message, details })
+        Err(Rejection {
+            code,
+            message,
+            details,
+        })
     }
 }
 
 fn denial(path: &SitePath, at: &str, policy: &Policy) -> Option<Fault> {
     let denial = policy::verdict(path, policy).err()?;
-    Some(Fault { code: ErrorCode::PolicyDenied, at: at.to_owned(), message: denial.to_string() })
+    Some(Fault {
+        code: ErrorCode::PolicyDenied,
+        at: at.to_owned(),
+        message: denial.to_string(),
+    })
 }
 
 impl fmt::Debug for Version {

@@ -11,7 +11,10 @@ use contract::schema::SchemaName;
 
 use crate::failure::{Exit, Failure};
 
-const STYLES: Styles = Styles::styled().header(AnsiColor::Green.on_default().bold()).usage(AnsiColor::Green.on_default().bold()).literal(AnsiColor::Cyan.on_default());
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default());
 
 /// Edit environments for Astro websites.
 ///
@@ -106,12 +109,19 @@ pub(crate) enum Allowance {
 impl DevArguments {
     /// The address to listen on: the one given, else loopback.
     pub(crate) fn address(&self) -> IpAddr {
-        self.host.iter().find_map(|host| host.parse().ok()).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+        self.host
+            .iter()
+            .find_map(|host| host.parse().ok())
+            .unwrap_or(IpAddr::from([127, 0, 0, 1]))
     }
 
     /// The host names given.
     pub(crate) fn host_names(&self) -> Vec<String> {
-        self.host.iter().filter(|host| host.parse::<IpAddr>().is_err()).map(|host| host.to_ascii_lowercase()).collect()
+        self.host
+            .iter()
+            .filter(|host| host.parse::<IpAddr>().is_err())
+            .map(|host| host.to_ascii_lowercase())
+            .collect()
     }
 }
 
@@ -183,7 +193,9 @@ pub(crate) fn change_options(arguments: impl IntoIterator<Item = OsString>) -> V
             continue;
         }
         let text = argument.to_string_lossy();
-        let (name, attached) = text.split_once('=').map_or((text.as_ref(), false), |(name, _)| (name, true));
+        let (name, attached) = text
+            .split_once('=')
+            .map_or((text.as_ref(), false), |(name, _)| (name, true));
         if let Some(option) = OPTIONS.iter().find(|option| **option == name) {
             order.push(*option);
             let values = match *option {
@@ -201,10 +213,19 @@ pub(crate) fn change_options(arguments: impl IntoIterator<Item = OsString>) -> V
 pub(crate) fn print_schema(name: Option<&str>) -> Result<Exit, Failure> {
     let document = match name {
         Some(name) => {
-            let name: SchemaName = name.parse().map_err(|_| Failure::new(Exit::Usage, format!("there is no schema `{name}`"), "Name instruction, receipt, client-config or session."))?;
+            let name: SchemaName = name.parse().map_err(|_| {
+                Failure::new(
+                    Exit::Usage,
+                    format!("there is no schema `{name}`"),
+                    "Name instruction, receipt, client-config or session.",
+                )
+            })?;
             contract::schema::schema(name)
         }
-        None => SchemaName::ALL.iter().map(|name| (name.to_string(), contract::schema::schema(*name))).collect(),
+        None => SchemaName::ALL
+            .iter()
+            .map(|name| (name.to_string(), contract::schema::schema(*name)))
+            .collect(),
     };
     let text = serde_json::to_string_pretty(&document).expect("a schema is JSON");
     // A closed pipe (`| head`) is no failure.
@@ -224,7 +245,22 @@ mod tests {
 
     #[test]
     fn changes_keep_the_order_of_the_command_line() {
-        let line = ["send", "--delete", "--write", "--replace", "a", "--move", "b", "--write=x=@y", "--move", "a", "b"];
-        assert_eq!(change_options(line.iter().map(OsString::from)), ["--delete", "--replace", "--write", "--move"]);
+        let line = [
+            "send",
+            "--delete",
+            "--write",
+            "--replace",
+            "a",
+            "--move",
+            "b",
+            "--write=x=@y",
+            "--move",
+            "a",
+            "b",
+        ];
+        assert_eq!(
+            change_options(line.iter().map(OsString::from)),
+            ["--delete", "--replace", "--write", "--move"]
+        );
     }
 }

@@ -15,6 +15,7 @@ macro_rules! crash_point {
 #[cfg(debug_assertions)]
 pub(crate) fn reached(name: &str) {
     if std::env::var("EDIT_AGENT_CRASH_AT").is_ok_and(|place| place == name) {
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)
+            .expect("a process may kill itself");
     }
 }

@@ -99,24 +99,43 @@ struct Running {
     stop_rest: CancellationToken,
 }
 
-async fn start(arguments: &DevArguments, events: &Events, console: &Console) -> Result<Running, Failure> {
+async fn start(
+    arguments: &DevArguments,
+    events: &Events,
+    console: &Console,
+) -> Result<Running, Failure> {
     // config
     let phase = Phase::begin(events, PhaseName::Config);
     let source = Source::find(&arguments.repository, arguments.deploy_key.as_deref())?;
-    let home = Home::open(&source, arguments.state.as_deref(), arguments.workspace.as_deref())?;
+    let home = Home::open(
+        &source,
+        arguments.state.as_deref(),
+        arguments.workspace.as_deref(),
+    )?;
     let listener = listen(SocketAddr::new(arguments.address(), arguments.port)).await?;
-    let address = listener.local_addr().map_err(|error| Failure::internal("read the port", &error))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Failure::internal("read the port", &error))?;
     let node = Node::find(arguments.node.as_deref()).await?;
     let imported = source.import(&home, arguments.branch.as_deref()).await?;
     phase.done(imported.note);
 
     // claim
     let phase = Phase::begin(events, PhaseName::Claim);
-    let claimed = Claimed::claim(&home, &source, &arguments.thread, address, arguments.branch.as_deref()).await?;
+    let claimed = Claimed::claim(
+        &home,
+        &source,
+        &arguments.thread,
+        address,
+        arguments.branch.as_deref(),
+    )
+    .await?;
     phase.done(None);
 
     // The door opens: from here on a visitor is told what happens.
-    let (stage, stage_view) = watch::channel(Stage::Starting { phase: PhaseName::Clone });
+    let (stage, stage_view) = watch::channel(Stage::Starting {
+        phase: PhaseName::Clone,
+    });
     let (pipeline_sender, pipeline_view) = watch::channel(PipelineView::default());
     let (closing, stop_rest) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = JoinSet::new();
@@ -128,11 +147,18 @@ async fn start(arguments: &DevArguments, events: &Events, console: &Console) -> 
         preview_url: claimed.session.preview_url.clone(),
     };
     let door = Door {
-        intake: Intake { identity: identity.clone(), queue: Arc::clone(&claimed.queue), receipts: Arc::clone(&claimed.receipts), events: events.clone() },
+        intake: Intake {
+            identity: identity.clone(),
+            queue: Arc::clone(&claimed.queue),
+            receipts: Arc::clone(&claimed.receipts),
+            events: events.clone(),
+        },
         stage: stage_view,
         pipeline: pipeline_view,
         events: events.clone(),
-        hosts: Hosts { names: arguments.host_names() },
+        hosts: Hosts {
+            names: arguments.host_names(),
+        },
         shown_root: home.workspace.join("tree"),
         relay: Relay::new(relay::Settings::default()),
         closing: closing.clone(),
@@ -142,7 +168,11 @@ async fn start(arguments: &DevArguments, events: &Events, console: &Console) -> 
 
     // clone
     let phase = Phase::begin(events, PhaseName::Clone);
-    let places = Places { root: home.workspace.join("tree"), staging: home.workspace.join("staging"), journal: home.workspace.join("journal.json") };
+    let places = Places {
+        root: home.workspace.join("tree"),
+        staging: home.workspace.join("staging"),
+        journal: home.workspace.join("journal.json"),
+    };
     let settings = draft::Settings {
         git_directory: home.workspace.join("draft.git"),
         staging: places.staging.clone(),
@@ -158,17 +188,27 @@ async fn start(arguments: &DevArguments, events: &Events, console: &Console) -> 
             let work_tree = Workshop::open_work_tree(&draft, &places)?;
             Ok((draft, work_tree))
         });
-        opened.await.map_err(|error| Failure::internal("open the draft", &error))??
+        opened
+            .await
+            .map_err(|error| Failure::internal("open the draft", &error))??
     };
     let (published, remote) = (draft.published_branch().to_owned(), draft.remote_name());
     phase.done(Some(format!("{published} of {remote}")));
 
     // install
-    stage.send_replace(Stage::Starting { phase: PhaseName::Install });
+    stage.send_replace(Stage::Starting {
+        phase: PhaseName::Install,
+    });
     let phase = Phase::begin(events, PhaseName::Install);
     let root = work_tree.root().to_owned();
     refuse_no_astro(&root)?;
-    let dependencies = Dependencies { node: node.clone(), store: home.store.clone(), staging: places.staging.clone(), scripts: false, output: Default::default() };
+    let dependencies = Dependencies {
+        node: node.clone(),
+        store: home.store.clone(),
+        staging: places.staging.clone(),
+        scripts: false,
+        output: Default::default(),
+    };
     let route = if arguments.no_install {
         if node::astro_version(&root).is_none() {
             return Err(SiteError::NotInstalled { root }.into());
@@ -182,7 +222,9 @@ async fn start(arguments: &DevArguments, events: &Events, console: &Console) -> 
     node::check(&root, &node)?;
 
     // serve
-    stage.send_replace(Stage::Starting { phase: PhaseName::Serve });
+    stage.send_replace(Stage::Starting {
+        phase: PhaseName::Serve,
+    });
     let phase = Phase::begin(events, PhaseName::Serve);
     let site_settings = site::Settings {
         root: root.clone(),
@@ -201,7 +243,10 @@ async fn start(arguments: &DevArguments, events: &Events, console: &Console) -> 
     let astro = node::astro_version(&root).unwrap_or_default();
     phase.done(Some(match &answer.problem {
         None => format!("Astro {astro}, Node {}", node.version),
-        Some(problem) => format!("Astro {astro}; the site is not well: {}", problem.message.lines().next().unwrap_or_default()),
+        Some(problem) => format!(
+            "Astro {astro}; the site is not well: {}",
+            problem.message.lines().next().unwrap_or_default()
+        ),
     }));
 
     tasks.spawn(report_site(site.clone(), events.clone(), stop_rest.clone()));
@@ -252,7 +297,12 @@ impl Running {
             remote: self.remote.clone(),
             site: self.health,
         });
-        console.ready(&self.claimed.session.preview_url, &self.draft_branch, &self.remote, &self.suggestion);
+        console.ready(
+            &self.claimed.session.preview_url,
+            &self.draft_branch,
+            &self.remote,
+            &self.suggestion,
+        );
     }
 
     /// Stops, in this order: nothing new is taken on; the instruction that runs is finished and pushed; the files it
@@ -271,7 +321,9 @@ impl Running {
             }
             Ok(Some(Err(error))) => tracing::error!(%error, "the pipeline broke"),
             Ok(None) => {}
-            Err(_) => tracing::warn!("the running instruction did not end in time; it goes on at the next start"),
+            Err(_) => tracing::warn!(
+                "the running instruction did not end in time; it goes on at the next start"
+            ),
         }
         self.stop_rest.cancel();
         self.site.stop().await;
@@ -282,8 +334,17 @@ impl Running {
             }
         }
         self.claimed.sleep().await?;
-        let queued = self.claimed.queue.depth().await.map_or(0, |depth| depth.waiting + depth.in_flight);
-        events.publish(Event::Stopped { commit, unpushed, queued });
+        let queued = self
+            .claimed
+            .queue
+            .depth()
+            .await
+            .map_or(0, |depth| depth.waiting + depth.in_flight);
+        events.publish(Event::Stopped {
+            commit,
+            unpushed,
+            queued,
+        });
         self.home.withdraw();
         Ok(())
     }
@@ -298,31 +359,65 @@ struct Phase<'a> {
 
 impl<'a> Phase<'a> {
     fn begin(events: &'a Events, phase: PhaseName) -> Self {
-        events.publish(Event::Phase { phase, state: PhaseState::Started, ms: None, detail: None });
-        Self { events, phase, began: Instant::now() }
+        events.publish(Event::Phase {
+            phase,
+            state: PhaseState::Started,
+            ms: None,
+            detail: None,
+        });
+        Self {
+            events,
+            phase,
+            began: Instant::now(),
+        }
     }
 
     fn done(self, detail: Option<String>) {
         let ms = u64::try_from(self.began.elapsed().as_millis()).ok();
-        self.events.publish(Event::Phase { phase: self.phase, state: PhaseState::Done, ms, detail });
+        self.events.publish(Event::Phase {
+            phase: self.phase,
+            state: PhaseState::Done,
+            ms,
+            detail,
+        });
     }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "Stop what listens there, or choose another one with --port (0 takes any).",
-            std::io::ErrorKind::PermissionDenied => "Choose a port above 1023 with --port (0 takes any).",
+            std::io::ErrorKind::AddrInUse => {
+                "Stop what listens there, or choose another one with --port (0 takes any)."
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "Choose a port above 1023 with --port (0 takes any)."
+            }
             _ => "Choose an address of this machine with --host.",
         };
-        Failure::new(Exit::Port, format!("could not listen on {address}: {error}"), hint)
+        Failure::new(
+            Exit::Port,
+            format!("could not listen on {address}: {error}"),
+            hint,
+        )
     })
 }
 
 fn refuse_no_astro(root: &std::path::Path) -> Result<(), SiteError> {
-    let manifest = std::fs::read(root.join("package.json")).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
-    let named = |manifest: &serde_json::Value| ["dependencies", "devDependencies"].iter().any(|kind| manifest[*kind]["astro"].is_string());
-    if manifest.as_ref().is_some_and(named) { Ok(()) } else { Err(SiteError::NoAstro { root: PathBuf::from(root) }) }
+    let manifest = std::fs::read(root.join("package.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    let named = |manifest: &serde_json::Value| {
+        ["dependencies", "devDependencies"]
+            .iter()
+            .any(|kind| manifest[*kind]["astro"].is_string())
+    };
+    if manifest.as_ref().is_some_and(named) {
+        Ok(())
+    } else {
+        Err(SiteError::NoAstro {
+            root: PathBuf::from(root),
+        })
+    }
 }
 
 fn route_words(route: Option<Route>) -> &'static str {

@@ -82,8 +82,11 @@ impl Door {
     /// Serves until `closing`, and then a moment longer for what is under way.
     pub(crate) async fn serve(self, listener: TcpListener) {
         let (relay, closing) = (self.relay.clone(), self.closing.clone());
-        let service = self.router().into_make_service_with_connect_info::<SocketAddr>();
-        let server = axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
+        let service = self
+            .router()
+            .into_make_service_with_connect_info::<SocketAddr>();
+        let server = axum::serve(listener, service)
+            .with_graceful_shutdown(closing.clone().cancelled_owned());
         let deadline = async {
             closing.cancelled().await;
             relay.close_tunnels(CLOSING_TIME).await;
@@ -115,7 +118,13 @@ impl Door {
 }
 
 async fn guarded(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    match guard::judge(request.method(), request.uri(), request.headers(), &door.hosts, &door.shown_root) {
+    match guard::judge(
+        request.method(),
+        request.uri(),
+        request.headers(),
+        &door.hosts,
+        &door.shown_root,
+    ) {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
             tracing::debug!(why = %refusal.why, "a request was refused at the door");
@@ -124,6 +133,10 @@ async fn guarded(State(door): State<Arc<Door>>, request: Request, next: Next) ->
     }
 }
 
-async fn visit(State(door): State<Arc<Door>>, ConnectInfo(client): ConnectInfo<SocketAddr>, request: Request) -> Response {
+async fn visit(
+    State(door): State<Arc<Door>>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
     visit::visit(&door, client, request).await
 }

@@ -76,7 +76,10 @@ pub(crate) struct Draft {
 
 impl std::fmt::Debug for Draft {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Draft").field("branch", &self.draft_branch).field("remote", &self.remote).finish_non_exhaustive()
+        f.debug_struct("Draft")
+            .field("branch", &self.draft_branch)
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,15 +128,21 @@ impl Draft {
     ///
     /// Commits that were made but not pushed before a crash stay on top; where they no longer fit, they are dropped:
     /// their instructions are still in the queue. `progress` is told objects received and in all.
-    pub(crate) fn open(settings: &Settings, progress: &mut dyn FnMut(usize, usize)) -> Result<Self, DraftError> {
+    pub(crate) fn open(
+        settings: &Settings,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, DraftError> {
         janitor::clean(&settings.git_directory, &settings.staging)?;
-        let (repository, published_branch) = match janitor::open_whole(&settings.git_directory, &settings.remote)? {
-            Some(repository) => {
-                let published = settings.remote.published_branch(&repository, settings.published_branch.as_deref())?;
-                (repository, published)
-            }
-            None => remote::clone_beside(settings, progress)?,
-        };
+        let (repository, published_branch) =
+            match janitor::open_whole(&settings.git_directory, &settings.remote)? {
+                Some(repository) => {
+                    let published = settings
+                        .remote
+                        .published_branch(&repository, settings.published_branch.as_deref())?;
+                    (repository, published)
+                }
+                None => remote::clone_beside(settings, progress)?,
+            };
         let mut draft = Self {
             repository,
             remote: settings.remote.clone(),
@@ -142,7 +151,11 @@ impl Draft {
             site_root: settings.site_root.clone(),
             landed: HashMap::new(),
         };
-        draft.remote.fetch(&draft.repository, &[&draft.published_branch, &draft.draft_branch], progress)?;
+        draft.remote.fetch(
+            &draft.repository,
+            &[&draft.published_branch, &draft.draft_branch],
+            progress,
+        )?;
         draft.settle_branch()?;
         draft.landed = draft.read_landed(draft.tip()?, None)?;
         Ok(draft)
@@ -160,7 +173,9 @@ impl Draft {
 
     /// The newest commit of the draft.
     pub(crate) fn tip(&self) -> Result<Oid, DraftError> {
-        self.repository.refname_to_id(&self.local_reference()).map_err(|source| self.local("read the draft branch", source))
+        self.repository
+            .refname_to_id(&self.local_reference())
+            .map_err(|source| self.local("read the draft branch", source))
     }
 
     /// The commit in which an instruction landed, pushed or not.
@@ -175,20 +190,36 @@ impl Draft {
 
     /// The draft's tip as the planner sees it.
     pub(crate) fn tree(&self) -> Result<TipTree<'_>, DraftError> {
-        Ok(TipTree { draft: self, root: self.tree_of(self.tip()?)? })
+        Ok(TipTree {
+            draft: self,
+            root: self.tree_of(self.tip()?)?,
+        })
     }
 
     /// Commits `change_set` on the tip, with its paths alone.
-    pub(crate) fn commit(&mut self, change_set: &ChangeSet, message: &CommitMessage) -> Result<CommitId, DraftError> {
+    pub(crate) fn commit(
+        &mut self,
+        change_set: &ChangeSet,
+        message: &CommitMessage,
+    ) -> Result<CommitId, DraftError> {
         let parent = self.commit_object(self.tip()?)?;
-        let baseline = parent.tree().map_err(|source| self.local("read the draft's tree", source))?;
+        let baseline = parent
+            .tree()
+            .map_err(|source| self.local("read the draft's tree", source))?;
         let mut update = git2::build::TreeUpdateBuilder::new();
         for (path, change) in &change_set.files {
             let path = self.repository_path(path);
             match &change.after {
                 Some(version) => {
-                    let blob = self.repository.blob(&version.content).map_err(|source| self.local("write a file into the draft", source))?;
-                    let mode = if version.executable { FileMode::BlobExecutable } else { FileMode::Blob };
+                    let blob = self
+                        .repository
+                        .blob(&version.content)
+                        .map_err(|source| self.local("write a file into the draft", source))?;
+                    let mode = if version.executable {
+                        FileMode::BlobExecutable
+                    } else {
+                        FileMode::Blob
+                    };
                     update.upsert(path, blob, mode);
                 }
                 None => {
@@ -200,14 +231,24 @@ impl Draft {
             .create_updated(&self.repository, &baseline)
             .and_then(|id| self.repository.find_tree(id))
             .map_err(|source| self.local("write the draft's tree", source))?;
-        let (author, committer) = message.signatures().map_err(|source| self.local("write the author", source))?;
+        let (author, committer) = message
+            .signatures()
+            .map_err(|source| self.local("write the author", source))?;
         let id = self
             .repository
-            .commit(Some(&self.local_reference()), &author, &committer, &message.render(), &tree, &[&parent])
+            .commit(
+                Some(&self.local_reference()),
+                &author,
+                &committer,
+                &message.render(),
+                &tree,
+                &[&parent],
+            )
             .map_err(|source| self.local("commit", source))?;
         let commit = commit_id(id);
         drop((tree, baseline, parent));
-        self.landed.insert(message.instruction_id.clone(), commit.clone());
+        self.landed
+            .insert(message.instruction_id.clone(), commit.clone());
         Ok(commit)
     }
 
@@ -221,7 +262,10 @@ impl Draft {
     /// The commit on which the commits that have not been seen on the remote stand.
     pub(crate) fn pushed_tip(&self) -> Result<Oid, DraftError> {
         match self.unpushed_commits()?.first() {
-            Some(first) => self.commit_object(*first)?.parent_id(0).map_err(|source| self.local("read history", source)),
+            Some(first) => self
+                .commit_object(*first)?
+                .parent_id(0)
+                .map_err(|source| self.local("read history", source)),
             None => self.tip(),
         }
     }
@@ -230,7 +274,9 @@ impl Draft {
     pub(crate) fn push(&mut self) -> Result<Pushed, DraftError> {
         for _ in 0..PUSH_ROUNDS_MAX {
             let tip = self.tip()?;
-            let refusal = self.remote.push(&self.repository, &self.draft_branch, tip, self.seen_tip()?)?;
+            let refusal =
+                self.remote
+                    .push(&self.repository, &self.draft_branch, tip, self.seen_tip()?)?;
             let found = self.remote.tip(&self.repository, &self.draft_branch)?;
             if found == Some(tip) {
                 self.remember_seen(tip)?;
@@ -240,12 +286,19 @@ impl Draft {
                 // The remote is where it was, so nobody came between: it does not want this commit.
                 return match refusal {
                     Some(reason) => Ok(Pushed::Rejected { reason }),
-                    None => Err(DraftError::PushVanished { remote: self.remote.to_string(), branch: self.draft_branch.clone() }),
+                    None => Err(DraftError::PushVanished {
+                        remote: self.remote.to_string(),
+                        branch: self.draft_branch.clone(),
+                    }),
                 };
             }
             self.fetch()?;
             let seen = self.seen_tip()?;
-            if seen.is_some_and(|seen| self.repository.graph_descendant_of(seen, tip).unwrap_or(false)) {
+            if seen.is_some_and(|seen| {
+                self.repository
+                    .graph_descendant_of(seen, tip)
+                    .unwrap_or(false)
+            }) {
                 // Our commit arrived, and somebody has built on it already.
                 return Ok(Pushed::Verified);
             }
@@ -253,12 +306,19 @@ impl Draft {
                 return Ok(Pushed::Conflict { files });
             }
         }
-        Err(DraftError::RemoteBusy { remote: self.remote.to_string(), rounds: PUSH_ROUNDS_MAX })
+        Err(DraftError::RemoteBusy {
+            remote: self.remote.to_string(),
+            rounds: PUSH_ROUNDS_MAX,
+        })
     }
 
     /// Reads what the remote has now. The draft is unchanged.
     pub(crate) fn fetch(&mut self) -> Result<(), DraftError> {
-        self.remote.fetch(&self.repository, &[&self.published_branch, &self.draft_branch], &mut |_, _| ())
+        self.remote.fetch(
+            &self.repository,
+            &[&self.published_branch, &self.draft_branch],
+            &mut |_, _| (),
+        )
     }
 
     /// Moves our commits on top of what the remote has: the draft's tip then descends from the remote's.
@@ -270,24 +330,49 @@ impl Draft {
 
     /// The first line of a commit's message, and the paths of the site in which it differs from its parent.
     pub(crate) fn described(&self, commit: &CommitId) -> Result<(String, Vec<String>), DraftError> {
-        let id = Oid::from_str(commit.as_str()).map_err(|source| self.local("read a commit", source))?;
+        let id =
+            Oid::from_str(commit.as_str()).map_err(|source| self.local("read a commit", source))?;
         let commit = self.commit_object(id)?;
-        let summary = commit.summary().ok().flatten().unwrap_or_default().to_owned();
-        let Ok(parent) = commit.parent_id(0) else { return Ok((summary, Vec::new())) };
-        let prefix = if self.site_root.is_empty() { String::new() } else { format!("{}/", self.site_root) };
+        let summary = commit
+            .summary()
+            .ok()
+            .flatten()
+            .unwrap_or_default()
+            .to_owned();
+        let Ok(parent) = commit.parent_id(0) else {
+            return Ok((summary, Vec::new()));
+        };
+        let prefix = if self.site_root.is_empty() {
+            String::new()
+        } else {
+            format!("{}/", self.site_root)
+        };
         let changes = self.differences(parent, id)?;
-        let files = changes.into_iter().map(|change| change.path.strip_prefix(&prefix).unwrap_or(&change.path).to_owned()).collect();
+        let files = changes
+            .into_iter()
+            .map(|change| {
+                change
+                    .path
+                    .strip_prefix(&prefix)
+                    .unwrap_or(&change.path)
+                    .to_owned()
+            })
+            .collect();
         Ok((summary, files))
     }
 
     /// The commit that the work tree was last made to show; none before the first time.
     pub(crate) fn shown(&self) -> Result<Option<Oid>, DraftError> {
-        remote::reference_target(&self.repository, SHOWN_REFERENCE).map_err(|source| self.local("read what the work tree shows", source))
+        remote::reference_target(&self.repository, SHOWN_REFERENCE)
+            .map_err(|source| self.local("read what the work tree shows", source))
     }
 
     /// Notes that the work tree shows `commit`. What a crash leaves between the draft and the work tree is found by it.
     pub(crate) fn set_shown(&self, commit: Oid) -> Result<(), DraftError> {
-        self.repository.reference(SHOWN_REFERENCE, commit, true, "shown").map(drop).map_err(|source| self.local("note what the work tree shows", source))
+        self.repository
+            .reference(SHOWN_REFERENCE, commit, true, "shown")
+            .map(drop)
+            .map_err(|source| self.local("note what the work tree shows", source))
     }
 
     /// What differs between two commits, as the second has it.
@@ -301,7 +386,11 @@ impl Draft {
             .map_err(|source| self.local("compare commits", source))?;
         let mut changes = Vec::new();
         for delta in diff.deltas() {
-            let path = delta.new_file().path().or_else(|| delta.old_file().path()).unwrap_or(Path::new(""));
+            let path = delta
+                .new_file()
+                .path()
+                .or_else(|| delta.old_file().path())
+                .unwrap_or(Path::new(""));
             let path = path.to_string_lossy().into_owned();
             let after = self.node(to, &path)?;
             changes.push(PathChange { path, after });
@@ -328,7 +417,13 @@ impl Draft {
             }
             git2::TreeWalkResult::Ok
         })
-        .or_else(|source| if failure.is_some() { Ok(()) } else { Err(self.local("read the draft's files", source)) })?;
+        .or_else(|source| {
+            if failure.is_some() {
+                Ok(())
+            } else {
+                Err(self.local("read the draft's files", source))
+            }
+        })?;
         failure.map_or(Ok(changes), Err)
     }
 
@@ -343,7 +438,11 @@ impl Draft {
 
     /// The path from the root of the repository of a path of the site.
     pub(crate) fn repository_path(&self, path: &SitePath) -> String {
-        if self.site_root.is_empty() { path.as_str().to_owned() } else { format!("{}/{path}", self.site_root) }
+        if self.site_root.is_empty() {
+            path.as_str().to_owned()
+        } else {
+            format!("{}/{path}", self.site_root)
+        }
     }
 
     fn local_reference(&self) -> String {
@@ -362,7 +461,12 @@ impl Draft {
 
     fn remember_seen(&self, tip: Oid) -> Result<(), DraftError> {
         self.repository
-            .reference(&Self::seen_reference(&self.draft_branch), tip, true, "seen on the remote")
+            .reference(
+                &Self::seen_reference(&self.draft_branch),
+                tip,
+                true,
+                "seen on the remote",
+            )
             .map(drop)
             .map_err(|source| self.local("note what the remote has", source))
     }
@@ -377,7 +481,8 @@ impl Draft {
     /// Makes the local draft branch agree with the remote: made where it is missing, moved where it is behind, and
     /// replanted where both have moved.
     fn settle_branch(&mut self) -> Result<(), DraftError> {
-        let local = remote::reference_target(&self.repository, &self.local_reference()).map_err(|source| self.local("read the draft branch", source))?;
+        let local = remote::reference_target(&self.repository, &self.local_reference())
+            .map_err(|source| self.local("read the draft branch", source))?;
         if local.is_some() {
             while let Replanted::Conflict { .. } = self.replant()? {
                 // The commit that does not fit is gone from the draft; its instruction is still queued, and will be
@@ -385,9 +490,16 @@ impl Draft {
             }
             return Ok(());
         }
-        let published = remote::reference_target(&self.repository, &Self::seen_reference(&self.published_branch))
-            .map_err(|source| self.local("read the published branch", source))?
-            .ok_or_else(|| DraftError::NoBranch { remote: self.remote.to_string(), branch: self.published_branch.clone(), known: Vec::new() })?;
+        let published = remote::reference_target(
+            &self.repository,
+            &Self::seen_reference(&self.published_branch),
+        )
+        .map_err(|source| self.local("read the published branch", source))?
+        .ok_or_else(|| DraftError::NoBranch {
+            remote: self.remote.to_string(),
+            branch: self.published_branch.clone(),
+            known: Vec::new(),
+        })?;
         self.set_tip(self.seen_tip()?.unwrap_or(published), "begin the draft")
     }
 
@@ -398,7 +510,9 @@ impl Draft {
             walk.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE)?;
             walk.push_ref(&self.local_reference())?;
             for branch in [&self.draft_branch, &self.published_branch] {
-                if let Some(seen) = remote::reference_target(&self.repository, &Self::seen_reference(branch))? {
+                if let Some(seen) =
+                    remote::reference_target(&self.repository, &Self::seen_reference(branch))?
+                {
                     walk.hide(seen)?;
                 }
             }
@@ -408,7 +522,11 @@ impl Draft {
     }
 
     /// Reads the trailers of the draft's history from `tip` back.
-    fn read_landed(&self, tip: Oid, until: Option<Oid>) -> Result<HashMap<InstructionId, CommitId>, DraftError> {
+    fn read_landed(
+        &self,
+        tip: Oid,
+        until: Option<Oid>,
+    ) -> Result<HashMap<InstructionId, CommitId>, DraftError> {
         let read = || -> Result<HashMap<InstructionId, CommitId>, git2::Error> {
             let mut walk = self.repository.revwalk()?;
             walk.set_sorting(git2::Sort::TOPOLOGICAL)?;
@@ -430,25 +548,41 @@ impl Draft {
     }
 
     fn commit_object(&self, id: Oid) -> Result<git2::Commit<'_>, DraftError> {
-        self.repository.find_commit(id).map_err(|source| self.local("read a commit", source))
+        self.repository
+            .find_commit(id)
+            .map_err(|source| self.local("read a commit", source))
     }
 
     fn tree_of(&self, commit: Oid) -> Result<git2::Tree<'_>, DraftError> {
-        self.commit_object(commit)?.tree().map_err(|source| self.local("read a commit's tree", source))
+        self.commit_object(commit)?
+            .tree()
+            .map_err(|source| self.local("read a commit's tree", source))
     }
 
     fn node_of_entry(&self, entry: &git2::TreeEntry<'_>) -> Result<Node, DraftError> {
-        let blob = || self.repository.find_blob(entry.id()).map(|blob| blob.content().to_vec()).map_err(|source| self.local("read a file of the draft", source));
+        let blob = || {
+            self.repository
+                .find_blob(entry.id())
+                .map(|blob| blob.content().to_vec())
+                .map_err(|source| self.local("read a file of the draft", source))
+        };
         Ok(match (entry.kind(), entry.filemode()) {
             (Some(ObjectType::Commit), _) => Node::Submodule,
             (Some(ObjectType::Blob), 0o120_000) => Node::Symlink(blob()?),
-            (Some(ObjectType::Blob), mode) => Node::File(Version { content: blob()?, executable: mode & 0o111 != 0 }),
+            (Some(ObjectType::Blob), mode) => Node::File(Version {
+                content: blob()?,
+                executable: mode & 0o111 != 0,
+            }),
             _ => Node::Absent,
         })
     }
 
     fn local(&self, operation: &'static str, source: git2::Error) -> DraftError {
-        DraftError::Local { operation, path: self.repository.path().to_owned(), source }
+        DraftError::Local {
+            operation,
+            path: self.repository.path().to_owned(),
+            source,
+        }
     }
 }
 
@@ -461,7 +595,10 @@ pub(crate) struct TipTree<'a> {
 
 impl TipTree<'_> {
     fn entry(&self, path: &SitePath) -> Result<Option<git2::TreeEntry<'static>>, TreeError> {
-        match self.root.get_path(Path::new(&self.draft.repository_path(path))) {
+        match self
+            .root
+            .get_path(Path::new(&self.draft.repository_path(path)))
+        {
             Ok(entry) => Ok(Some(entry)),
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
             Err(error) => Err(TreeError(error.message().to_owned())),
@@ -471,18 +608,31 @@ impl TipTree<'_> {
 
 impl Tree for TipTree<'_> {
     fn file(&self, path: &SitePath) -> Result<Option<Entry>, TreeError> {
-        let Some(entry) = self.entry(path)? else { return Ok(None) };
-        let node = self.draft.node_of_entry(&entry).map_err(|error| TreeError(error.to_string()))?;
+        let Some(entry) = self.entry(path)? else {
+            return Ok(None);
+        };
+        let node = self
+            .draft
+            .node_of_entry(&entry)
+            .map_err(|error| TreeError(error.to_string()))?;
         Ok(match node {
             Node::Absent => None,
             Node::Symlink(_) => Some(Entry::Symlink),
             Node::Submodule => Some(Entry::Submodule),
-            Node::File(Version { content, executable }) => Some(Entry::File(File { content, executable, blob: blob_id(entry.id()) })),
+            Node::File(Version {
+                content,
+                executable,
+            }) => Some(Entry::File(File {
+                content,
+                executable,
+                blob: blob_id(entry.id()),
+            })),
         })
     }
 
     fn blob(&self, id: &BlobId) -> Result<Option<Vec<u8>>, TreeError> {
-        let id = Oid::from_str(id.as_str()).map_err(|error| TreeError(error.message().to_owned()))?;
+        let id =
+            Oid::from_str(id.as_str()).map_err(|error| TreeError(error.message().to_owned()))?;
         match self.draft.repository.find_blob(id) {
             Ok(blob) => Ok(Some(blob.content().to_vec())),
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
@@ -493,17 +643,23 @@ impl Tree for TipTree<'_> {
     }
 
     fn is_directory(&self, path: &SitePath) -> Result<bool, TreeError> {
-        Ok(self.entry(path)?.is_some_and(|entry| entry.kind() == Some(ObjectType::Tree)))
+        Ok(self
+            .entry(path)?
+            .is_some_and(|entry| entry.kind() == Some(ObjectType::Tree)))
     }
 }
 
 /// The trailers and people of one instruction's commit.
 pub(crate) fn commit_id(id: Oid) -> CommitId {
-    id.to_string().parse().expect("an object id prints as 40 hexadecimal digits")
+    id.to_string()
+        .parse()
+        .expect("an object id prints as 40 hexadecimal digits")
 }
 
 fn blob_id(id: Oid) -> BlobId {
-    id.to_string().parse().expect("an object id prints as 40 hexadecimal digits")
+    id.to_string()
+        .parse()
+        .expect("an object id prints as 40 hexadecimal digits")
 }
 
 /// Who commits: the agent.
@@ -515,4 +671,3 @@ pub(crate) const COMMITTER: (&str, &str) = ("Edit Agent", "edit-agent@localhost"
 pub(crate) fn set_time_limits(connect: Duration, idle: Duration) -> Result<(), git2::Error> {
     crate::system::set_git_time_limits(connect, idle)
 }
-

@@ -16,7 +16,11 @@ const BEHIND_MAX: usize = 256;
 
 /// Something that happened. On the wire `{"event": <name>, …}`, the same for `dev --json` and `/_edit/events`.
 #[derive(Debug, Clone, Serialize)]
-#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "event",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
 pub(crate) enum Event {
     /// A phase of the start began or ended.
     Phase {
@@ -131,13 +135,19 @@ pub(crate) struct Events {
 impl Events {
     /// No events yet.
     pub(crate) fn new() -> Self {
-        Self { kept: Arc::default(), sender: broadcast::channel(BEHIND_MAX).0 }
+        Self {
+            kept: Arc::default(),
+            sender: broadcast::channel(BEHIND_MAX).0,
+        }
     }
 
     /// Says that something happened.
     pub(crate) fn publish(&self, event: Event) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let numbered = Numbered { id: kept.back().map_or(1, |last| last.id + 1), event: Arc::new(event) };
+        let numbered = Numbered {
+            id: kept.back().map_or(1, |last| last.id + 1),
+            event: Arc::new(event),
+        };
         if kept.len() == KEPT {
             kept.pop_front();
         }
@@ -147,10 +157,17 @@ impl Events {
     }
 
     /// What happened after event `after` (if any is asked for), and what happens from now on.
-    pub(crate) fn subscribe(&self, after: Option<u64>) -> (Vec<Numbered>, broadcast::Receiver<Numbered>) {
+    pub(crate) fn subscribe(
+        &self,
+        after: Option<u64>,
+    ) -> (Vec<Numbered>, broadcast::Receiver<Numbered>) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let missed = match after {
-            Some(after) => kept.iter().filter(|numbered| numbered.id > after).cloned().collect(),
+            Some(after) => kept
+                .iter()
+                .filter(|numbered| numbered.id > after)
+                .cloned()
+                .collect(),
             None => Vec::new(),
         };
         (missed, self.sender.subscribe())
@@ -162,7 +179,11 @@ mod tests {
     use super::*;
 
     fn stopped(queued: u64) -> Event {
-        Event::Stopped { commit: None, unpushed: 0, queued }
+        Event::Stopped {
+            commit: None,
+            unpushed: 0,
+            queued,
+        }
     }
 
     #[test]
@@ -170,7 +191,13 @@ mod tests {
         let events = Events::new();
         (0..3).for_each(|n| events.publish(stopped(n)));
         let (missed, mut live) = events.subscribe(Some(1));
-        assert_eq!(missed.iter().map(|numbered| numbered.id).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(
+            missed
+                .iter()
+                .map(|numbered| numbered.id)
+                .collect::<Vec<_>>(),
+            [2, 3]
+        );
         events.publish(stopped(3));
         assert_eq!(live.try_recv().map(|numbered| numbered.id), Ok(4));
         assert!(live.try_recv().is_err());
@@ -186,7 +213,15 @@ mod tests {
 
     #[test]
     fn an_event_is_one_flat_object() {
-        let text = serde_json::to_string(&Event::Phase { phase: PhaseName::Clone, state: PhaseState::Done, ms: Some(12), detail: None });
-        assert_eq!(text.expect("JSON"), r#"{"event":"phase","phase":"clone","state":"done","ms":12}"#);
+        let text = serde_json::to_string(&Event::Phase {
+            phase: PhaseName::Clone,
+            state: PhaseState::Done,
+            ms: Some(12),
+            detail: None,
+        });
+        assert_eq!(
+            text.expect("JSON"),
+            r#"{"event":"phase","phase":"clone","state":"done","ms":12}"#
+        );
     }
 }

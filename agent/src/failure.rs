@@ -60,32 +60,53 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure in words.
     pub(crate) fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: hint.into() }
+        Self {
+            exit,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// Something that should not have happened.
     pub(crate) fn internal(operation: &str, error: &dyn Error) -> Self {
-        Self::new(Exit::Internal, format!("could not {operation}: {}", chain(error)), "Run it again with -v and look at the log.")
+        Self::new(
+            Exit::Internal,
+            format!("could not {operation}: {}", chain(error)),
+            "Run it again with -v and look at the log.",
+        )
     }
 
     /// A file or folder that cannot be used.
     pub(crate) fn storage(operation: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(Exit::Storage, format!("could not {operation} {}: {error}", path.display()), "Check that the disk has room and that the folder is writable, or name another one with --state or --workspace.")
+        Self::new(
+            Exit::Storage,
+            format!("could not {operation} {}: {error}", path.display()),
+            "Check that the disk has room and that the folder is writable, or name another one with --state or --workspace.",
+        )
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "error: {}", self.message)?;
-        if self.hint.is_empty() { Ok(()) } else { writeln!(f, "  hint: {}", self.hint) }
+        if self.hint.is_empty() {
+            Ok(())
+        } else {
+            writeln!(f, "  hint: {}", self.hint)
+        }
     }
 }
 
 impl From<DraftError> for Failure {
     fn from(error: DraftError) -> Self {
         let exit = match &error {
-            DraftError::NoRepository { .. } | DraftError::Empty { .. } | DraftError::NoBranch { .. } | DraftError::CheckedOut { .. } => Exit::Repository,
-            DraftError::Local { .. } | DraftError::File { .. } | DraftError::OtherClone { .. } => Exit::Storage,
+            DraftError::NoRepository { .. }
+            | DraftError::Empty { .. }
+            | DraftError::NoBranch { .. }
+            | DraftError::CheckedOut { .. } => Exit::Repository,
+            DraftError::Local { .. } | DraftError::File { .. } | DraftError::OtherClone { .. } => {
+                Exit::Storage
+            }
             _ => Exit::Remote,
         };
         Self::new(exit, chain(&error), error.hint())
@@ -97,7 +118,9 @@ impl From<SiteError> for Failure {
         let exit = match &error {
             SiteError::NoNode { .. } | SiteError::NodeTooOld { .. } => Exit::Node,
             SiteError::NoAstro { .. } => Exit::Repository,
-            SiteError::NoPackageManager { .. } | SiteError::Install { .. } | SiteError::NotInstalled { .. } => Exit::Install,
+            SiteError::NoPackageManager { .. }
+            | SiteError::Install { .. }
+            | SiteError::NotInstalled { .. } => Exit::Install,
             SiteError::Runner { .. } => Exit::Storage,
         };
         Self::new(exit, chain(&error), error.hint())
@@ -106,7 +129,11 @@ impl From<SiteError> for Failure {
 
 impl From<WorkTreeError> for Failure {
     fn from(error: WorkTreeError) -> Self {
-        Self::new(Exit::Storage, chain(&error), "Check that the disk has room and that the workspace is writable.")
+        Self::new(
+            Exit::Storage,
+            chain(&error),
+            "Check that the disk has room and that the workspace is writable.",
+        )
     }
 }
 
@@ -140,7 +167,11 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_happened_to_what_and_what_to_do() {
-        let failure = Failure::from(DraftError::NoBranch { remote: "/sites/amelia".to_owned(), branch: "mian".to_owned(), known: vec!["main".to_owned(), "spring".to_owned()] });
+        let failure = Failure::from(DraftError::NoBranch {
+            remote: "/sites/amelia".to_owned(),
+            branch: "mian".to_owned(),
+            known: vec!["main".to_owned(), "spring".to_owned()],
+        });
         insta::assert_snapshot!(failure.to_string(), @r"
         error: the repository /sites/amelia has no branch mian; it has main, spring
           hint: Name an existing branch with --branch.

@@ -46,7 +46,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
     start_log(cli.verbose);
-    draft::set_time_limits(GIT_CONNECT_TIME_MAX, GIT_IDLE_TIME_MAX).map_err(|error| Failure::internal("set the time limits of git", &error))?;
+    draft::set_time_limits(GIT_CONNECT_TIME_MAX, GIT_IDLE_TIME_MAX)
+        .map_err(|error| Failure::internal("set the time limits of git", &error))?;
     match cli.command {
         Command::Schema { name } => cli::print_schema(name.as_deref()),
         Command::Dev(arguments) => runtime()?.block_on(dev::run(arguments)),
@@ -56,13 +57,28 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     // Two threads carry everything: the work is done by git, Node and the disk.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(16).thread_keep_alive(Duration::from_secs(2)).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_keep_alive(Duration::from_secs(2))
+        .enable_all()
+        .build();
     runtime.map_err(|error| Failure::internal("start the runtime", &error))
 }
 
 /// Logs go to stderr: warnings, or what `RUST_LOG` says, or everything of ours with `-v`.
 fn start_log(verbose: bool) {
-    let default = if verbose { "edit_agent=debug,site=debug,info" } else { "warn" };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).compact().init();
+    let default = if verbose {
+        "edit_agent=debug,site=debug,info"
+    } else {
+        "warn"
+    };
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .compact()
+        .init();
 }

@@ -16,7 +16,10 @@ use std::time::{Duration, Instant};
 use contract::client_config::Policy;
 use contract::limits::MESSAGE_MAX_BYTES;
 use contract::receipt::Timings;
-use contract::{ClientId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status, ThreadId, Timestamp};
+use contract::{
+    ClientId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status, ThreadId,
+    Timestamp,
+};
 use platform::{Delivery, Instructions, Lease, Outgoing, Receipts};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -105,7 +108,8 @@ impl Pipeline {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Workshop {
         self.publish_tip().await;
         loop {
-            self.view.send_modify(|view| view.progressed = Some(Instant::now()));
+            self.view
+                .send_modify(|view| view.progressed = Some(Instant::now()));
             let received = tokio::select! {
                 // Stopping comes first: a message that is received now would only be released again.
                 biased;
@@ -140,8 +144,13 @@ impl Pipeline {
         };
         match lease {
             Ok(Lease::Held) => {}
-            Ok(Lease::Lost) => tracing::warn!(held, "the message went to somebody else meanwhile; what was done is recognised by its commit"),
-            Err(error) => tracing::warn!(error = %crate::chain(&error), "the queue could not be told; the message comes back and is recognised"),
+            Ok(Lease::Lost) => tracing::warn!(
+                held,
+                "the message went to somebody else meanwhile; what was done is recognised by its commit"
+            ),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "the queue could not be told; the message comes back and is recognised")
+            }
         }
         self.publish_tip().await;
     }
@@ -167,24 +176,45 @@ impl Pipeline {
                 return self.bury(delivery).await;
             }
             Admission::AlreadyAnswered => return Verdict::Done,
-            Admission::Refused { instruction_id, error, fingerprint } => {
+            Admission::Refused {
+                instruction_id,
+                error,
+                fingerprint,
+            } => {
                 let mut receipt = self.receipt(&instruction_id, delivery, Status::Rejected);
                 receipt.fingerprint = fingerprint;
                 receipt.summary.clone_from(&error.message);
                 receipt.error = Some(error);
                 return self.answer(receipt).await;
             }
-            Admission::Admitted { instruction, landed } => (instruction, landed),
+            Admission::Admitted {
+                instruction,
+                landed,
+            } => (instruction, landed),
         };
         let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Running);
         receipt.fingerprint = Some(instruction.fingerprint.clone());
         receipt.timings.queued_ms = Some(milliseconds(Timestamp::now().since(delivery.sent_at)));
         self.view.send_modify(|view| {
-            view.running = Some(Running { instruction_id: instruction.instruction_id.clone(), since: Timestamp::now(), attempt: delivery.receive_count });
+            view.running = Some(Running {
+                instruction_id: instruction.instruction_id.clone(),
+                since: Timestamp::now(),
+                attempt: delivery.receive_count,
+            });
         });
-        self.events.publish(Event::Progress { receipt: Box::new(receipt.clone()) });
+        self.events.publish(Event::Progress {
+            receipt: Box::new(receipt.clone()),
+        });
 
-        let attempt = Attempt { instruction: &instruction, session_id: &self.identity.session_id, policy: &self.policy, landed, heartbeat, events: &self.events, begun };
+        let attempt = Attempt {
+            instruction: &instruction,
+            session_id: &self.identity.session_id,
+            policy: &self.policy,
+            landed,
+            heartbeat,
+            events: &self.events,
+            begun,
+        };
         let outcome = attempt.run(&mut self.workshop, &mut receipt).await;
         receipt.timings.total_ms = Some(milliseconds(begun.elapsed()));
         match outcome {
@@ -204,16 +234,27 @@ impl Pipeline {
     }
 
     /// Something went wrong that may pass: try again a few times, then say that it failed.
-    async fn be_patient(&mut self, delivery: &Delivery, mut receipt: Receipt, error: ReceiptError) -> Verdict {
+    async fn be_patient(
+        &mut self,
+        delivery: &Delivery,
+        mut receipt: Receipt,
+        error: ReceiptError,
+    ) -> Verdict {
         tracing::warn!(instruction = %receipt.instruction_id, attempt = delivery.receive_count, code = error.code.as_str(), message = %error.message, "an attempt failed");
         receipt.summary.clone_from(&error.message);
         receipt.error = Some(error);
-        match retry::judge(delivery.receive_count, delivery.first_received_at, Timestamp::now()) {
+        match retry::judge(
+            delivery.receive_count,
+            delivery.first_received_at,
+            Timestamp::now(),
+        ) {
             Patience::TryAgain { after } => {
                 if let Err(error) = self.receipts.put(&receipt).await {
                     tracing::warn!(error = %crate::chain(&error), "the receipt could not be written; it is tried again");
                 }
-                self.events.publish(Event::Progress { receipt: Box::new(receipt) });
+                self.events.publish(Event::Progress {
+                    receipt: Box::new(receipt),
+                });
                 Verdict::Later(after)
             }
             Patience::GiveUp => {
@@ -234,7 +275,11 @@ impl Pipeline {
     /// Puts the message with the dead letters, for people to look at.
     async fn bury(&mut self, delivery: &Delivery) -> Verdict {
         let body: String = delivery.body.chars().take(MESSAGE_MAX_BYTES / 4).collect();
-        let message = Outgoing { body, group: delivery.group.clone(), deduplication_id: delivery.message_id.clone() };
+        let message = Outgoing {
+            body,
+            group: delivery.group.clone(),
+            deduplication_id: delivery.message_id.clone(),
+        };
         match self.dead.send(&message).await {
             Ok(_) => Verdict::Done,
             Err(error) => {
@@ -258,7 +303,9 @@ impl Pipeline {
                     total_ms = receipt.timings.total_ms,
                     "an instruction has its receipt"
                 );
-                self.events.publish(Event::Receipt { receipt: Box::new(receipt) });
+                self.events.publish(Event::Receipt {
+                    receipt: Box::new(receipt),
+                });
                 crate::crash_point!("before-delete");
                 Verdict::Done
             }
@@ -269,7 +316,12 @@ impl Pipeline {
         }
     }
 
-    fn receipt(&self, instruction_id: &InstructionId, delivery: &Delivery, status: Status) -> Receipt {
+    fn receipt(
+        &self,
+        instruction_id: &InstructionId,
+        delivery: &Delivery,
+        status: Status,
+    ) -> Receipt {
         Receipt {
             session_id: self.identity.session_id.clone(),
             instruction_id: instruction_id.clone(),
@@ -296,7 +348,9 @@ impl Pipeline {
                 view.tip = Some(tip.to_string());
                 view.unpushed = unpushed;
             }),
-            Err(error) => tracing::warn!(error = %crate::chain(&error), "the draft could not be read"),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "the draft could not be read")
+            }
         }
     }
 }
@@ -314,7 +368,12 @@ enum Verdict {
 
 /// An error for a receipt, with the hint that belongs to its code.
 fn receipt_error(code: ErrorCode, message: impl Into<String>) -> ReceiptError {
-    ReceiptError { code, message: message.into(), hint: code.hint().to_owned(), details: Vec::new() }
+    ReceiptError {
+        code,
+        message: message.into(),
+        hint: code.hint().to_owned(),
+        details: Vec::new(),
+    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {

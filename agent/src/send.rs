@@ -32,16 +32,35 @@ pub(crate) async fn run(arguments: SendArguments) -> Result<Exit, Failure> {
     let wire = Wire::new(&target);
     let about = wire.get("/_edit/status").await?.expect_status(200)?;
     let array = messages.len() != 1;
-    let messages: Vec<Value> = messages.into_iter().map(|message| complete(message, &about, &arguments)).collect();
+    let messages: Vec<Value> = messages
+        .into_iter()
+        .map(|message| complete(message, &about, &arguments))
+        .collect();
 
     // Listened to before anything is sent, so that nothing is missed.
-    let stream = if arguments.no_wait { None } else { Some(wire.events(None).await?) };
-    let body = if array { Value::Array(messages.clone()) } else { messages[0].clone() };
+    let stream = if arguments.no_wait {
+        None
+    } else {
+        Some(wire.events(None).await?)
+    };
+    let body = if array {
+        Value::Array(messages.clone())
+    } else {
+        messages[0].clone()
+    };
     let answer = wire.post("/_edit/instructions", &body).await?;
     if answer.status != 202 {
         return Err(declined(answer.status, &answer.body));
     }
-    let ids: Vec<String> = answer.body["instructionIds"].as_array().map(|ids| ids.iter().filter_map(Value::as_str).map(str::to_owned).collect()).unwrap_or_default();
+    let ids: Vec<String> = answer.body["instructionIds"]
+        .as_array()
+        .map(|ids| {
+            ids.iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        })
+        .unwrap_or_default();
     let Some(stream) = stream else {
         if arguments.json {
             print(&answer.body.to_string());
@@ -53,18 +72,35 @@ pub(crate) async fn run(arguments: SendArguments) -> Result<Exit, Failure> {
     let receipts = follow(&wire, stream, &ids).await?;
     let landed = receipts.iter().all(|receipt| receipt.status.landed());
     if arguments.json {
-        let document = if array { serde_json::to_value(&receipts) } else { serde_json::to_value(&receipts[0]) };
-        print(&serde_json::to_string_pretty(&document.expect("a receipt is JSON")).expect("a value is JSON"));
+        let document = if array {
+            serde_json::to_value(&receipts)
+        } else {
+            serde_json::to_value(&receipts[0])
+        };
+        print(
+            &serde_json::to_string_pretty(&document.expect("a receipt is JSON"))
+                .expect("a value is JSON"),
+        );
     } else {
         receipts.iter().for_each(|receipt| print(&words(receipt)));
     }
-    Ok(if landed { Exit::Success } else { Exit::NotLanded })
+    Ok(if landed {
+        Exit::Success
+    } else {
+        Exit::NotLanded
+    })
 }
 
 /// Waits for the final receipt of every id, in their order.
 async fn follow(wire: &Wire, mut stream: Stream, ids: &[String]) -> Result<Vec<Receipt>, Failure> {
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    bar.set_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a constant template"));
+    let bar = if std::io::stderr().is_terminal() {
+        ProgressBar::new_spinner()
+    } else {
+        ProgressBar::hidden()
+    };
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a constant template"),
+    );
     bar.enable_steady_tick(Duration::from_millis(120));
     bar.set_message("accepted");
     let mut finals: BTreeMap<String, Receipt> = BTreeMap::new();
@@ -75,7 +111,9 @@ async fn follow(wire: &Wire, mut stream: Stream, ids: &[String]) -> Result<Vec<R
         match stream.next().await {
             Some(event) => {
                 last_id = event.id.or(last_id);
-                let Ok(receipt) = serde_json::from_str::<Receipt>(&event.data) else { continue };
+                let Ok(receipt) = serde_json::from_str::<Receipt>(&event.data) else {
+                    continue;
+                };
                 let id = receipt.instruction_id.to_string();
                 if !ids.contains(&id) {
                     continue;
@@ -83,7 +121,11 @@ async fn follow(wire: &Wire, mut stream: Stream, ids: &[String]) -> Result<Vec<R
                 if receipt.status.is_final() {
                     finals.insert(id, receipt);
                 } else {
-                    let trouble = receipt.error.as_ref().map(|error| format!(" (attempt {}: {})", receipt.attempts, error.message)).unwrap_or_default();
+                    let trouble = receipt
+                        .error
+                        .as_ref()
+                        .map(|error| format!(" (attempt {}: {})", receipt.attempts, error.message))
+                        .unwrap_or_default();
                     bar.set_message(format!("{}{trouble}", receipt.status.as_str()));
                 }
             }
@@ -104,7 +146,11 @@ async fn follow(wire: &Wire, mut stream: Stream, ids: &[String]) -> Result<Vec<R
     Ok(ids.iter().filter_map(|id| finals.remove(id)).collect())
 }
 
-async fn look(wire: &Wire, ids: &[String], finals: &mut BTreeMap<String, Receipt>) -> Result<(), Failure> {
+async fn look(
+    wire: &Wire,
+    ids: &[String],
+    finals: &mut BTreeMap<String, Receipt>,
+) -> Result<(), Failure> {
     for id in ids {
         let answer = wire.get(&format!("/_edit/instructions/{id}")).await?;
         if let Ok(receipt) = serde_json::from_value::<Receipt>(answer.body)
@@ -118,13 +164,19 @@ async fn look(wire: &Wire, ids: &[String], finals: &mut BTreeMap<String, Receipt
 
 fn read_messages(arguments: &SendArguments) -> Result<Vec<Value>, Failure> {
     let Some(file) = &arguments.file else {
-        return Ok(vec![json!({ "action": { "type": "edit", "changes": changes(arguments)? } })]);
+        return Ok(vec![
+            json!({ "action": { "type": "edit", "changes": changes(arguments)? } }),
+        ]);
     };
     let text = read(file)?;
     let message: Value = serde_json::from_slice(&text)
         .map_err(|error| Failure::new(Exit::Usage, format!("{} is not JSON: {error}", file.display()), "Send an instruction, or an array of them; `edit-agent schema instruction` prints the schema."))?;
     match message {
-        Value::Array(messages) if messages.is_empty() => Err(Failure::new(Exit::Usage, format!("{} has no instruction in it", file.display()), "")),
+        Value::Array(messages) if messages.is_empty() => Err(Failure::new(
+            Exit::Usage,
+            format!("{} has no instruction in it", file.display()),
+            "",
+        )),
         Value::Array(messages) => Ok(messages),
         message => Ok(vec![message]),
     }
@@ -132,8 +184,13 @@ fn read_messages(arguments: &SendArguments) -> Result<Vec<Value>, Failure> {
 
 /// The changes that the options name, in their order.
 fn changes(arguments: &SendArguments) -> Result<Vec<Value>, Failure> {
-    let (mut write, mut replace, mut delete, mut moves, mut patch) =
-        (arguments.write.iter(), arguments.replace.chunks(3), arguments.delete.iter(), arguments.move_.chunks(2), arguments.patch.iter());
+    let (mut write, mut replace, mut delete, mut moves, mut patch) = (
+        arguments.write.iter(),
+        arguments.replace.chunks(3),
+        arguments.delete.iter(),
+        arguments.move_.chunks(2),
+        arguments.patch.iter(),
+    );
     let mut changes = Vec::new();
     for option in change_options(std::env::args_os()) {
         let change = match option {
@@ -149,50 +206,95 @@ fn changes(arguments: &SendArguments) -> Result<Vec<Value>, Failure> {
 }
 
 fn written(text: &str) -> Result<Value, Failure> {
-    let (path, content) = text.split_once('=').ok_or_else(|| Failure::new(Exit::Usage, format!("--write {text} names no content"), "Write PATH=@FILE for a file's content, or PATH=TEXT."))?;
+    let (path, content) = text.split_once('=').ok_or_else(|| {
+        Failure::new(
+            Exit::Usage,
+            format!("--write {text} names no content"),
+            "Write PATH=@FILE for a file's content, or PATH=TEXT.",
+        )
+    })?;
     let bytes = match content.strip_prefix('@') {
         Some(file) => read(Path::new(file))?,
         None => content.as_bytes().to_vec(),
     };
     Ok(match String::from_utf8(bytes) {
         Ok(text) => json!({ "op": "write", "path": path, "content": text }),
-        Err(error) => json!({ "op": "write", "path": path, "contentBase64": BASE64.encode(error.as_bytes()) }),
+        Err(error) => {
+            json!({ "op": "write", "path": path, "contentBase64": BASE64.encode(error.as_bytes()) })
+        }
     })
 }
 
 fn text_of(file: &Path) -> Result<String, Failure> {
-    String::from_utf8(read(file)?).map_err(|_| Failure::new(Exit::Usage, format!("{} is not UTF-8 text", file.display()), "Send binary files with --write."))
+    String::from_utf8(read(file)?).map_err(|_| {
+        Failure::new(
+            Exit::Usage,
+            format!("{} is not UTF-8 text", file.display()),
+            "Send binary files with --write.",
+        )
+    })
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = if file == Path::new("-") {
-        std::io::stdin().lock().take(INPUT_MAX_BYTES).read_to_end(&mut bytes)
+        std::io::stdin()
+            .lock()
+            .take(INPUT_MAX_BYTES)
+            .read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(file).and_then(|opened| opened.take(INPUT_MAX_BYTES).read_to_end(&mut bytes))
+        std::fs::File::open(file)
+            .and_then(|opened| opened.take(INPUT_MAX_BYTES).read_to_end(&mut bytes))
     };
-    read.map_err(|error| Failure::new(Exit::Usage, format!("could not read {}: {error}", file.display()), ""))?;
+    read.map_err(|error| {
+        Failure::new(
+            Exit::Usage,
+            format!("could not read {}: {error}", file.display()),
+            "",
+        )
+    })?;
     Ok(bytes)
 }
 
 /// Fills in what a person leaves out. What is there is sent as it is: the environment judges it.
 fn complete(mut message: Value, about: &Value, arguments: &SendArguments) -> Value {
-    let Some(fields) = message.as_object_mut() else { return message };
-    let id = arguments.id.clone().unwrap_or_else(|| format!("send-{}", contract::id::hex(&crate::random::bytes::<8>())));
+    let Some(fields) = message.as_object_mut() else {
+        return message;
+    };
+    let id = arguments
+        .id
+        .clone()
+        .unwrap_or_else(|| format!("send-{}", contract::id::hex(&crate::random::bytes::<8>())));
     if arguments.id.is_some() {
         fields.insert("instructionId".to_owned(), json!(id));
     }
     fields.entry("instructionId").or_insert(json!(id));
-    fields.entry("version").or_insert(json!(contract::instruction::VERSION));
-    fields.entry("clientId").or_insert(about["clientId"].clone());
-    fields.entry("submittedAt").or_insert(json!(Timestamp::now()));
+    fields
+        .entry("version")
+        .or_insert(json!(contract::instruction::VERSION));
+    fields
+        .entry("clientId")
+        .or_insert(about["clientId"].clone());
+    fields
+        .entry("submittedAt")
+        .or_insert(json!(Timestamp::now()));
     if let Some(thread) = &arguments.thread {
         fields.insert("threadId".to_owned(), json!(thread));
         fields.remove("sessionId");
     } else if !fields.contains_key("sessionId") && !fields.contains_key("threadId") {
         fields.insert("sessionId".to_owned(), about["sessionId"].clone());
     }
-    let author = arguments.author.as_deref().and_then(named_author).or_else(|| if fields.contains_key("author") { None } else { git_author() });
+    let author = arguments
+        .author
+        .as_deref()
+        .and_then(named_author)
+        .or_else(|| {
+            if fields.contains_key("author") {
+                None
+            } else {
+                git_author()
+            }
+        });
     if let Some((name, email)) = author {
         fields.insert("author".to_owned(), json!({ "name": name, "email": email }));
     }
@@ -201,7 +303,10 @@ fn complete(mut message: Value, about: &Value, arguments: &SendArguments) -> Val
 
 fn named_author(text: &str) -> Option<(String, String)> {
     let (name, rest) = text.split_once('<')?;
-    Some((name.trim().to_owned(), rest.trim_end().strip_suffix('>')?.trim().to_owned()))
+    Some((
+        name.trim().to_owned(),
+        rest.trim_end().strip_suffix('>')?.trim().to_owned(),
+    ))
 }
 
 /// Who commits here by git's own account.
@@ -210,17 +315,41 @@ fn git_author() -> Option<(String, String)> {
         Ok(repository) => repository.config().ok()?,
         Err(_) => git2::Config::open_default().ok()?,
     };
-    Some((config.get_string("user.name").ok()?, config.get_string("user.email").ok()?))
+    Some((
+        config.get_string("user.name").ok()?,
+        config.get_string("user.email").ok()?,
+    ))
 }
 
 fn declined(status: u16, body: &Value) -> Failure {
-    let errors = body["errors"].as_array().map(|errors| errors.iter().map(|error| format!("\n    {}: {}", error["path"].as_str().unwrap_or("$"), error["message"].as_str().unwrap_or_default())).collect::<String>()).unwrap_or_default();
+    let errors = body["errors"]
+        .as_array()
+        .map(|errors| {
+            errors
+                .iter()
+                .map(|error| {
+                    format!(
+                        "\n    {}: {}",
+                        error["path"].as_str().unwrap_or("$"),
+                        error["message"].as_str().unwrap_or_default()
+                    )
+                })
+                .collect::<String>()
+        })
+        .unwrap_or_default();
     let code = body["code"].as_str().unwrap_or("unknown");
-    Failure::new(Exit::NotLanded, format!("the environment did not accept it ({code}, status {status}):{errors}"), hint_of(code))
+    Failure::new(
+        Exit::NotLanded,
+        format!("the environment did not accept it ({code}, status {status}):{errors}"),
+        hint_of(code),
+    )
 }
 
 fn hint_of(code: &str) -> &'static str {
-    contract::ErrorCode::ALL.iter().find(|known| known.as_str() == code).map_or("", |code| code.hint())
+    contract::ErrorCode::ALL
+        .iter()
+        .find(|known| known.as_str() == code)
+        .map_or("", |code| code.hint())
 }
 
 /// A receipt for people.
@@ -236,7 +365,11 @@ fn words(receipt: &Receipt) -> String {
     }
     text.push_str(&format!("\n  {}", receipt.summary));
     if let Some(commit) = &receipt.commit {
-        text.push_str(&format!("\n  commit {} on {}", &commit.as_str()[..10], receipt.branch));
+        text.push_str(&format!(
+            "\n  commit {} on {}",
+            &commit.as_str()[..10],
+            receipt.branch
+        ));
     }
     text.push_str(&format!("\n  see {}", receipt.preview_url));
     text
@@ -257,12 +390,18 @@ mod tests {
         let file = folder.path().join("photo.jpg");
         std::fs::write(&file, [0xff, 0xd8, 0xff]).expect("written");
         let change = written(&format!("public/photo.jpg=@{}", file.display())).expect("a change");
-        assert_eq!(change, json!({ "op": "write", "path": "public/photo.jpg", "contentBase64": "/9j/" }));
+        assert_eq!(
+            change,
+            json!({ "op": "write", "path": "public/photo.jpg", "contentBase64": "/9j/" })
+        );
     }
 
     #[test]
     fn an_author_is_a_name_and_an_address() {
-        assert_eq!(named_author("Amelia <a@example.com>"), Some(("Amelia".to_owned(), "a@example.com".to_owned())));
+        assert_eq!(
+            named_author("Amelia <a@example.com>"),
+            Some(("Amelia".to_owned(), "a@example.com".to_owned()))
+        );
         assert_eq!(named_author("Amelia"), None);
     }
 }

@@ -85,7 +85,11 @@ pub(crate) struct SiteView {
 impl SiteView {
     /// How the site is.
     pub(crate) fn health(&self) -> SiteHealth {
-        if self.state == SiteState::Serving && self.problem.is_none() { SiteHealth::Ok } else { SiteHealth::Degraded }
+        if self.state == SiteState::Serving && self.problem.is_none() {
+            SiteHealth::Ok
+        } else {
+            SiteHealth::Degraded
+        }
     }
 }
 
@@ -185,14 +189,34 @@ enum Command {
 impl Site {
     /// Starts to supervise; the task ends after [`Site::stop`].
     pub(crate) fn start(settings: Settings, tasks: &mut JoinSet<()>) -> Result<Self, SiteError> {
-        std::fs::write(&settings.runner, RUNNER).map_err(|source| SiteError::Runner { path: settings.runner.clone(), source })?;
-        let (view_sender, view) = watch::channel(SiteView { state: SiteState::Starting, address: None, problem: None, has_served: false });
+        std::fs::write(&settings.runner, RUNNER).map_err(|source| SiteError::Runner {
+            path: settings.runner.clone(),
+            source,
+        })?;
+        let (view_sender, view) = watch::channel(SiteView {
+            state: SiteState::Starting,
+            address: None,
+            problem: None,
+            has_served: false,
+        });
         let (commands, receiver) = mpsc::channel(16);
         let (hot, _) = broadcast::channel(HOT_MESSAGES_MAX);
         let output = OutputLog::default();
-        let supervisor = Supervisor { settings, view: view_sender, commands: receiver, hot: hot.clone(), output: output.clone(), restarts: Restarts::default() };
+        let supervisor = Supervisor {
+            settings,
+            view: view_sender,
+            commands: receiver,
+            hot: hot.clone(),
+            output: output.clone(),
+            restarts: Restarts::default(),
+        };
         tasks.spawn(supervisor.run());
-        Ok(Self { view, commands, hot, output })
+        Ok(Self {
+            view,
+            commands,
+            hot,
+            output,
+        })
     }
 
     /// What is known now.
@@ -218,7 +242,14 @@ impl Site {
     /// Waits until the site has answered, or is known not to be able to.
     pub(crate) async fn first_answer(&self) -> SiteView {
         let mut view = self.view.clone();
-        let answered = view.wait_for(|view| matches!(view.state, SiteState::Serving | SiteState::Broken | SiteState::CrashLoop)).await;
+        let answered = view
+            .wait_for(|view| {
+                matches!(
+                    view.state,
+                    SiteState::Serving | SiteState::Broken | SiteState::CrashLoop
+                )
+            })
+            .await;
         answered.map_or_else(|_| self.view(), |view| view.clone())
     }
 
@@ -308,7 +339,11 @@ impl Supervisor {
                     };
                     tracing::warn!(%why, again_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "the site ended");
                     let last = self.output.newest(10).join("\n");
-                    let problem = SiteProblem { message: why, frame: (!last.is_empty()).then_some(last), ..SiteProblem::default() };
+                    let problem = SiteProblem {
+                        message: why,
+                        frame: (!last.is_empty()).then_some(last),
+                        ..SiteProblem::default()
+                    };
                     self.publish(state, None, Some(problem));
                     if !self.wait_for_edit(wait, &mut reinstall).await {
                         break;
@@ -320,24 +355,41 @@ impl Supervisor {
     }
 
     async fn reinstall(&mut self) -> Result<(), SiteProblem> {
-        let Some(dependencies) = self.settings.dependencies.clone() else { return Ok(()) };
+        let Some(dependencies) = self.settings.dependencies.clone() else {
+            return Ok(());
+        };
         self.publish(SiteState::Installing, None, None);
         let say = |words: String| tracing::info!("{words}");
         let result = dependencies.put_in_place(&self.settings.root, &say).await;
-        result.map(drop).map_err(|error| SiteProblem { message: error.to_string(), hint: Some(error.hint()), ..SiteProblem::default() })
+        result.map(drop).map_err(|error| SiteProblem {
+            message: error.to_string(),
+            hint: Some(error.hint()),
+            ..SiteProblem::default()
+        })
     }
 
     /// Runs one process to its end.
     async fn serve(&mut self) -> Ended {
         self.publish(SiteState::Starting, None, None);
         if let Err(error) = node::check(&self.settings.root, &self.settings.node) {
-            return Ended::Broken(SiteProblem { message: error.to_string(), hint: Some(error.hint()), ..SiteProblem::default() });
+            return Ended::Broken(SiteProblem {
+                message: error.to_string(),
+                hint: Some(error.hint()),
+                ..SiteProblem::default()
+            });
         }
         let (mut group, boot, port) = match self.spawn().await {
             Ok(spawned) => spawned,
-            Err(error) => return Ended::Broken(SiteProblem { message: format!("Node could not be started: {error}"), ..SiteProblem::default() }),
+            Err(error) => {
+                return Ended::Broken(SiteProblem {
+                    message: format!("Node could not be started: {error}"),
+                    ..SiteProblem::default()
+                });
+            }
         };
-        let Some((mut stdin, stdout, stderr)) = group.pipes() else { return Ended::Died("its pipes were gone".to_owned()) };
+        let Some((mut stdin, stdout, stderr)) = group.pipes() else {
+            return Ended::Died("its pipes were gone".to_owned());
+        };
         let line = serde_json::json!({ "root": self.settings.root, "port": port, "boot": boot });
         if let Err(error) = stdin.write_all(format!("{line}\n").as_bytes()).await {
             return Ended::Died(format!("it took no settings: {error}"));
@@ -422,13 +474,20 @@ impl Supervisor {
             _ => {}
         }
         let port = free_port().await?;
-        let mut program = self.settings.node.program(&self.settings.root).arguments([&self.settings.runner]);
+        let mut program = self
+            .settings
+            .node
+            .program(&self.settings.root)
+            .arguments([&self.settings.runner]);
         program.variables.extend(self.settings.variables.clone());
         let program = program
             .variable("ASTRO_TELEMETRY_DISABLED", "1")
             .variable("ASTRO_DISABLE_UPDATE_CHECK", "true")
             .variable("ASTRO_DEV_BACKGROUND", "0")
-            .variable("NODE_COMPILE_CACHE", self.settings.compile_cache.display().to_string())
+            .variable(
+                "NODE_COMPILE_CACHE",
+                self.settings.compile_cache.display().to_string(),
+            )
             .variable("NO_COLOR", "1");
         Ok((program.start()?, nonce(), port))
     }
@@ -498,7 +557,10 @@ impl Supervisor {
 /// A port of the loopback interface that was free a moment ago. Astro is told to take this one or none, and who answers
 /// there is checked.
 async fn free_port() -> std::io::Result<u16> {
-    Ok(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port())
+    Ok(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await?
+        .local_addr()?
+        .port())
 }
 
 fn nonce() -> String {

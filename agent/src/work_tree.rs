@@ -41,12 +41,19 @@ pub(crate) struct WorkTreeError {
 
 impl WorkTreeError {
     fn new(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self { operation, path: path.into(), source }
+        Self {
+            operation,
+            path: path.into(),
+            source,
+        }
     }
 
     /// Whether the disk is full.
     pub(crate) fn is_disk_full(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
     }
 
     /// Whether the path itself is at fault: a symlink or something that is no file stands in the way.
@@ -111,7 +118,8 @@ impl WorkTree {
         for change in contents {
             writer.put(&change.path, &change.after)?;
         }
-        fs::rename(&beside, &places.root).map_err(|error| WorkTreeError::new("put the work tree at", &places.root, error))
+        fs::rename(&beside, &places.root)
+            .map_err(|error| WorkTreeError::new("put the work tree at", &places.root, error))
     }
 
     /// The paths that a crash may have left half changed.
@@ -127,8 +135,18 @@ impl WorkTree {
             writer.put(&change.path, &change.after)?;
         }
         journal::clear(&places.journal)?;
-        let state = State { writer, spacing: Spacing::default(), failure: None };
-        Ok(Self { shared: Arc::new(Shared { places: places.clone(), state: Mutex::new(state), changed: Notify::new() }) })
+        let state = State {
+            writer,
+            spacing: Spacing::default(),
+            failure: None,
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                places: places.clone(),
+                state: Mutex::new(state),
+                changed: Notify::new(),
+            }),
+        })
     }
 
     /// The root of the work tree.
@@ -146,10 +164,17 @@ impl WorkTree {
     }
 
     /// Writes the paths down in the journal: from now on a crash puts them right.
-    pub(crate) fn begin<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<(), WorkTreeError> {
+    pub(crate) fn begin<'a>(
+        &self,
+        paths: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), WorkTreeError> {
         let state = self.lock();
         let put_off = state.spacing.paths_put_off().map(str::to_owned);
-        let all: Vec<String> = paths.into_iter().map(str::to_owned).chain(put_off).collect();
+        let all: Vec<String> = paths
+            .into_iter()
+            .map(str::to_owned)
+            .chain(put_off)
+            .collect();
         journal::write(&self.shared.places.journal, &all)
     }
 
@@ -157,7 +182,11 @@ impl WorkTree {
     pub(crate) fn end(&self) -> Result<(), WorkTreeError> {
         let mut state = self.lock();
         state.spacing.instruction_done();
-        if state.spacing.is_settled() { journal::clear(&self.shared.places.journal) } else { Ok(()) }
+        if state.spacing.is_settled() {
+            journal::clear(&self.shared.places.journal)
+        } else {
+            Ok(())
+        }
     }
 
     /// Shows these changes: now, or together as soon as all their paths may be written again.
@@ -229,13 +258,18 @@ impl WorkTree {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while writing leaves the journal behind, which says all that matters.
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
     fn write(&self, changes: &BTreeMap<String, Node>) -> Result<(), WorkTreeError> {
-        changes.iter().try_for_each(|(path, node)| self.writer.put(path, node))
+        changes
+            .iter()
+            .try_for_each(|(path, node)| self.writer.put(path, node))
     }
 }
 
@@ -249,11 +283,21 @@ mod tests {
     use crate::change_set::Version;
 
     fn file(path: &str, content: &str) -> PathChange {
-        PathChange { path: path.to_owned(), after: Node::File(Version { content: content.into(), executable: false }) }
+        PathChange {
+            path: path.to_owned(),
+            after: Node::File(Version {
+                content: content.into(),
+                executable: false,
+            }),
+        }
     }
 
     fn places(folder: &Path) -> Places {
-        Places { root: folder.join("tree"), staging: folder.join("staging"), journal: folder.join("journal.json") }
+        Places {
+            root: folder.join("tree"),
+            staging: folder.join("staging"),
+            journal: folder.join("journal.json"),
+        }
     }
 
     #[test]
@@ -263,13 +307,30 @@ mod tests {
         WorkTree::create(&places, &[file("a.txt", "one"), file("b/c.txt", "one")]).expect("made");
         let tree = WorkTree::open(&places, &[]).expect("open");
         tree.begin(["a.txt", "b/c.txt", "new.txt"]).expect("begun");
-        tree.show(&[file("a.txt", "two"), file("new.txt", "two")], Instant::now()).expect("shown");
+        tree.show(
+            &[file("a.txt", "two"), file("new.txt", "two")],
+            Instant::now(),
+        )
+        .expect("shown");
         drop(tree); // the crash: `end` is never reached
 
-        assert_eq!(WorkTree::unsettled(&places).expect("read"), ["a.txt", "b/c.txt", "new.txt"]);
-        let repair = [file("a.txt", "one"), file("b/c.txt", "one"), PathChange { path: "new.txt".to_owned(), after: Node::Absent }];
+        assert_eq!(
+            WorkTree::unsettled(&places).expect("read"),
+            ["a.txt", "b/c.txt", "new.txt"]
+        );
+        let repair = [
+            file("a.txt", "one"),
+            file("b/c.txt", "one"),
+            PathChange {
+                path: "new.txt".to_owned(),
+                after: Node::Absent,
+            },
+        ];
         WorkTree::open(&places, &repair).expect("open");
-        assert_eq!(fs::read_to_string(places.root.join("a.txt")).expect("read"), "one");
+        assert_eq!(
+            fs::read_to_string(places.root.join("a.txt")).expect("read"),
+            "one"
+        );
         assert!(!places.root.join("new.txt").exists());
         assert!(WorkTree::unsettled(&places).expect("read").is_empty());
     }
@@ -285,13 +346,24 @@ mod tests {
         tasks.spawn(tree.clone().run(stop.clone()));
         for text in ["1", "2", "3"] {
             tree.begin(["a.txt"]).expect("begun");
-            tree.show(&[file("a.txt", text)], Instant::now()).expect("shown");
+            tree.show(&[file("a.txt", text)], Instant::now())
+                .expect("shown");
             tree.end().expect("ended");
         }
-        assert_eq!(fs::read_to_string(places.root.join("a.txt")).expect("read"), "1", "the first is shown at once");
-        assert!(matches!(tree.read("a.txt").expect("read"), Node::File(version) if version.content == b"3"), "a reader sees what will be shown");
+        assert_eq!(
+            fs::read_to_string(places.root.join("a.txt")).expect("read"),
+            "1",
+            "the first is shown at once"
+        );
+        assert!(
+            matches!(tree.read("a.txt").expect("read"), Node::File(version) if version.content == b"3"),
+            "a reader sees what will be shown"
+        );
         tree.settled().await.expect("settled");
-        assert_eq!(fs::read_to_string(places.root.join("a.txt")).expect("read"), "3");
+        assert_eq!(
+            fs::read_to_string(places.root.join("a.txt")).expect("read"),
+            "3"
+        );
         assert!(WorkTree::unsettled(&places).expect("read").is_empty());
         stop.cancel();
         tasks.join_all().await;

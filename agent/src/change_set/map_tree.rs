@@ -18,14 +18,20 @@ pub(super) struct MapTree {
 impl MapTree {
     /// Ordinary files.
     pub(super) fn of(files: &[(&str, &[u8])]) -> Self {
-        files.iter().fold(Self::default(), |tree, (path, content)| tree.with(path, content, false))
+        files.iter().fold(Self::default(), |tree, (path, content)| {
+            tree.with(path, content, false)
+        })
     }
 
     /// With another file; one that was at the path stays known as a version.
     pub(super) fn with(mut self, path: &str, content: &[u8], executable: bool) -> Self {
         let blob = blob_id(content);
         self.blobs.insert(blob.clone(), content.to_vec());
-        let file = File { content: content.to_vec(), executable, blob };
+        let file = File {
+            content: content.to_vec(),
+            executable,
+            blob,
+        };
         self.entries.insert(path.to_owned(), Entry::File(file));
         self
     }
@@ -65,5 +71,7 @@ impl Tree for MapTree {
 pub(super) fn blob_id(content: &[u8]) -> BlobId {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = content.iter().fold(0xcbf2_9ce4_8422_2325, mix);
-    format!("{hash:040x}").parse().expect("forty hexadecimal digits")
+    format!("{hash:040x}")
+        .parse()
+        .expect("forty hexadecimal digits")
 }

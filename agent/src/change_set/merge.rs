@@ -35,7 +35,13 @@ pub(super) enum Overlap {
 fn describe(ranges: &[(usize, usize)], more: bool) -> String {
     let parts: Vec<String> = ranges
         .iter()
-        .map(|&(first, last)| if first == last { first.to_string() } else { format!("{first}–{last}") })
+        .map(|&(first, last)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}–{last}")
+            }
+        })
         .collect();
     let one = matches!(ranges, [(first, last)] if first == last);
     let noun = if one { "line" } else { "lines" };
@@ -45,7 +51,12 @@ fn describe(ranges: &[(usize, usize)], more: bool) -> String {
 
 /// What merging costs at most, counted in bytes that could be copied in the time: quadratic in the lines that differ.
 pub(super) fn cost(base: &[u8], present: &[u8], asked: &[u8]) -> usize {
-    let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count().min(LINES_MAX);
+    let lines = |text: &[u8]| {
+        text.iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            .min(LINES_MAX)
+    };
     let rows = lines(base);
     base.len() + present.len() + asked.len() + rows * (lines(present) + lines(asked))
 }
@@ -65,7 +76,11 @@ pub(super) fn three_way(base: &[u8], present: &[u8], asked: &[u8]) -> Result<Vec
         let (region, our_count, their_count) = next_region(our_rest, their_rest);
         let (our_part, our_after) = our_rest.split_at(our_count);
         let (their_part, their_after) = their_rest.split_at(their_count);
-        merged.extend(base_lines[copied..region.start].iter().flat_map(|line| line.iter()));
+        merged.extend(
+            base_lines[copied..region.start]
+                .iter()
+                .flat_map(|line| line.iter()),
+        );
         copied = region.end;
         let our_lines = rewritten(&base_lines, &region, our_part);
         let their_lines = rewritten(&base_lines, &region, their_part);
@@ -105,16 +120,30 @@ struct Difference<'a> {
 fn differences<'a>(base: &'a [u8], other: &'a [u8]) -> Result<Vec<Difference<'a>>, Overlap> {
     let base_lines: Vec<&[u8]> = base.split_inclusive(|byte| *byte == b'\n').collect();
     let other_lines: Vec<&[u8]> = other.split_inclusive(|byte| *byte == b'\n').collect();
-    let start = base_lines.iter().zip(&other_lines).take_while(|(a, b)| a == b).count();
+    let start = base_lines
+        .iter()
+        .zip(&other_lines)
+        .take_while(|(a, b)| a == b)
+        .count();
     let (base_tail, other_tail) = (&base_lines[start..], &other_lines[start..]);
-    let end = base_tail.iter().rev().zip(other_tail.iter().rev()).take_while(|(a, b)| a == b).count();
-    let middles = (&base_tail[..base_tail.len() - end], &other_tail[..other_tail.len() - end]);
+    let end = base_tail
+        .iter()
+        .rev()
+        .zip(other_tail.iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let middles = (
+        &base_tail[..base_tail.len() - end],
+        &other_tail[..other_tail.len() - end],
+    );
     if middles.0.len().max(middles.1.len()) > LINES_MAX {
         return Err(Overlap::TooLarge);
     }
     let (old, new) = (middles.0.concat(), middles.1.concat());
     let mut found: Vec<Difference<'a>> = Vec::new();
-    let patch = DiffOptions::new().set_context_len(usize::from(u16::MAX)).create_patch_bytes(&old, &new);
+    let patch = DiffOptions::new()
+        .set_context_len(usize::from(u16::MAX))
+        .create_patch_bytes(&old, &new);
     // With so much context there is at most one hunk, which has every line.
     let (mut base_at, mut other_at) = (start, start);
     for line in patch.hunks().iter().flat_map(|hunk| hunk.lines()) {
@@ -134,7 +163,10 @@ fn differences<'a>(base: &'a [u8], other: &'a [u8]) -> Result<Vec<Difference<'a>
                 last.base.end = base_at;
                 last.lines.extend(inserted);
             }
-            _ => found.push(Difference { base: base_at - deleted..base_at, lines: inserted.into_iter().collect() }),
+            _ => found.push(Difference {
+                base: base_at - deleted..base_at,
+                lines: inserted.into_iter().collect(),
+            }),
         }
     }
     Ok(found)
@@ -143,7 +175,10 @@ fn differences<'a>(base: &'a [u8], other: &'a [u8]) -> Result<Vec<Difference<'a>
 /// The next lines of the base that either side changed, and how many differences of each side are in them. Grows while
 /// a difference of either side overlaps or touches it.
 fn next_region(ours: &[Difference<'_>], theirs: &[Difference<'_>]) -> (Range<usize>, usize, usize) {
-    let starts = [ours.first(), theirs.first()].into_iter().flatten().map(|difference| difference.base.start);
+    let starts = [ours.first(), theirs.first()]
+        .into_iter()
+        .flatten()
+        .map(|difference| difference.base.start);
     let start = starts.min().unwrap_or(0);
     let mut region = start..start;
     let (mut our_count, mut their_count) = (0, 0);
@@ -162,7 +197,11 @@ fn next_region(ours: &[Difference<'_>], theirs: &[Difference<'_>]) -> (Range<usi
 }
 
 /// The lines of `region` as one side has them.
-fn rewritten<'a>(base: &[&'a [u8]], region: &Range<usize>, part: &[Difference<'a>]) -> Vec<&'a [u8]> {
+fn rewritten<'a>(
+    base: &[&'a [u8]],
+    region: &Range<usize>,
+    part: &[Difference<'a>],
+) -> Vec<&'a [u8]> {
     let mut lines = Vec::new();
     let mut copied = region.start;
     for difference in part {
@@ -196,34 +235,55 @@ mod tests {
 
     #[test]
     fn the_same_change_on_both_sides_is_taken_once() {
-        assert_eq!(merged("a\nb\n", "a\nX\n", "a\nX\n").as_deref(), Ok("a\nX\n"));
+        assert_eq!(
+            merged("a\nb\n", "a\nX\n", "a\nX\n").as_deref(),
+            Ok("a\nX\n")
+        );
         assert_eq!(merged("a\n", "a\nX", "a\nX").as_deref(), Ok("a\nX"));
     }
 
     #[test]
     fn changes_of_the_same_or_neighbouring_lines_overlap() {
-        assert_eq!(merged("a\nb\nc\n", "a\nB\nc\n", "a\nX\nc\n"), Err("both changed line 2".to_owned()));
-        assert_eq!(merged("a\nb\n", "A\nb\n", "a\nB\n"), Err("both changed lines 1–2".to_owned()));
+        assert_eq!(
+            merged("a\nb\nc\n", "a\nB\nc\n", "a\nX\nc\n"),
+            Err("both changed line 2".to_owned())
+        );
+        assert_eq!(
+            merged("a\nb\n", "A\nb\n", "a\nB\n"),
+            Err("both changed lines 1–2".to_owned())
+        );
         let twice = merged("a\nb\nc\nd\n", "1\na\nB\nc\nD\n", "a\nX\nc\nY\n");
         assert_eq!(twice, Err("both changed lines 3, 5".to_owned()));
     }
 
     #[test]
     fn two_endings_of_one_last_line_overlap() {
-        assert_eq!(merged("a", "a\n", "a\nb"), Err("both changed line 1".to_owned()));
+        assert_eq!(
+            merged("a", "a\n", "a\nb"),
+            Err("both changed line 1".to_owned())
+        );
     }
 
     #[test]
     fn versions_that_differ_in_very_many_lines_are_not_merged() {
         let old: String = (0..9_000).map(|n| format!("{n}\n")).collect();
         let new: String = (0..9_000).map(|n| format!("{n}x\n")).collect();
-        assert_eq!(merged(&old, &new, &old), Err("too much of it differs to merge".to_owned()));
+        assert_eq!(
+            merged(&old, &new, &old),
+            Err("too much of it differs to merge".to_owned())
+        );
         let grown = format!("{old}more\n");
         assert_eq!(merged(&old, &old, &grown).as_deref(), Ok(grown.as_str()));
     }
 
     fn lines() -> impl Strategy<Value = String> {
-        let line = prop_oneof![Just("a\n"), Just("b\n"), Just("c\r\n"), Just("\n"), Just("d")];
+        let line = prop_oneof![
+            Just("a\n"),
+            Just("b\n"),
+            Just("c\r\n"),
+            Just("\n"),
+            Just("d")
+        ];
         proptest::collection::vec(line, 0..12).prop_map(|lines| lines.concat())
     }
 

@@ -63,8 +63,12 @@ impl Limits {
     /// The client's limits, or those of [`limits`].
     pub(super) fn of(policy: &Policy) -> Self {
         // A limit that does not fit a usize is no limit.
-        let files = policy.max_files.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        let file_bytes = policy.max_file_bytes.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let files = policy
+            .max_files
+            .map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let file_bytes = policy
+            .max_file_bytes
+            .map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         Self {
             files: files.unwrap_or(limits::FILES_MAX),
             file_bytes: file_bytes.unwrap_or(limits::FILE_MAX_BYTES),
@@ -78,7 +82,8 @@ impl Limits {
             return Ok(());
         }
         let limit = self.file_bytes;
-        let what = format!("would have {bytes} bytes; one file may have at most {limit} (maxFileBytes).");
+        let what =
+            format!("would have {bytes} bytes; one file may have at most {limit} (maxFileBytes).");
         Err(Fault::of(path, at, ErrorCode::LimitExceeded, what))
     }
 }
@@ -131,8 +136,9 @@ impl<'t> Overlay<'t> {
     pub(super) fn look(&mut self, path: &SitePath, at: &str) -> Result<Place, Stop> {
         let text = path.as_str();
         for (slash, _) in text.match_indices('/') {
-            let parent: SitePath =
-                text[..slash].parse().expect("a path up to a slash is a path, because each rule is about one component");
+            let parent: SitePath = text[..slash]
+                .parse()
+                .expect("a path up to a slash is a path, because each rule is about one component");
             let obstacle = match self.at(&parent)? {
                 Place::Nothing | Place::Folder => continue,
                 Place::File(_) => "a file",
@@ -152,7 +158,9 @@ impl<'t> Overlay<'t> {
     pub(super) fn file(&mut self, path: &SitePath, at: &str) -> Result<Held, Stop> {
         match self.look(path, at)? {
             Place::File(held) => Ok(held),
-            Place::Nothing => Err(Fault::of(path, at, ErrorCode::FileNotFound, "does not exist.").into()),
+            Place::Nothing => {
+                Err(Fault::of(path, at, ErrorCode::FileNotFound, "does not exist.").into())
+            }
             other => Err(not_a_file(path, at, &other).into()),
         }
     }
@@ -164,14 +172,18 @@ impl<'t> Overlay<'t> {
             self.spend(path, at, held.content.len())?;
         }
         let others = self.written_bytes - self.slots.get(path).map_or(0, Slot::written_bytes);
-        let slot = self.slots.entry(path.clone()).or_insert(Slot { before: None, now: None });
+        let slot = self.slots.entry(path.clone()).or_insert(Slot {
+            before: None,
+            now: None,
+        });
         let replaced = slot.now.replace(held);
         let total = others + slot.written_bytes();
         if total > self.limits.total_bytes {
             slot.now = replaced;
             let limit = self.limits.total_bytes;
-            let what =
-                format!("with it the changed files would have {total} bytes together; at most {limit} are allowed.");
+            let what = format!(
+                "with it the changed files would have {total} bytes together; at most {limit} are allowed."
+            );
             return Err(Fault::of(path, at, ErrorCode::LimitExceeded, what));
         }
         self.written_bytes = total;
@@ -267,9 +279,12 @@ impl<'t> Overlay<'t> {
 
     /// Whether a file of the plan is below `path`.
     fn is_folder_of_the_plan(&self, path: &SitePath) -> bool {
-        self.slots.range(path..).take_while(|(other, _)| other.as_str().starts_with(path.as_str())).any(|(other, slot)| {
-            slot.now.is_some() && other.as_str()[path.as_str().len()..].starts_with('/')
-        })
+        self.slots
+            .range(path..)
+            .take_while(|(other, _)| other.as_str().starts_with(path.as_str()))
+            .any(|(other, slot)| {
+                slot.now.is_some() && other.as_str()[path.as_str().len()..].starts_with('/')
+            })
     }
 }
 
@@ -277,14 +292,19 @@ impl Slot {
     fn differs(&self) -> bool {
         match (&self.before, &self.now) {
             (None, None) => false,
-            (Some(before), Some(now)) => before.executable != now.executable || before.content != now.content,
+            (Some(before), Some(now)) => {
+                before.executable != now.executable || before.content != now.content
+            }
             _ => true,
         }
     }
 
     /// Bytes that this path adds to what the plan writes.
     fn written_bytes(&self) -> usize {
-        self.now.as_ref().filter(|now| !now.pristine).map_or(0, |now| now.content.len())
+        self.now
+            .as_ref()
+            .filter(|now| !now.pristine)
+            .map_or(0, |now| now.content.len())
     }
 }
 
@@ -302,7 +322,12 @@ pub(super) fn not_a_file(path: &SitePath, at: &str, place: &Place) -> Fault {
 /// The fault of changing a file whose content git-lfs keeps elsewhere.
 pub(super) fn refuse_lfs(path: &SitePath, at: &str, held: &Held) -> Result<(), Fault> {
     if held.is_lfs_pointer() {
-        return Err(Fault::of(path, at, ErrorCode::UnsupportedFile, "is kept by git-lfs."));
+        return Err(Fault::of(
+            path,
+            at,
+            ErrorCode::UnsupportedFile,
+            "is kept by git-lfs.",
+        ));
     }
     Ok(())
 }

@@ -123,32 +123,53 @@ impl Target<SitePath> {
 impl<'d> Patch<'d> {
     /// Reads a patch; all names and modes that are not allowed are reported at once.
     pub(super) fn read(diff: &'d str) -> Result<Self, Vec<Fault>> {
-        let fault = |code, message: String| Fault { code, at: AT.to_owned(), message };
-        let files = read::read(diff).map_err(|broken| vec![fault(ErrorCode::PatchFailed, format!("{broken}."))])?;
+        let fault = |code, message: String| Fault {
+            code,
+            at: AT.to_owned(),
+            message,
+        };
+        let files = read::read(diff)
+            .map_err(|broken| vec![fault(ErrorCode::PatchFailed, format!("{broken}."))])?;
         let mut faults = Vec::new();
         let mut read = Vec::with_capacity(files.len());
         for file in files {
             let line = file.line;
-            match file.target.clone().try_map(|name| name.parse::<SitePath>().map_err(|why| (name, why))) {
+            match file
+                .target
+                .clone()
+                .try_map(|name| name.parse::<SitePath>().map_err(|why| (name, why)))
+            {
                 Ok(target) => read.push((file, target)),
                 Err((name, why)) => {
-                    let message = format!("line {line} of the patch: {} is not allowed: {why}.", quote(&name));
+                    let message = format!(
+                        "line {line} of the patch: {} is not allowed: {why}.",
+                        quote(&name)
+                    );
                     faults.push(fault(ErrorCode::PathNotAllowed, message));
                 }
             }
         }
         for (file, target) in &read {
-            let Some(path) = target.paths().last() else { continue };
+            let Some(path) = target.paths().last() else {
+                continue;
+            };
             for mode in file.mode.iter().flat_map(|modes| &modes.all) {
                 faults.extend(refused_mode(path, mode));
             }
         }
-        if faults.is_empty() { Ok(Self { files: read }) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(Self { files: read })
+        } else {
+            Err(faults)
+        }
     }
 
     /// All paths that it names, each once.
     pub(super) fn paths(&self) -> BTreeSet<&SitePath> {
-        self.files.iter().flat_map(|(_, target)| target.paths()).collect()
+        self.files
+            .iter()
+            .flat_map(|(_, target)| target.paths())
+            .collect()
     }
 
     /// Carries it out; all files that do not work are reported at once.
@@ -158,7 +179,9 @@ impl<'d> Patch<'d> {
         for (index, (file, target)) in self.files.iter().enumerate() {
             stage.enter(file.message, target);
             let moves_later = |path: &SitePath| {
-                let mut later = self.files[index + 1..].iter().take_while(|(later, _)| later.message == file.message);
+                let mut later = self.files[index + 1..]
+                    .iter()
+                    .take_while(|(later, _)| later.message == file.message);
                 later.any(|(_, later)| matches!(later, Target::Rename { from, .. } if from == path))
             };
             match file.carry_out(target, overlay, &mut stage, moves_later) {
@@ -167,7 +190,11 @@ impl<'d> Patch<'d> {
                 Err(stop) => return Err(stop),
             }
         }
-        if faults.is_empty() { Ok(()) } else { Err(Stop::Faults(faults)) }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Stop::Faults(faults))
+        }
     }
 }
 
@@ -206,7 +233,10 @@ impl Stage {
             }
         };
         if again || message != self.message {
-            *self = Self { message, before: BTreeMap::new() };
+            *self = Self {
+                message,
+                before: BTreeMap::new(),
+            };
         }
     }
 
@@ -218,7 +248,9 @@ impl Stage {
     fn file_before(&self, path: &SitePath) -> Option<Held> {
         match self.before.get(path)? {
             Before::Nothing => None,
-            Before::Changed(held) | Before::Gone(held) | Before::Displaced(held) => Some(held.clone()),
+            Before::Changed(held) | Before::Gone(held) | Before::Displaced(held) => {
+                Some(held.clone())
+            }
         }
     }
 }
@@ -269,7 +301,9 @@ impl FilePatch<'_> {
                 Ok(overlay.put(to, AT, moved)?)
             }
             Target::Copy { from, to } => {
-                let held = stage.file_before(from).map_or_else(|| overlay.file(from, AT), Ok)?;
+                let held = stage
+                    .file_before(from)
+                    .map_or_else(|| overlay.file(from, AT), Ok)?;
                 let copied = Held {
                     origin: None,
                     pristine: false,
@@ -307,10 +341,19 @@ impl FilePatch<'_> {
     }
 
     /// Sees that the patch deletes exactly what is there.
-    fn check_deletes_all(&self, path: &SitePath, held: &Held, overlay: &Overlay<'_>) -> Result<(), Fault> {
+    fn check_deletes_all(
+        &self,
+        path: &SitePath,
+        held: &Held,
+        overlay: &Overlay<'_>,
+    ) -> Result<(), Fault> {
         let what = match &self.body {
-            Body::None if !held.content.is_empty() => "is not empty, and the patch does not say what it deletes.",
-            _ if !self.changed(path, held, overlay)?.content.is_empty() => "has more than what the patch deletes.",
+            Body::None if !held.content.is_empty() => {
+                "is not empty, and the patch does not say what it deletes."
+            }
+            _ if !self.changed(path, held, overlay)?.content.is_empty() => {
+                "has more than what the patch deletes."
+            }
             _ => return Ok(()),
         };
         Err(Fault::of(path, AT, ErrorCode::PatchFailed, what))
@@ -330,7 +373,13 @@ impl FilePatch<'_> {
             }
             Body::Binary { forward, reverse } => {
                 refuse_lfs(path, AT, held)?;
-                changed_bytes(path, &held.content, forward, reverse, overlay.limits().file_bytes)?
+                changed_bytes(
+                    path,
+                    &held.content,
+                    forward,
+                    reverse,
+                    overlay.limits().file_bytes,
+                )?
             }
         };
         if content != *held.content {
@@ -361,16 +410,34 @@ fn changed_bytes(
     };
     let changed = forward.apply(content, max_bytes).map_err(fault)?;
     // The way back may be larger than what may be written now, but is never larger than what is there.
-    let back = reverse.apply(&changed, max_bytes.max(content.len())).map_err(fault)?;
-    if back == content { Ok(changed) } else { Err(fault(binary::Undecodable::OtherVersion)) }
+    let back = reverse
+        .apply(&changed, max_bytes.max(content.len()))
+        .map_err(fault)?;
+    if back == content {
+        Ok(changed)
+    } else {
+        Err(fault(binary::Undecodable::OtherVersion))
+    }
 }
 
 fn refused_mode(path: &SitePath, mode: &str) -> Option<Fault> {
     let (code, what) = match mode {
         "100644" | "100755" => return None,
-        "120000" => (ErrorCode::PathNotAllowed, "is a symbolic link in the patch.".to_owned()),
-        "160000" => (ErrorCode::UnsupportedFile, "is a submodule in the patch.".to_owned()),
-        other => (ErrorCode::PatchFailed, format!("has the mode {}; only 100644 and 100755 are known.", quote(other))),
+        "120000" => (
+            ErrorCode::PathNotAllowed,
+            "is a symbolic link in the patch.".to_owned(),
+        ),
+        "160000" => (
+            ErrorCode::UnsupportedFile,
+            "is a submodule in the patch.".to_owned(),
+        ),
+        other => (
+            ErrorCode::PatchFailed,
+            format!(
+                "has the mode {}; only 100644 and 100755 are known.",
+                quote(other)
+            ),
+        ),
     };
     Some(Fault::of(path, AT, code, what))
 }
@@ -392,8 +459,14 @@ impl<P> Target<P> {
             Self::Modify(path) => Target::Modify(map(path)?),
             Self::Create(path) => Target::Create(map(path)?),
             Self::Delete(path) => Target::Delete(map(path)?),
-            Self::Rename { from, to } => Target::Rename { from: map(from)?, to: map(to)? },
-            Self::Copy { from, to } => Target::Copy { from: map(from)?, to: map(to)? },
+            Self::Rename { from, to } => Target::Rename {
+                from: map(from)?,
+                to: map(to)?,
+            },
+            Self::Copy { from, to } => Target::Copy {
+                from: map(from)?,
+                to: map(to)?,
+            },
         })
     }
 }

@@ -123,7 +123,11 @@ const CONFIG_ENDINGS: [&str; 11] = [
 fn guarded(path: &SitePath) -> Option<Guard> {
     let lower = path.as_str().to_ascii_lowercase();
     let name = lower.rsplit('/').next().unwrap_or(&lower);
-    let dependency_dot = |part: &str| DEPENDENCY_DOT_FILES.iter().any(|start| part.starts_with(start));
+    let dependency_dot = |part: &str| {
+        DEPENDENCY_DOT_FILES
+            .iter()
+            .any(|start| part.starts_with(start))
+    };
     if DEPENDENCY_FILES.contains(&name)
         || lower.split('/').any(dependency_dot)
         || lower.starts_with("patches/")
@@ -131,9 +135,13 @@ fn guarded(path: &SitePath) -> Option<Guard> {
     {
         return Some(Guard::Dependencies);
     }
-    let hidden = lower.split('/').any(|part| part.starts_with('.') && part != ".well-known");
+    let hidden = lower
+        .split('/')
+        .any(|part| part.starts_with('.') && part != ".well-known");
     // `Dockerfile.dev`, `docker-compose.prod.yml`, `tsconfig.build.json`, `wrangler.jsonc`.
-    let page = [".astro", ".html", ".md", ".mdx"].iter().any(|ending| name.ends_with(ending));
+    let page = [".astro", ".html", ".md", ".mdx"]
+        .iter()
+        .any(|ending| name.ends_with(ending));
     let variant = (!page && VARIANT_STARTS.iter().any(|start| name.starts_with(start)))
         || name.ends_with(".dockerfile")
         || (name.starts_with("tsconfig") && name.ends_with(".json"));
@@ -149,7 +157,9 @@ fn is_tool_config(path: &str, name: &str) -> bool {
         return false;
     };
     CONFIG_ENDINGS.contains(&ending)
-        && (stem.ends_with(".config") || stem.contains(".config.") || path.ends_with(&format!("content/config.{ending}")))
+        && (stem.ends_with(".config")
+            || stem.contains(".config.")
+            || path.ends_with(&format!("content/config.{ending}")))
 }
 
 #[cfg(test)]

@@ -40,7 +40,11 @@ impl<'c> Step<'c> {
     /// All paths it names, each with the member that names it.
     pub(super) fn paths(&self) -> Vec<(&SitePath, &'static str)> {
         match self {
-            Self::Patch(patch) => patch.paths().into_iter().map(|path| (path, ".diff")).collect(),
+            Self::Patch(patch) => patch
+                .paths()
+                .into_iter()
+                .map(|path| (path, ".diff"))
+                .collect(),
             Self::Plain(
                 Change::Write { path, .. }
                 | Change::Replace { path, .. }
@@ -63,12 +67,26 @@ impl<'c> Step<'c> {
             Self::Plain(change) => change,
         };
         match change {
-            Change::Write { path, content, base } => {
+            Change::Write {
+                path,
+                content,
+                base,
+            } => {
                 let content = bytes(path, content, fetched)?;
                 write(overlay, path, content, base.as_ref())
             }
-            Change::Replace { path, find, replace, expect, base } => {
-                let asked = Replacement { find, replace, expect: *expect };
+            Change::Replace {
+                path,
+                find,
+                replace,
+                expect,
+                base,
+            } => {
+                let asked = Replacement {
+                    find,
+                    replace,
+                    expect: *expect,
+                };
                 self::replace(overlay, path, asked, base.as_ref())
             }
             Change::Delete { path, base } => {
@@ -78,9 +96,12 @@ impl<'c> Step<'c> {
                 Ok(())
             }
             Change::Move { from, to, base } => move_file(overlay, from, to, base.as_ref()),
-            Change::Frontmatter { path, set, unset, base } => {
-                edit_front_matter(overlay, path, Edit { set, unset }, base.as_ref())
-            }
+            Change::Frontmatter {
+                path,
+                set,
+                unset,
+                base,
+            } => edit_front_matter(overlay, path, Edit { set, unset }, base.as_ref()),
             Change::Patch { diff } => Patch::read(diff).map_err(Stop::Faults)?.carry_out(overlay),
         }
     }
@@ -100,7 +121,12 @@ fn bytes<'c>(
     }
 }
 
-fn write(overlay: &mut Overlay<'_>, path: &SitePath, content: &[u8], base: Option<&BlobId>) -> Result<(), Stop> {
+fn write(
+    overlay: &mut Overlay<'_>,
+    path: &SitePath,
+    content: &[u8],
+    base: Option<&BlobId>,
+) -> Result<(), Stop> {
     let held = match overlay.look(path, ".path")? {
         Place::File(held) => held,
         Place::Nothing if base.is_some() => {
@@ -159,18 +185,31 @@ fn replace(
     rewrite(overlay, path, held, merged)
 }
 
-fn move_file(overlay: &mut Overlay<'_>, from: &SitePath, to: &SitePath, base: Option<&BlobId>) -> Result<(), Stop> {
+fn move_file(
+    overlay: &mut Overlay<'_>,
+    from: &SitePath,
+    to: &SitePath,
+    base: Option<&BlobId>,
+) -> Result<(), Stop> {
     let held = overlay.file(from, ".from")?;
     seen(from, &held, base)?;
     // A pointer under another name may no longer be one for git-lfs.
     refuse_lfs(from, ".from", &held)?;
     if from == to {
-        return Err(Fault::of(to, ".to", ErrorCode::FileExists, "is where the file already is.").into());
+        return Err(Fault::of(
+            to,
+            ".to",
+            ErrorCode::FileExists,
+            "is where the file already is.",
+        )
+        .into());
     }
     // The file makes room first: `a` can move to `a/b`.
     overlay.remove(from);
     let put = match overlay.look(to, ".to") {
-        Ok(Place::File(_)) => Err(Fault::of(to, ".to", ErrorCode::FileExists, "exists already.").into()),
+        Ok(Place::File(_)) => {
+            Err(Fault::of(to, ".to", ErrorCode::FileExists, "exists already.").into())
+        }
         Ok(Place::Nothing) => overlay.put(to, ".to", held.clone()).map_err(Stop::from),
         Ok(other) => Err(not_a_file(to, ".to", &other).into()),
         Err(stop) => Err(stop),
@@ -191,7 +230,10 @@ fn edit_front_matter(
     refuse_lfs(path, ".path", &held)?;
     if !is_what_was_seen(&held, base) {
         let base = base_content(overlay, path, base)?;
-        if let Some(key) = edit.collision(path, &base, &held.content).map_err(Stop::Faults)? {
+        if let Some(key) = edit
+            .collision(path, &base, &held.content)
+            .map_err(Stop::Faults)?
+        {
             let what = format!("{key} of its front matter changed since the author saw it.");
             return Err(stale(path, what).into());
         }
@@ -201,7 +243,12 @@ fn edit_front_matter(
 }
 
 /// Gives a file another content, and keeps everything else of it.
-fn rewrite(overlay: &mut Overlay<'_>, path: &SitePath, held: Held, content: Vec<u8>) -> Result<(), Stop> {
+fn rewrite(
+    overlay: &mut Overlay<'_>,
+    path: &SitePath,
+    held: Held,
+    content: Vec<u8>,
+) -> Result<(), Stop> {
     if content == *held.content {
         return Ok(());
     }
@@ -229,7 +276,11 @@ fn stale(path: &SitePath, what: impl std::fmt::Display) -> Fault {
     Fault::of(path, ".base", ErrorCode::Stale, what)
 }
 
-fn base_content(overlay: &Overlay<'_>, path: &SitePath, base: Option<&BlobId>) -> Result<Vec<u8>, Stop> {
+fn base_content(
+    overlay: &Overlay<'_>,
+    path: &SitePath,
+    base: Option<&BlobId>,
+) -> Result<Vec<u8>, Stop> {
     let content = match base {
         Some(base) => overlay.blob(base)?,
         None => None,

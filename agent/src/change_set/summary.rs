@@ -35,15 +35,26 @@ pub(super) fn of(files: &BTreeMap<SitePath, FileChange>) -> String {
     }
     let mut verbs = files.values().map(Verb::of);
     let first = verbs.next().unwrap_or(Verb::Edit);
-    let verb = if verbs.all(|verb| verb == first) { first } else { Verb::Edit };
+    let verb = if verbs.all(|verb| verb == first) {
+        first
+    } else {
+        Verb::Edit
+    };
     if let (1, Some(path)) = (files.len(), files.keys().next()) {
-        return fitting([format!("{verb:?} {path}"), format!("{verb:?} …/{}", path.file_name())]);
+        return fitting([
+            format!("{verb:?} {path}"),
+            format!("{verb:?} …/{}", path.file_name()),
+        ]);
     }
     let count = format!("{verb:?} {} files", files.len());
     match common_folder(files.keys()) {
         Some(folder) => {
             let last = folder.rsplit('/').next().unwrap_or(folder);
-            fitting([format!("{count} in {folder}"), format!("{count} in …/{last}"), count])
+            fitting([
+                format!("{count} in {folder}"),
+                format!("{count} in …/{last}"),
+                count,
+            ])
         }
         None => count,
     }
@@ -64,8 +75,12 @@ fn rename(files: &BTreeMap<SitePath, FileChange>) -> Option<(&SitePath, &SitePat
     if files.len() != 2 {
         return None;
     }
-    let from = files.iter().find(|(_, change)| Verb::of(change) == Verb::Delete)?;
-    let to = files.iter().find(|(_, change)| Verb::of(change) == Verb::Add)?;
+    let from = files
+        .iter()
+        .find(|(_, change)| Verb::of(change) == Verb::Delete)?;
+    let to = files
+        .iter()
+        .find(|(_, change)| Verb::of(change) == Verb::Add)?;
     (from.1.before == to.1.after).then_some((from.0, to.0))
 }
 
@@ -73,7 +88,11 @@ fn rename(files: &BTreeMap<SitePath, FileChange>) -> Option<(&SitePath, &SitePat
 fn common_folder<'p>(mut paths: impl Iterator<Item = &'p SitePath>) -> Option<&'p str> {
     let (mut folder, _) = paths.next()?.as_str().rsplit_once('/')?;
     for path in paths {
-        while !path.as_str().strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')) {
+        while !path
+            .as_str()
+            .strip_prefix(folder)
+            .is_some_and(|rest| rest.starts_with('/'))
+        {
             (folder, _) = folder.rsplit_once('/')?;
         }
     }
@@ -86,9 +105,15 @@ mod tests {
     use super::*;
 
     fn summary(files: &[(&str, Option<&str>, Option<&str>)]) -> String {
-        let version = |text: &str| Version { content: text.into(), executable: false };
+        let version = |text: &str| Version {
+            content: text.into(),
+            executable: false,
+        };
         let change = |(path, before, after): &(&str, Option<&str>, Option<&str>)| {
-            let change = FileChange { before: before.map(version), after: after.map(version) };
+            let change = FileChange {
+                before: before.map(version),
+                after: after.map(version),
+            };
             (path.parse().expect("a valid path"), change)
         };
         of(&files.iter().map(change).collect())
@@ -114,7 +139,10 @@ mod tests {
 
     #[test]
     fn a_long_line_is_shortened_to_what_matters() {
-        let deep = format!("src/{}/penny-black.md", "very-long-folder/".repeat(5).trim_end_matches('/'));
+        let deep = format!(
+            "src/{}/penny-black.md",
+            "very-long-folder/".repeat(5).trim_end_matches('/')
+        );
         insta::assert_snapshot!(summary(&[(&deep, Some("a"), Some("b"))]), @"Edit …/penny-black.md");
         let sibling = deep.replace("penny-black", "penny-red");
         insta::assert_snapshot!(

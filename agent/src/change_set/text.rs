@@ -70,20 +70,31 @@ impl Replacement<'_> {
     ///
     /// Where the file ends all its lines alike, `find` and `replace` are taken with the file's endings: a producer
     /// writes `\n`, whatever the file has. Occurrences do not overlap and are counted from the start.
-    pub(super) fn apply(&self, path: &SitePath, content: &[u8], limits: Limits) -> Result<Vec<u8>, Fault> {
+    pub(super) fn apply(
+        &self,
+        path: &SitePath,
+        content: &[u8],
+        limits: Limits,
+    ) -> Result<Vec<u8>, Fault> {
         let text = as_text(path, ".path", content)?;
         let endings = LineEndings::of(text);
         let find = endings.applied_to(self.find);
         let replace = endings.applied_to(self.replace);
         if find.is_empty() {
-            return Err(Fault::of(path, ".find", ErrorCode::FindNotFound, "the text to find is empty."));
+            return Err(Fault::of(
+                path,
+                ".find",
+                ErrorCode::FindNotFound,
+                "the text to find is empty.",
+            ));
         }
         let expected = usize::try_from(self.expect).unwrap_or(usize::MAX);
         let found = text.matches(find.as_str()).count();
         if found != expected {
             return Err(self.wrong_count(path, text, &find, found));
         }
-        let bytes = (text.len() - found * find.len()).saturating_add(found.saturating_mul(replace.len()));
+        let bytes =
+            (text.len() - found * find.len()).saturating_add(found.saturating_mul(replace.len()));
         limits.check_file(path, ".replace", bytes)?;
         Ok(text.replace(find.as_str(), &replace).into_bytes())
     }
@@ -95,10 +106,16 @@ impl Replacement<'_> {
             let what = format!("{quoted} does not occur.{hint}");
             return Fault::of(path, ".find", ErrorCode::FindNotFound, what);
         }
-        let places = text.match_indices(find).take(LINES_LISTED_MAX).map(|(place, _)| place);
+        let places = text
+            .match_indices(find)
+            .take(LINES_LISTED_MAX)
+            .map(|(place, _)| place);
         let lines = line_list(&lines_at(text, places), found > LINES_LISTED_MAX);
         let expected = times(self.expect as usize);
-        let what = format!("{quoted} occurs {} ({lines}), not {expected}.", times(found));
+        let what = format!(
+            "{quoted} occurs {} ({lines}), not {expected}.",
+            times(found)
+        );
         Fault::of(path, ".find", ErrorCode::FindCount, what)
     }
 }
@@ -134,7 +151,9 @@ fn near_match(text: &str, find: &str) -> Option<String> {
     ];
     attempts.into_iter().find_map(|(spaces, case, ignored)| {
         let line = line_of_match(text, find, spaces, case)?;
-        Some(format!(" It would match on line {line} if {ignored} did not matter."))
+        Some(format!(
+            " It would match on line {line} if {ignored} did not matter."
+        ))
     })
 }
 
@@ -143,7 +162,11 @@ fn line_of_match(text: &str, find: &str, ignore_spaces: bool, ignore_case: bool)
         let kept = !(ignore_spaces && c.is_whitespace());
         let lower = ignore_case.then(|| c.to_lowercase());
         let same = (!ignore_case).then_some(c);
-        lower.into_iter().flatten().chain(same).filter(move |_| kept)
+        lower
+            .into_iter()
+            .flatten()
+            .chain(same)
+            .filter(move |_| kept)
     };
     let needle: String = find.chars().flat_map(fold).collect();
     if needle.is_empty() {
@@ -169,28 +192,56 @@ mod tests {
 
     use super::*;
 
-    fn replaced(content: &[u8], find: &str, replace: &str, expect: u32) -> Result<Vec<u8>, (ErrorCode, String)> {
+    fn replaced(
+        content: &[u8],
+        find: &str,
+        replace: &str,
+        expect: u32,
+    ) -> Result<Vec<u8>, (ErrorCode, String)> {
         let path = "src/a.md".parse().expect("valid");
-        let limits = Limits::of(&Policy { max_file_bytes: Some(1000), ..Policy::default() });
-        let asked = Replacement { find, replace, expect };
-        asked.apply(&path, content, limits).map_err(|fault| (fault.code, fault.message))
+        let limits = Limits::of(&Policy {
+            max_file_bytes: Some(1000),
+            ..Policy::default()
+        });
+        let asked = Replacement {
+            find,
+            replace,
+            expect,
+        };
+        asked
+            .apply(&path, content, limits)
+            .map_err(|fault| (fault.code, fault.message))
     }
 
     #[test]
     fn a_text_that_occurs_as_often_as_expected_is_replaced_everywhere() {
-        assert_eq!(replaced(b"one two", "two", "2", 1).as_deref(), Ok(b"one 2".as_slice()));
-        assert_eq!(replaced(b"a-a-a", "a", "bb", 3).as_deref(), Ok(b"bb-bb-bb".as_slice()));
+        assert_eq!(
+            replaced(b"one two", "two", "2", 1).as_deref(),
+            Ok(b"one 2".as_slice())
+        );
+        assert_eq!(
+            replaced(b"a-a-a", "a", "bb", 3).as_deref(),
+            Ok(b"bb-bb-bb".as_slice())
+        );
     }
 
     #[test]
     fn byte_order_mark_and_missing_final_newline_stay() {
-        assert_eq!(replaced("\u{feff}old".as_bytes(), "old", "new", 1).as_deref(), Ok("\u{feff}new".as_bytes()));
+        assert_eq!(
+            replaced("\u{feff}old".as_bytes(), "old", "new", 1).as_deref(),
+            Ok("\u{feff}new".as_bytes())
+        );
     }
 
     #[test]
     fn line_endings_of_the_file_are_kept() {
         let cases: [(&[u8], &str, &str, &[u8]); 5] = [
-            (b"a\r\nb\r\nc\r\n", "a\nb", "x\ny\nz", b"x\r\ny\r\nz\r\nc\r\n"),
+            (
+                b"a\r\nb\r\nc\r\n",
+                "a\nb",
+                "x\ny\nz",
+                b"x\r\ny\r\nz\r\nc\r\n",
+            ),
             (b"a\r\nb\r\n", "a\r\nb", "x\r\ny", b"x\r\ny\r\n"),
             (b"a\nb\n", "a\r\nb", "x\r\ny", b"x\ny\n"),
             (b"a\r\nb\nc", "b\nc", "x\ny", b"a\r\nx\ny"),
@@ -200,7 +251,11 @@ mod tests {
             match replaced(content, find, replace, 1) {
                 Ok(bytes) => assert_eq!(bytes, expected),
                 Err((code, message)) => {
-                    assert_eq!((code, expected.is_empty()), (ErrorCode::FindCount, true), "{message}");
+                    assert_eq!(
+                        (code, expected.is_empty()),
+                        (ErrorCode::FindCount, true),
+                        "{message}"
+                    );
                 }
             }
         }
@@ -217,7 +272,11 @@ mod tests {
 
     #[test]
     fn a_text_that_nearly_occurs_says_where() {
-        let message = |find| replaced("Rare\n stamps\nŒuvre".as_bytes(), find, "", 1).expect_err("nothing").1;
+        let message = |find| {
+            replaced("Rare\n stamps\nŒuvre".as_bytes(), find, "", 1)
+                .expect_err("nothing")
+                .1
+        };
         insta::assert_snapshot!(message("Rare stampz"), @r#"src/a.md: "Rare stampz" does not occur."#);
         insta::assert_snapshot!(message("Rare stamps"), @r#"src/a.md: "Rare stamps" does not occur. It would match on line 1 if white space did not matter."#);
         insta::assert_snapshot!(message("œuvre"), @r#"src/a.md: "œuvre" does not occur. It would match on line 3 if case did not matter."#);
@@ -228,13 +287,17 @@ mod tests {
     #[test]
     fn what_is_no_text_is_refused() {
         for content in [b"a\0b".as_slice(), b"caf\xe9"] {
-            assert_eq!(replaced(content, "a", "b", 1).map_err(|(code, _)| code), Err(ErrorCode::NotText));
+            assert_eq!(
+                replaced(content, "a", "b", 1).map_err(|(code, _)| code),
+                Err(ErrorCode::NotText)
+            );
         }
     }
 
     #[test]
     fn a_result_that_is_too_large_is_refused_before_it_is_made() {
-        let (code, message) = replaced(&[b'a'; 500], "a", &"b".repeat(1 << 20), 500).expect_err("too large");
+        let (code, message) =
+            replaced(&[b'a'; 500], "a", &"b".repeat(1 << 20), 500).expect_err("too large");
         assert_eq!(code, ErrorCode::LimitExceeded);
         insta::assert_snapshot!(message, @"src/a.md: would have 524288000 bytes; one file may have at most 1000 (maxFileBytes).");
     }

@@ -32,7 +32,8 @@ impl Progress {
     /// So many of so many.
     pub(super) fn set(&self, done: usize, all: usize) {
         self.bar.set_length(u64::try_from(all).unwrap_or(u64::MAX));
-        self.bar.set_position(u64::try_from(done).unwrap_or(u64::MAX));
+        self.bar
+            .set_position(u64::try_from(done).unwrap_or(u64::MAX));
     }
 }
 
@@ -40,10 +41,21 @@ impl Console {
     /// Begins to show what happens: for people on stderr, for programs (`json`) on stdout.
     pub(super) fn start(json: bool, events: &Events, tasks: &mut JoinSet<()>) -> Self {
         let terminal = std::io::stderr().is_terminal() && !json;
-        let bar = if terminal { ProgressBar::with_draw_target(Some(100), ProgressDrawTarget::stderr()) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("  {spinner} {msg:10} {wide_bar} {elapsed:>5}").expect("a constant template").progress_chars("━╸ ");
+        let bar = if terminal {
+            ProgressBar::with_draw_target(Some(100), ProgressDrawTarget::stderr())
+        } else {
+            ProgressBar::hidden()
+        };
+        let style = ProgressStyle::with_template("  {spinner} {msg:10} {wide_bar} {elapsed:>5}")
+            .expect("a constant template")
+            .progress_chars("━╸ ");
         bar.set_style(style);
-        let console = Self { bar, json, finishing: CancellationToken::new(), failed: Arc::default() };
+        let console = Self {
+            bar,
+            json,
+            finishing: CancellationToken::new(),
+            failed: Arc::default(),
+        };
         tasks.spawn(console.clone().show(events.clone()));
         console
     }
@@ -57,19 +69,29 @@ impl Console {
 
     /// Shows a transfer.
     pub(super) fn progress(&self) -> Progress {
-        Progress { bar: self.bar.clone() }
+        Progress {
+            bar: self.bar.clone(),
+        }
     }
 
     /// The phase that was under way failed.
     pub(super) fn phase_failed(&self, events: &Events) {
         let (all, _) = events.subscribe(Some(0));
-        let open = all.iter().rev().find_map(|numbered| match &*numbered.event {
-            Event::Phase { phase, state, .. } => Some((*phase, *state)),
-            _ => None,
-        });
+        let open = all
+            .iter()
+            .rev()
+            .find_map(|numbered| match &*numbered.event {
+                Event::Phase { phase, state, .. } => Some((*phase, *state)),
+                _ => None,
+            });
         if let Some((phase, PhaseState::Started)) = open {
             self.failed.store(true, Ordering::Relaxed);
-            events.publish(Event::Phase { phase, state: PhaseState::Failed, ms: None, detail: None });
+            events.publish(Event::Phase {
+                phase,
+                state: PhaseState::Failed,
+                ms: None,
+                detail: None,
+            });
         }
     }
 
@@ -106,7 +128,13 @@ impl Console {
 
     fn event(&self, numbered: &Numbered) {
         if self.json {
-            if matches!(&*numbered.event, Event::Phase { .. } | Event::Ready { .. } | Event::Receipt { .. } | Event::Stopped { .. }) {
+            if matches!(
+                &*numbered.event,
+                Event::Phase { .. }
+                    | Event::Ready { .. }
+                    | Event::Receipt { .. }
+                    | Event::Stopped { .. }
+            ) {
                 let line = serde_json::to_string(&*numbered.event).expect("an event is JSON");
                 // Whoever read it is gone; the environment is not.
                 writeln!(std::io::stdout(), "{line}").ok();
@@ -114,36 +142,83 @@ impl Console {
             return;
         }
         match &*numbered.event {
-            Event::Phase { phase, state: PhaseState::Started, .. } => {
+            Event::Phase {
+                phase,
+                state: PhaseState::Started,
+                ..
+            } => {
                 self.bar.reset();
                 self.bar.set_length(0);
                 self.bar.set_message(phase_words(*phase));
                 self.bar.enable_steady_tick(Duration::from_millis(120));
             }
-            Event::Phase { phase, state: PhaseState::Done, ms, detail } => {
+            Event::Phase {
+                phase,
+                state: PhaseState::Done,
+                ms,
+                detail,
+            } => {
                 let seconds = Duration::from_millis(ms.unwrap_or_default()).as_secs_f64();
-                let detail = detail.as_deref().map(|detail| format!("   {detail}")).unwrap_or_default();
+                let detail = detail
+                    .as_deref()
+                    .map(|detail| format!("   {detail}"))
+                    .unwrap_or_default();
                 self.bar.disable_steady_tick();
-                self.line(&format!("  ✓ {:10} {seconds:6.1} s{detail}", phase_words(*phase)));
+                self.line(&format!(
+                    "  ✓ {:10} {seconds:6.1} s{detail}",
+                    phase_words(*phase)
+                ));
                 if *phase == PhaseName::Serve {
                     self.bar.finish_and_clear();
                 }
             }
-            Event::Phase { phase, state: PhaseState::Failed, .. } => {
+            Event::Phase {
+                phase,
+                state: PhaseState::Failed,
+                ..
+            } => {
                 self.bar.finish_and_clear();
                 self.line(&format!("  ✗ {}", phase_words(*phase)));
             }
             Event::Receipt { receipt } => self.line(&receipt_line(receipt)),
-            Event::Site { problem: Some(problem), .. } => {
-                let place = problem.file.as_ref().map(|file| format!(" ({file}{})", problem.line.map(|line| format!(":{line}")).unwrap_or_default())).unwrap_or_default();
-                self.line(&format!("  ! the site: {}{place}", problem.message.lines().next().unwrap_or_default()));
+            Event::Site {
+                problem: Some(problem),
+                ..
+            } => {
+                let place = problem
+                    .file
+                    .as_ref()
+                    .map(|file| {
+                        format!(
+                            " ({file}{})",
+                            problem
+                                .line
+                                .map(|line| format!(":{line}"))
+                                .unwrap_or_default()
+                        )
+                    })
+                    .unwrap_or_default();
+                self.line(&format!(
+                    "  ! the site: {}{place}",
+                    problem.message.lines().next().unwrap_or_default()
+                ));
             }
-            Event::Stopped { commit, unpushed, queued } => {
-                let commit = commit.as_deref().map_or_else(String::new, |commit| format!(" at {}", &commit[..commit.len().min(10)]));
+            Event::Stopped {
+                commit,
+                unpushed,
+                queued,
+            } => {
+                let commit = commit.as_deref().map_or_else(String::new, |commit| {
+                    format!(" at {}", &commit[..commit.len().min(10)])
+                });
                 let left = match (unpushed, queued) {
                     (0, 0) => "Everything is pushed.".to_owned(),
-                    (0, queued) => format!("Everything is pushed; {queued} instructions wait for the next start."),
-                    (unpushed, queued) => format!("{unpushed} commits could not be pushed and are kept in the workspace; {queued} instructions wait. They go on at the next start."),
+                    (0, queued) => format!(
+                        "Everything is pushed; {queued} instructions wait for the next start."
+                    ),
+                    (unpushed, queued) => format!(
+                        "{unpushed} commits could not be pushed and are kept in the workspace; {queued} instructions wait. They go on at the next start."
+                    ),
                 };
                 self.line(&format!("Stopped{commit}. {left}"));
             }
@@ -171,14 +246,27 @@ fn phase_words(phase: PhaseName) -> &'static str {
 
 /// One line an instruction.
 pub(crate) fn receipt_line(receipt: &Receipt) -> String {
-    let sign = if receipt.status.landed() { "✓" } else { "✗" };
+    let sign = if receipt.status.landed() {
+        "✓"
+    } else {
+        "✗"
+    };
     let id: String = receipt.instruction_id.as_str().chars().take(40).collect();
     match (&receipt.status, &receipt.commit, &receipt.error) {
         (Status::Pushed | Status::Published, Some(commit), _) => {
             let ms = receipt.timings.total_ms.unwrap_or_default();
-            format!("  {sign} {id}  {}  {} ({ms} ms)", &commit.as_str()[..10], receipt.summary)
+            format!(
+                "  {sign} {id}  {}  {} ({ms} ms)",
+                &commit.as_str()[..10],
+                receipt.summary
+            )
         }
-        (status, _, Some(error)) => format!("  {sign} {id}  {}: {}  {}", status.as_str(), error.code.as_str(), error.message),
+        (status, _, Some(error)) => format!(
+            "  {sign} {id}  {}: {}  {}",
+            status.as_str(),
+            error.code.as_str(),
+            error.message
+        ),
         (status, _, None) => format!("  {sign} {id}  {}  {}", status.as_str(), receipt.summary),
     }
 }

@@ -51,26 +51,47 @@ pub(crate) struct RunningNote {
 
 impl Home {
     /// Makes and locks the folders of the environment of `source`.
-    pub(super) fn open(source: &Source, state: Option<&Path>, workspace: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn open(
+        source: &Source,
+        state: Option<&Path>,
+        workspace: Option<&Path>,
+    ) -> Result<Self, Failure> {
         let state = state_folder(state)?;
         let folder = state.join("environments").join(key(source));
         let workspace = match workspace {
-            Some(workspace) => std::path::absolute(workspace).map_err(|error| Failure::storage("use", workspace, &error))?,
+            Some(workspace) => std::path::absolute(workspace)
+                .map_err(|error| Failure::storage("use", workspace, &error))?,
             None => folder.join("workspace"),
         };
         for path in [&folder, &workspace] {
             fs::create_dir_all(path).map_err(|error| Failure::storage("make", path, &error))?;
         }
-        let workspace = fs::canonicalize(&workspace).map_err(|error| Failure::storage("use", &workspace, &error))?;
+        let workspace = fs::canonicalize(&workspace)
+            .map_err(|error| Failure::storage("use", &workspace, &error))?;
         let lock = lock(&folder)?;
         // A workspace named by hand may be named twice, for two repositories.
-        let workspace_lock = if workspace.starts_with(&folder) { None } else { Some(self::lock(&workspace)?) };
-        Ok(Self { workspace, store: state.join("store"), database: state.join("edit.sqlite"), folder, _lock: lock, _workspace_lock: workspace_lock })
+        let workspace_lock = if workspace.starts_with(&folder) {
+            None
+        } else {
+            Some(self::lock(&workspace)?)
+        };
+        Ok(Self {
+            workspace,
+            store: state.join("store"),
+            database: state.join("edit.sqlite"),
+            folder,
+            _lock: lock,
+            _workspace_lock: workspace_lock,
+        })
     }
 
     /// Says where the environment is.
     pub(super) fn announce(&self, url: &str, folder: Option<&Path>) -> Result<(), Failure> {
-        let note = RunningNote { url: url.to_owned(), pid: std::process::id(), folder: folder.map(Path::to_owned) };
+        let note = RunningNote {
+            url: url.to_owned(),
+            pid: std::process::id(),
+            folder: folder.map(Path::to_owned),
+        };
         let path = self.folder.join("running.json");
         let text = serde_json::to_vec(&note).expect("a note is JSON");
         fs::write(&path, text).map_err(|error| Failure::storage("write", &path, &error))
@@ -85,23 +106,36 @@ impl Home {
 
 /// The folder in which everything is kept: the one named, else where programs keep their state.
 pub(crate) fn state_folder(named: Option<&Path>) -> Result<PathBuf, Failure> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let folder = match named {
         Some(folder) => folder.to_owned(),
         None => match (variable("XDG_STATE_HOME"), variable("HOME")) {
             (Some(state), _) => state.join("edit-agent"),
             (None, Some(home)) => home.join(".local/state/edit-agent"),
-            (None, None) => return Err(Failure::new(Exit::Storage, "there is no home folder to keep state in", "Name one with --state DIR.")),
+            (None, None) => {
+                return Err(Failure::new(
+                    Exit::Storage,
+                    "there is no home folder to keep state in",
+                    "Name one with --state DIR.",
+                ));
+            }
         },
     };
-    let folder = std::path::absolute(&folder).map_err(|error| Failure::storage("use", &folder, &error))?;
+    let folder =
+        std::path::absolute(&folder).map_err(|error| Failure::storage("use", &folder, &error))?;
     fs::create_dir_all(&folder).map_err(|error| Failure::storage("make", &folder, &error))?;
     fs::canonicalize(&folder).map_err(|error| Failure::storage("use", &folder, &error))
 }
 
 /// The environments of this machine that run now.
 pub(crate) fn running(state: &Path) -> Vec<RunningNote> {
-    let Ok(environments) = fs::read_dir(state.join("environments")) else { return Vec::new() };
+    let Ok(environments) = fs::read_dir(state.join("environments")) else {
+        return Vec::new();
+    };
     let read = |folder: &Path| -> Option<RunningNote> {
         let note = serde_json::from_slice(&fs::read(folder.join("running.json")).ok()?).ok()?;
         // Whoever can take the lock has found a note that a crash left.
@@ -111,24 +145,40 @@ pub(crate) fn running(state: &Path) -> Vec<RunningNote> {
             Err(_) => Some(note),
         }
     };
-    environments.flatten().filter_map(|entry| read(&entry.path())).collect()
+    environments
+        .flatten()
+        .filter_map(|entry| read(&entry.path()))
+        .collect()
 }
 
 fn lock(folder: &Path) -> Result<Flock<File>, Failure> {
     let path = folder.join("lock");
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|error| Failure::storage("open", &path, &error))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| Failure::storage("open", &path, &error))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
             // For people who look; the lock itself is the kernel's.
-            lock.set_len(0).and_then(|()| lock.write_all(std::process::id().to_string().as_bytes())).map_err(|error| Failure::storage("write", &path, &error))?;
+            lock.set_len(0)
+                .and_then(|()| lock.write_all(std::process::id().to_string().as_bytes()))
+                .map_err(|error| Failure::storage("write", &path, &error))?;
             Ok(lock)
         }
         Err((_, Errno::EWOULDBLOCK)) => {
             let holder = fs::read_to_string(&path).unwrap_or_default();
-            let place = running_at(folder).map(|url| format!(" at {url}")).unwrap_or_default();
+            let place = running_at(folder)
+                .map(|url| format!(" at {url}"))
+                .unwrap_or_default();
             Err(Failure::new(
                 Exit::AlreadyRunning,
-                format!("an environment of this repository runs already{place} (process {})", holder.trim()),
+                format!(
+                    "an environment of this repository runs already{place} (process {})",
+                    holder.trim()
+                ),
                 "Send instructions to it with `send`, or stop it first.",
             ))
         }
@@ -137,7 +187,8 @@ fn lock(folder: &Path) -> Result<Flock<File>, Failure> {
 }
 
 fn running_at(folder: &Path) -> Option<String> {
-    let note: RunningNote = serde_json::from_slice(&fs::read(folder.join("running.json")).ok()?).ok()?;
+    let note: RunningNote =
+        serde_json::from_slice(&fs::read(folder.join("running.json")).ok()?).ok()?;
     Some(note.url)
 }
 

@@ -13,8 +13,15 @@ pub(super) struct Interrupt {
 impl Interrupt {
     /// From here on the wish does not end the process by itself.
     pub(super) fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::internal("listen for Ctrl-C", &error));
-        Ok(Self { signals: [listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?] })
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::internal("listen for Ctrl-C", &error));
+        Ok(Self {
+            signals: [
+                listen(SignalKind::interrupt())?,
+                listen(SignalKind::terminate())?,
+                listen(SignalKind::hangup())?,
+            ],
+        })
     }
 
     /// Waits for the next one.

@@ -32,16 +32,31 @@ pub(super) async fn health(State(door): State<Arc<Door>>) -> Response {
         let view = door.pipeline.borrow();
         (view.progressed, view.running.is_some())
     };
-    let limit = if running { INSTRUCTION_MAX } else { PROGRESS_MAX };
+    let limit = if running {
+        INSTRUCTION_MAX
+    } else {
+        PROGRESS_MAX
+    };
     let stuck = progressed.is_some_and(|at| at.elapsed() > limit);
-    let status = if stuck { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    answer(status, json!({ "healthy": !stuck, "pipeline": if stuck { "stuck" } else { "ok" } }))
+    let status = if stuck {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    answer(
+        status,
+        json!({ "healthy": !stuck, "pipeline": if stuck { "stuck" } else { "ok" } }),
+    )
 }
 
 /// 200 while the environment serves.
 pub(super) async fn ready(State(door): State<Arc<Door>>) -> Response {
     let ready = matches!(&*door.stage.borrow(), Stage::Serving { .. });
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     answer(status, json!({ "ready": ready }))
 }
 
@@ -90,16 +105,31 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
 
 /// What happens, as it happens. `Last-Event-ID` gets what was missed.
 pub(super) async fn events(State(door): State<Arc<Door>>, headers: HeaderMap) -> impl IntoResponse {
-    let after = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    let after = headers
+        .get("last-event-id")
+        .and_then(|id| id.to_str().ok())
+        .and_then(|id| id.parse().ok());
     let closing = door.closing.clone().cancelled_owned();
     let stream = futures_util::StreamExt::take_until(event_stream(&door, after), closing);
-    ([(header::CACHE_CONTROL, "no-store")], Sse::new(stream).keep_alive(KeepAlive::default()))
+    (
+        [(header::CACHE_CONTROL, "no-store")],
+        Sse::new(stream).keep_alive(KeepAlive::default()),
+    )
 }
 
-fn event_stream(door: &Door, after: Option<u64>) -> impl Stream<Item = Result<sse::Event, Infallible>> + use<> {
+fn event_stream(
+    door: &Door,
+    after: Option<u64>,
+) -> impl Stream<Item = Result<sse::Event, Infallible>> + use<> {
     let (missed, live) = door.events.subscribe(after);
     let events = door.events.clone();
-    let state = (missed.into_iter().collect::<std::collections::VecDeque<_>>(), live, after.unwrap_or(0));
+    let state = (
+        missed
+            .into_iter()
+            .collect::<std::collections::VecDeque<_>>(),
+        live,
+        after.unwrap_or(0),
+    );
     stream::unfold(state, move |(mut missed, mut live, mut last)| {
         let events = events.clone();
         async move {
@@ -126,31 +156,68 @@ fn event_stream(door: &Door, after: Option<u64>) -> impl Stream<Item = Result<ss
 
 fn sse_event(numbered: &Numbered) -> sse::Event {
     let data = serde_json::to_string(&*numbered.event).expect("an event is JSON");
-    sse::Event::default().id(numbered.id.to_string()).event(numbered.event.name()).data(data)
+    sse::Event::default()
+        .id(numbered.id.to_string())
+        .event(numbered.event.name())
+        .data(data)
 }
 
 /// Takes an instruction or an array of them.
-pub(super) async fn instructions(State(door): State<Arc<Door>>, body: Result<Bytes, BytesRejection>) -> Response {
+pub(super) async fn instructions(
+    State(door): State<Arc<Door>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     if matches!(&*door.stage.borrow(), Stage::Draining) {
-        return errors(StatusCode::SERVICE_UNAVAILABLE, "draining", &[("$", "the environment is stopping; send it again when it runs")]);
+        return errors(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "draining",
+            &[(
+                "$",
+                "the environment is stopping; send it again when it runs",
+            )],
+        );
     }
     let body = match body {
         Ok(body) => body,
-        Err(rejection) => return errors(rejection.status(), "message_too_large", &[("$", "a call has at most 8 MiB")]),
+        Err(rejection) => {
+            return errors(
+                rejection.status(),
+                "message_too_large",
+                &[("$", "a call has at most 8 MiB")],
+            );
+        }
     };
     let message: Value = match serde_json::from_slice(&body) {
         Ok(message) => message,
-        Err(error) => return errors(StatusCode::UNPROCESSABLE_ENTITY, "invalid_message", &[("$", &format!("is not JSON: {error}"))]),
+        Err(error) => {
+            return errors(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_message",
+                &[("$", &format!("is not JSON: {error}"))],
+            );
+        }
     };
     match door.intake.accept(&message).await {
         Ok(ids) => answer(StatusCode::ACCEPTED, json!({ "instructionIds": ids })),
-        Err(Declined::Invalid { code, problems }) => answer(StatusCode::UNPROCESSABLE_ENTITY, json!({ "code": code, "errors": problems })),
-        Err(Declined::Full { waiting }) => {
-            errors(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded", &[("$", &format!("{waiting} instructions wait already; send it again when some are done"))])
-        }
+        Err(Declined::Invalid { code, problems }) => answer(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            json!({ "code": code, "errors": problems }),
+        ),
+        Err(Declined::Full { waiting }) => errors(
+            StatusCode::TOO_MANY_REQUESTS,
+            "limit_exceeded",
+            &[(
+                "$",
+                &format!("{waiting} instructions wait already; send it again when some are done"),
+            )],
+        ),
         Err(Declined::Unavailable(error)) => {
             tracing::error!(error = %crate::chain(&error), "instructions could not be accepted");
-            errors(StatusCode::SERVICE_UNAVAILABLE, "internal", &[("$", "the queue does not answer; send it again")])
+            errors(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "internal",
+                &[("$", "the queue does not answer; send it again")],
+            )
         }
     }
 }
@@ -158,25 +225,44 @@ pub(super) async fn instructions(State(door): State<Arc<Door>>, body: Result<Byt
 /// The receipt of an instruction.
 pub(super) async fn receipt(State(door): State<Arc<Door>>, Path(id): Path<String>) -> Response {
     let Ok(id) = id.parse::<InstructionId>() else {
-        return errors(StatusCode::NOT_FOUND, "not_found", &[("$", "that is no instruction id")]);
+        return errors(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            &[("$", "that is no instruction id")],
+        );
     };
     match door.intake.receipt(&id).await {
         Ok(Some(receipt)) => answer(StatusCode::OK, json!(receipt)),
-        Ok(None) => errors(StatusCode::NOT_FOUND, "not_found", &[("$", "no instruction with this id has been accepted here")]),
+        Ok(None) => errors(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            &[("$", "no instruction with this id has been accepted here")],
+        ),
         Err(error) => {
             tracing::error!(error = %crate::chain(&error), "a receipt could not be read");
-            errors(StatusCode::SERVICE_UNAVAILABLE, "internal", &[("$", "the receipts do not answer; ask again")])
+            errors(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "internal",
+                &[("$", "the receipts do not answer; ask again")],
+            )
         }
     }
 }
 
 /// Nothing else is here.
 pub(super) async fn unknown() -> Response {
-    errors(StatusCode::NOT_FOUND, "not_found", &[("$", "there is nothing at this address")])
+    errors(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        &[("$", "there is nothing at this address")],
+    )
 }
 
 fn errors(status: StatusCode, code: &str, problems: &[(&str, &str)]) -> Response {
-    let errors: Vec<Value> = problems.iter().map(|(path, message)| json!({ "path": path, "message": message })).collect();
+    let errors: Vec<Value> = problems
+        .iter()
+        .map(|(path, message)| json!({ "path": path, "message": message }))
+        .collect();
     answer(status, json!({ "code": code, "errors": errors }))
 }
 

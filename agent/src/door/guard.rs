@@ -24,9 +24,18 @@ pub(super) struct Refusal {
 }
 
 /// Judges a request by its head.
-pub(super) fn judge(method: &Method, uri: &Uri, headers: &HeaderMap, hosts: &Hosts, shown_root: &Path) -> Result<(), Refusal> {
+pub(super) fn judge(
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    hosts: &Hosts,
+    shown_root: &Path,
+) -> Result<(), Refusal> {
     if *method == Method::CONNECT || *method == Method::TRACE {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, format!("The method {method} is not taken here."));
+        return refuse(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("The method {method} is not taken here."),
+        );
     }
     let host = judge_host(headers, hosts)?;
     judge_origin(method, headers, host)?;
@@ -34,33 +43,65 @@ pub(super) fn judge(method: &Method, uri: &Uri, headers: &HeaderMap, hosts: &Hos
 }
 
 fn refuse<T>(status: StatusCode, why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { status, why: why.into() })
+    Err(Refusal {
+        status,
+        why: why.into(),
+    })
 }
 
 fn judge_host<'a>(headers: &'a HeaderMap, hosts: &Hosts) -> Result<&'a str, Refusal> {
     let mut values = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (values.next().and_then(|host| host.to_str().ok()), values.next()) else {
+    let (Some(host), None) = (
+        values.next().and_then(|host| host.to_str().ok()),
+        values.next(),
+    ) else {
         return refuse(StatusCode::BAD_REQUEST, "A request names exactly one host.");
     };
     let name = host_name(host).to_ascii_lowercase();
-    let ours = name == "localhost" || name.ends_with(".localhost") || is_address(&name) || hosts.names.contains(&name);
-    if ours { Ok(host) } else { refuse(StatusCode::FORBIDDEN, "This environment is not known under that host name. Name it with --host if it should be.") }
+    let ours = name == "localhost"
+        || name.ends_with(".localhost")
+        || is_address(&name)
+        || hosts.names.contains(&name);
+    if ours {
+        Ok(host)
+    } else {
+        refuse(
+            StatusCode::FORBIDDEN,
+            "This environment is not known under that host name. Name it with --host if it should be.",
+        )
+    }
 }
 
 fn judge_origin(method: &Method, headers: &HeaderMap, host: &str) -> Result<(), Refusal> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let upgrade = headers.contains_key(header::UPGRADE);
-    let navigation = text("sec-fetch-mode") == Some("navigate") && text("sec-fetch-dest") == Some("document") && (method == Method::GET || method == Method::HEAD);
+    let navigation = text("sec-fetch-mode") == Some("navigate")
+        && text("sec-fetch-dest") == Some("document")
+        && (method == Method::GET || method == Method::HEAD);
     // Following a link to a page is everybody's right; everything else is for our own pages, and for programs that
     // are no browser and say nothing.
     let foreign = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
     if foreign && (!navigation || upgrade) {
-        return refuse(StatusCode::FORBIDDEN, "Another site's page may not ask for this.");
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "Another site's page may not ask for this.",
+        );
     }
     match headers.get(header::ORIGIN) {
         Some(origin) if !navigation => {
-            let own = origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host));
-            if own { Ok(()) } else { refuse(StatusCode::FORBIDDEN, "Another site's page may not ask for this.") }
+            let own = origin
+                .to_str()
+                .ok()
+                .and_then(|origin| origin.split_once("://"))
+                .is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host));
+            if own {
+                Ok(())
+            } else {
+                refuse(
+                    StatusCode::FORBIDDEN,
+                    "Another site's page may not ask for this.",
+                )
+            }
         }
         _ => Ok(()),
     }
@@ -76,14 +117,24 @@ fn judge_path(path: &str, shown_root: &Path) -> Result<(), Refusal> {
         }
         let hidden = |segment: &str| {
             let segment = segment.to_ascii_lowercase();
-            segment == ".git" || segment == ".gitattributes" || segment == ".gitmodules" || segment == ".env" || segment.starts_with(".env.") || segment == "__edit-agent"
+            segment == ".git"
+                || segment == ".gitattributes"
+                || segment == ".gitmodules"
+                || segment == ".env"
+                || segment.starts_with(".env.")
+                || segment == "__edit-agent"
         };
         if path.split('/').any(hidden) {
             return refuse(StatusCode::NOT_FOUND, "There is nothing here.");
         }
         if let Some(at) = path.find("/@fs/") {
-            let file = PathBuf::from(format!("/{}", path[at + "/@fs/".len()..].trim_start_matches('/')));
-            let plain = file.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
+            let file = PathBuf::from(format!(
+                "/{}",
+                path[at + "/@fs/".len()..].trim_start_matches('/')
+            ));
+            let plain = file
+                .components()
+                .all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
             if at != 0 || !plain || !file.starts_with(shown_root) {
                 return refuse(StatusCode::FORBIDDEN, "That file is outside the site.");
             }
@@ -97,7 +148,9 @@ fn host_name(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split(']').next().unwrap_or(rest);
     }
-    host.rsplit_once(':').map_or(host, |(name, _)| name).trim_end_matches('.')
+    host.rsplit_once(':')
+        .map_or(host, |(name, _)| name)
+        .trim_end_matches('.')
 }
 
 fn is_address(name: &str) -> bool {
@@ -110,7 +163,10 @@ fn decode(text: &str) -> String {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let digits = bytes
+            .get(at + 1..at + 3)
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match (bytes[at], digits) {
             (b'%', Some(byte)) => {
                 decoded.push(byte);
@@ -134,45 +190,140 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().expect("a value"));
         }
-        let hosts = Hosts { names: vec!["edit.ameliastamps.com".to_owned()] };
-        judge(&method, &path.parse().expect("a path"), &map, &hosts, Path::new("/work/tree")).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
+        let hosts = Hosts {
+            names: vec!["edit.ameliastamps.com".to_owned()],
+        };
+        judge(
+            &method,
+            &path.parse().expect("a path"),
+            &map,
+            &hosts,
+            Path::new("/work/tree"),
+        )
+        .map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
     }
 
     #[test]
     fn only_our_own_names_are_answered() {
         for (host, expected) in [
-            ("localhost:8080", 200), ("127.0.0.1:8080", 200), ("[::1]:8080", 200), ("edit.amelia.localhost:1", 200), ("edit.ameliastamps.com", 200),
-            ("evil.example", 403), ("localhost.evil.example", 403), ("xlocalhost", 403), ("", 403),
+            ("localhost:8080", 200),
+            ("127.0.0.1:8080", 200),
+            ("[::1]:8080", 200),
+            ("edit.amelia.localhost:1", 200),
+            ("edit.ameliastamps.com", 200),
+            ("evil.example", 403),
+            ("localhost.evil.example", 403),
+            ("xlocalhost", 403),
+            ("", 403),
         ] {
-            assert_eq!(verdict(Method::GET, "/", &[("host", host)]), expected, "{host}");
+            assert_eq!(
+                verdict(Method::GET, "/", &[("host", host)]),
+                expected,
+                "{host}"
+            );
         }
         assert_eq!(verdict(Method::GET, "/", &[]), 400);
-        assert_eq!(verdict(Method::GET, "/", &[("host", "localhost"), ("host", "evil.example")]), 400);
+        assert_eq!(
+            verdict(
+                Method::GET,
+                "/",
+                &[("host", "localhost"), ("host", "evil.example")]
+            ),
+            400
+        );
     }
 
     #[test]
     fn other_sites_pages_may_link_here_and_nothing_else() {
-        let with = |method: Method, extra: &[(&'static str, &str)]| verdict(method, "/src/secret.ts", &[&[("host", "localhost:8080")], extra].concat());
-        let navigation = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        let with = |method: Method, extra: &[(&'static str, &str)]| {
+            verdict(
+                method,
+                "/src/secret.ts",
+                &[&[("host", "localhost:8080")], extra].concat(),
+            )
+        };
+        let navigation = [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
         assert_eq!(with(Method::GET, &navigation), 200);
         assert_eq!(with(Method::POST, &navigation), 403);
-        assert_eq!(with(Method::GET, &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "script")]), 403);
-        assert_eq!(with(Method::GET, &[("sec-fetch-site", "same-site"), ("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")]), 403);
-        assert_eq!(with(Method::GET, &[("origin", "http://localhost:3000")]), 403);
-        assert_eq!(with(Method::GET, &[("origin", "http://localhost:8080"), ("upgrade", "websocket")]), 200);
-        assert_eq!(with(Method::GET, &[("origin", "null"), ("upgrade", "websocket")]), 403);
+        assert_eq!(
+            with(
+                Method::GET,
+                &[
+                    ("sec-fetch-site", "cross-site"),
+                    ("sec-fetch-mode", "no-cors"),
+                    ("sec-fetch-dest", "script")
+                ]
+            ),
+            403
+        );
+        assert_eq!(
+            with(
+                Method::GET,
+                &[
+                    ("sec-fetch-site", "same-site"),
+                    ("sec-fetch-mode", "cors"),
+                    ("sec-fetch-dest", "empty")
+                ]
+            ),
+            403
+        );
+        assert_eq!(
+            with(Method::GET, &[("origin", "http://localhost:3000")]),
+            403
+        );
+        assert_eq!(
+            with(
+                Method::GET,
+                &[
+                    ("origin", "http://localhost:8080"),
+                    ("upgrade", "websocket")
+                ]
+            ),
+            200
+        );
+        assert_eq!(
+            with(Method::GET, &[("origin", "null"), ("upgrade", "websocket")]),
+            403
+        );
         assert_eq!(with(Method::POST, &[]), 200, "a program that is no browser");
     }
 
     #[test]
     fn what_is_no_part_of_the_site_is_not_shown() {
         for (path, expected) in [
-            ("/", 200), ("/src/pages/index.astro?raw", 200), ("/@fs/work/tree/node_modules/x.js", 200), ("/@id/astro:scripts/x.js", 200), ("/.well-known/x", 200), ("/environment", 200),
-            ("/@fs/etc/passwd", 403), ("/@fs/work/tree-of-another/x", 403), ("/@fs//etc/passwd?raw", 403), ("/x/@fs/etc/passwd", 403), ("/%40fs/etc/passwd", 403), ("/%2540fs/etc/passwd", 403),
-            ("/@fs/work/tree/../../etc/passwd", 400), ("/@fs/work/tree/%2e%2e/%2e%2e/etc/passwd", 400), ("/..%5cx", 400), ("/%00", 400),
-            ("/.git/config", 404), ("/%2egit/config", 404), ("/sub/.GIT/HEAD", 404), ("/.env", 404), ("/.env.local?raw", 404), ("/%2Eenv", 404), ("/__edit-agent/boot", 404),
+            ("/", 200),
+            ("/src/pages/index.astro?raw", 200),
+            ("/@fs/work/tree/node_modules/x.js", 200),
+            ("/@id/astro:scripts/x.js", 200),
+            ("/.well-known/x", 200),
+            ("/environment", 200),
+            ("/@fs/etc/passwd", 403),
+            ("/@fs/work/tree-of-another/x", 403),
+            ("/@fs//etc/passwd?raw", 403),
+            ("/x/@fs/etc/passwd", 403),
+            ("/%40fs/etc/passwd", 403),
+            ("/%2540fs/etc/passwd", 403),
+            ("/@fs/work/tree/../../etc/passwd", 400),
+            ("/@fs/work/tree/%2e%2e/%2e%2e/etc/passwd", 400),
+            ("/..%5cx", 400),
+            ("/%00", 400),
+            ("/.git/config", 404),
+            ("/%2egit/config", 404),
+            ("/sub/.GIT/HEAD", 404),
+            ("/.env", 404),
+            ("/.env.local?raw", 404),
+            ("/%2Eenv", 404),
+            ("/__edit-agent/boot", 404),
         ] {
-            assert_eq!(verdict(Method::GET, path, &[("host", "localhost")]), expected, "{path}");
+            assert_eq!(
+                verdict(Method::GET, path, &[("host", "localhost")]),
+                expected,
+                "{path}"
+            );
         }
     }
 }

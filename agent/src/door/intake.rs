@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use contract::limits::{INSTRUCTIONS_PER_CALL_MAX, MESSAGE_MAX_BYTES, QUEUE_DEPTH_MAX};
 use contract::receipt::Timings;
-use contract::{ErrorCode, Instruction, InstructionId, Problem, Problems, Receipt, Status, Timestamp};
+use contract::{
+    ErrorCode, Instruction, InstructionId, Problem, Problems, Receipt, Status, Timestamp,
+};
 use platform::{Instructions, Outgoing, PortError, Receipts};
 use serde_json::Value;
 
@@ -55,18 +57,36 @@ impl Intake {
         let messages = single.map_or(several, std::slice::from_ref);
         let mut problems = Problems::default();
         if messages.is_empty() || messages.len() > INSTRUCTIONS_PER_CALL_MAX {
-            problems.push("$", format!("a call has 1 to {INSTRUCTIONS_PER_CALL_MAX} instructions, not {}", messages.len()));
-            return Err(Declined::Invalid { code: ErrorCode::InvalidMessage, problems });
+            problems.push(
+                "$",
+                format!(
+                    "a call has 1 to {INSTRUCTIONS_PER_CALL_MAX} instructions, not {}",
+                    messages.len()
+                ),
+            );
+            return Err(Declined::Invalid {
+                code: ErrorCode::InvalidMessage,
+                problems,
+            });
         }
         let mut code = None;
         let mut accepted = Vec::new();
         for (index, message) in messages.iter().enumerate() {
-            let prefix = if single.is_some() { "$".to_owned() } else { format!("$[{index}]") };
+            let prefix = if single.is_some() {
+                "$".to_owned()
+            } else {
+                format!("$[{index}]")
+            };
             match self.judge(message).await? {
                 Ok(instruction) => accepted.push((instruction, message.to_string())),
                 Err((one, found)) => {
                     code = code.or(Some(one));
-                    problems.0.extend(found.0.into_iter().map(|problem| Problem { path: problem.path.replacen('$', &prefix, 1), message: problem.message }));
+                    problems
+                        .0
+                        .extend(found.0.into_iter().map(|problem| Problem {
+                            path: problem.path.replacen('$', &prefix, 1),
+                            message: problem.message,
+                        }));
                 }
             }
         }
@@ -74,7 +94,9 @@ impl Intake {
             return Err(Declined::Invalid { code, problems });
         }
         let waiting = self.queue.depth().await?.waiting;
-        if waiting + u64::try_from(accepted.len()).unwrap_or(u64::MAX) > u64::try_from(QUEUE_DEPTH_MAX).unwrap_or(u64::MAX) {
+        if waiting + u64::try_from(accepted.len()).unwrap_or(u64::MAX)
+            > u64::try_from(QUEUE_DEPTH_MAX).unwrap_or(u64::MAX)
+        {
             return Err(Declined::Full { waiting });
         }
         let mut ids = Vec::new();
@@ -90,7 +112,10 @@ impl Intake {
         self.receipts.get(&self.identity.session_id, id).await
     }
 
-    async fn judge(&self, message: &Value) -> Result<Result<Instruction, (ErrorCode, Problems)>, Declined> {
+    async fn judge(
+        &self,
+        message: &Value,
+    ) -> Result<Result<Instruction, (ErrorCode, Problems)>, Declined> {
         let one = |code, path: &str, words: String| {
             let mut problems = Problems::default();
             problems.push(path, words);
@@ -98,7 +123,11 @@ impl Intake {
         };
         let length = message.to_string().len();
         if length > MESSAGE_MAX_BYTES {
-            return one(ErrorCode::MessageTooLarge, "$", format!("an instruction has at most {MESSAGE_MAX_BYTES} bytes, not {length}"));
+            return one(
+                ErrorCode::MessageTooLarge,
+                "$",
+                format!("an instruction has at most {MESSAGE_MAX_BYTES} bytes, not {length}"),
+            );
         }
         let instruction = match Instruction::from_value(message) {
             Ok(instruction) => instruction,
@@ -106,18 +135,51 @@ impl Intake {
         };
         let identity = &self.identity;
         if instruction.client_id != identity.client_id {
-            return one(ErrorCode::WrongClient, "$.clientId", format!("this environment is the client {}'s", identity.client_id));
+            return one(
+                ErrorCode::WrongClient,
+                "$.clientId",
+                format!("this environment is the client {}'s", identity.client_id),
+            );
         }
-        if instruction.session_id.as_ref().is_some_and(|session| *session != identity.session_id) {
-            return one(ErrorCode::WrongSession, "$.sessionId", "this environment is another session's".to_owned());
+        if instruction
+            .session_id
+            .as_ref()
+            .is_some_and(|session| *session != identity.session_id)
+        {
+            return one(
+                ErrorCode::WrongSession,
+                "$.sessionId",
+                "this environment is another session's".to_owned(),
+            );
         }
-        if instruction.session_id.is_none() && instruction.thread_id.as_ref().is_some_and(|thread| *thread != identity.thread_id) {
-            return one(ErrorCode::WrongSession, "$.threadId", format!("this environment serves the thread {}", identity.thread_id));
+        if instruction.session_id.is_none()
+            && instruction
+                .thread_id
+                .as_ref()
+                .is_some_and(|thread| *thread != identity.thread_id)
+        {
+            return one(
+                ErrorCode::WrongSession,
+                "$.threadId",
+                format!("this environment serves the thread {}", identity.thread_id),
+            );
         }
-        let existing = self.receipts.get(&identity.session_id, &instruction.instruction_id).await?;
-        let reused = existing.and_then(|receipt| receipt.fingerprint).is_some_and(|fingerprint| fingerprint != instruction.fingerprint);
+        let existing = self
+            .receipts
+            .get(&identity.session_id, &instruction.instruction_id)
+            .await?;
+        let reused = existing
+            .and_then(|receipt| receipt.fingerprint)
+            .is_some_and(|fingerprint| fingerprint != instruction.fingerprint);
         if reused {
-            return one(ErrorCode::IdReused, "$.instructionId", format!("{} was used before for another instruction, which is untouched", instruction.instruction_id));
+            return one(
+                ErrorCode::IdReused,
+                "$.instructionId",
+                format!(
+                    "{} was used before for another instruction, which is untouched",
+                    instruction.instruction_id
+                ),
+            );
         }
         Ok(Ok(instruction))
     }
@@ -125,7 +187,11 @@ impl Intake {
     async fn enqueue(&self, instruction: &Instruction, body: String) -> Result<(), PortError> {
         let identity = &self.identity;
         let id = &instruction.instruction_id;
-        let message = Outgoing { body, group: identity.session_id.to_string(), deduplication_id: id.to_string() };
+        let message = Outgoing {
+            body,
+            group: identity.session_id.to_string(),
+            deduplication_id: id.to_string(),
+        };
         // The message first: a receipt without a message would say `accepted` for ever.
         self.queue.send(&message).await?;
         if self.receipts.get(&identity.session_id, id).await?.is_some() {
@@ -152,7 +218,9 @@ impl Intake {
         };
         // The pipeline may be faster; a final receipt stands.
         self.receipts.put(&receipt).await?;
-        self.events.publish(Event::Progress { receipt: Box::new(receipt) });
+        self.events.publish(Event::Progress {
+            receipt: Box::new(receipt),
+        });
         Ok(())
     }
 }

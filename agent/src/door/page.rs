@@ -9,7 +9,14 @@ use crate::site::{SiteState, SiteView};
 
 /// A short answer in words.
 pub(super) fn plain(status: StatusCode, words: &str) -> impl IntoResponse + use<> {
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], format!("{words}\n"))
+    (
+        status,
+        [
+            (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+            (header::CACHE_CONTROL, "no-store"),
+        ],
+        format!("{words}\n"),
+    )
 }
 
 /// What a visitor is told while the site does not answer.
@@ -21,12 +28,29 @@ pub(super) fn waiting(stage: &Stage, site: Option<&SiteView>, wants_page: bool) 
             (Some(file), None) => format!("{file}\n"),
             _ => String::new(),
         };
-        let frame = problem.frame.as_deref().or(problem.hint.as_deref()).unwrap_or_default();
+        let frame = problem
+            .frame
+            .as_deref()
+            .or(problem.hint.as_deref())
+            .unwrap_or_default();
         format!("{place}{}\n{frame}", problem.message)
     });
-    let body = if wants_page { html(headline, words, details.as_deref()) } else { format!("{headline}. {words}\n") };
-    let kind = if wants_page { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
-    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store"), (header::RETRY_AFTER, "2"), (header::HeaderName::from_static("x-robots-tag"), "noindex")];
+    let body = if wants_page {
+        html(headline, words, details.as_deref())
+    } else {
+        format!("{headline}. {words}\n")
+    };
+    let kind = if wants_page {
+        "text/html; charset=utf-8"
+    } else {
+        "text/plain; charset=utf-8"
+    };
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::RETRY_AFTER, "2"),
+        (header::HeaderName::from_static("x-robots-tag"), "noindex"),
+    ];
     (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
 }
 
@@ -36,17 +60,28 @@ fn words(stage: &Stage, site: Option<&SiteView>) -> (&'static str, &'static str)
         (Stage::Starting { phase }, _) => match phase {
             PhaseName::Config | PhaseName::Claim => ("The preview is starting", "Getting ready."),
             PhaseName::Clone => ("The preview is starting", "Fetching the site."),
-            PhaseName::Install => ("The preview is starting", "Putting the site’s building blocks in place. The first time takes a little longer."),
+            PhaseName::Install => (
+                "The preview is starting",
+                "Putting the site’s building blocks in place. The first time takes a little longer.",
+            ),
             PhaseName::Serve => ("The preview is starting", "Opening the first page."),
         },
-        (Stage::Serving { .. }, Some(SiteState::Broken | SiteState::CrashLoop)) => ("The site does not start", "It can still be edited, and comes up as soon as it is mended."),
-        (Stage::Serving { .. }, Some(SiteState::Installing)) => ("The preview is coming back", "Putting the site’s building blocks in place."),
+        (Stage::Serving { .. }, Some(SiteState::Broken | SiteState::CrashLoop)) => (
+            "The site does not start",
+            "It can still be edited, and comes up as soon as it is mended.",
+        ),
+        (Stage::Serving { .. }, Some(SiteState::Installing)) => (
+            "The preview is coming back",
+            "Putting the site’s building blocks in place.",
+        ),
         (Stage::Serving { .. }, _) => ("The preview is starting", "Opening the first page."),
     }
 }
 
 fn html(headline: &str, words: &str, details: Option<&str>) -> String {
-    let details = details.map(|text| format!("<pre>{}</pre>", escape(text))).unwrap_or_default();
+    let details = details
+        .map(|text| format!("<pre>{}</pre>", escape(text)))
+        .unwrap_or_default();
     format!(
         r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><meta name="robots" content="noindex">
@@ -76,5 +111,8 @@ pre{{text-align:left;overflow:auto;max-height:50vh;padding:1rem;border:1px solid
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

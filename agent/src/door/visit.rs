@@ -33,7 +33,11 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
         };
         let again = repeatable.then(|| copy_head(&parts));
         let Some(body_now) = body.take().or_else(|| repeatable.then(Body::empty)) else {
-            return page::plain(StatusCode::BAD_GATEWAY, "The site went away while it was asked.").into_response();
+            return page::plain(
+                StatusCode::BAD_GATEWAY,
+                "The site went away while it was asked.",
+            )
+            .into_response();
         };
         let mut outgoing = http::Request::from_parts(parts, body_now);
         let upstream = upstream(address, client, outgoing.headers_mut());
@@ -45,13 +49,22 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
                     let mut site = watch_site(door);
                     if let Some(site) = &mut site {
                         // It is published in a moment that the site is down, or up again elsewhere.
-                        tokio::time::timeout_at(deadline, site.wait_for(|view| view.address != Some(address))).await.ok();
+                        tokio::time::timeout_at(
+                            deadline,
+                            site.wait_for(|view| view.address != Some(address)),
+                        )
+                        .await
+                        .ok();
                     }
                     parts = head;
                 }
                 _ => {
                     tracing::debug!(error = %crate::chain(&error), "a visit could not be relayed");
-                    return page::plain(error.status(), &format!("The site did not answer: {error}.")).into_response();
+                    return page::plain(
+                        error.status(),
+                        &format!("The site did not answer: {error}."),
+                    )
+                    .into_response();
                 }
             },
         }
@@ -59,9 +72,15 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
 }
 
 /// Waits until the site answers somewhere, or returns what to say instead.
-async fn answering(door: &Door, deadline: Instant, wants_page: bool) -> Result<SocketAddr, Box<Response>> {
+async fn answering(
+    door: &Door,
+    deadline: Instant,
+    wants_page: bool,
+) -> Result<SocketAddr, Box<Response>> {
     let mut stage = door.stage.clone();
-    let waiting = |view: Option<&SiteView>, stage: &Stage| Box::new(page::waiting(stage, view, wants_page).into_response());
+    let waiting = |view: Option<&SiteView>, stage: &Stage| {
+        Box::new(page::waiting(stage, view, wants_page).into_response())
+    };
     loop {
         let now = stage.borrow_and_update().clone();
         let Stage::Serving { site } = &now else {
@@ -102,28 +121,49 @@ fn went_away(error: &RelayError) -> bool {
 
 /// Whether a person looks at the answer.
 fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
-    let html = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"));
+    let html = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"));
     html && *method == Method::GET && !headers.contains_key(header::UPGRADE)
 }
 
 /// Where the request goes. The site sees its own host, for pages and sockets alike; and its own origin where the
 /// browser named ours, or it would refuse its own forms.
 fn upstream(address: SocketAddr, client: SocketAddr, headers: &mut HeaderMap) -> Upstream {
-    let own_host = HeaderValue::from_str(&address.to_string()).expect("an address is a header value");
+    let own_host =
+        HeaderValue::from_str(&address.to_string()).expect("an address is a header value");
     if headers.contains_key(header::ORIGIN) {
         // The guard has seen that it is ours.
-        let origin = HeaderValue::from_str(&format!("http://{address}")).expect("an address is a header value");
+        let origin = HeaderValue::from_str(&format!("http://{address}"))
+            .expect("an address is a header value");
         headers.insert(header::ORIGIN, origin);
     }
-    let forwarded = Forwarded { client: Some(client.ip()), proto: Some(Proto::Http), host: headers.get(header::HOST).cloned(), ..Forwarded::default() };
-    Upstream { address, host: HostPolicy::Set(own_host), forwarded, pool_key: PoolKey::from(u64::from(address.port())) }
+    let forwarded = Forwarded {
+        client: Some(client.ip()),
+        proto: Some(Proto::Http),
+        host: headers.get(header::HOST).cloned(),
+        ..Forwarded::default()
+    };
+    Upstream {
+        address,
+        host: HostPolicy::Set(own_host),
+        forwarded,
+        pool_key: PoolKey::from(u64::from(address.port())),
+    }
 }
 
 fn relayed(response: http::Response<relay::Body>) -> Response {
     let (mut parts, body) = response.into_parts();
     let ours = |value: &HeaderValue| value.as_bytes().starts_with(OUR_COOKIE.as_bytes());
     if parts.headers.get_all(header::SET_COOKIE).iter().any(ours) {
-        let kept: Vec<HeaderValue> = parts.headers.get_all(header::SET_COOKIE).iter().filter(|value| !ours(value)).cloned().collect();
+        let kept: Vec<HeaderValue> = parts
+            .headers
+            .get_all(header::SET_COOKIE)
+            .iter()
+            .filter(|value| !ours(value))
+            .cloned()
+            .collect();
         parts.headers.remove(header::SET_COOKIE);
         for value in kept {
             parts.headers.append(header::SET_COOKIE, value);
@@ -134,13 +174,20 @@ fn relayed(response: http::Response<relay::Body>) -> Response {
 
 fn hide_our_cookie(headers: &mut HeaderMap) {
     let values: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();
-    if !values.iter().any(|value| String::from_utf8_lossy(value.as_bytes()).contains(OUR_COOKIE)) {
+    if !values
+        .iter()
+        .any(|value| String::from_utf8_lossy(value.as_bytes()).contains(OUR_COOKIE))
+    {
         return;
     }
     headers.remove(header::COOKIE);
     for value in values {
         let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let kept: Vec<&str> = text.split(';').map(str::trim).filter(|pair| pair.split('=').next() != Some(OUR_COOKIE)).collect();
+        let kept: Vec<&str> = text
+            .split(';')
+            .map(str::trim)
+            .filter(|pair| pair.split('=').next() != Some(OUR_COOKIE))
+            .collect();
         if let (false, Ok(value)) = (kept.is_empty(), HeaderValue::from_str(&kept.join("; "))) {
             headers.append(header::COOKIE, value);
         }
@@ -162,11 +209,21 @@ mod tests {
 
     #[test]
     fn our_cookie_never_reaches_the_site() {
-        for (sent, kept) in [("__Host-edit-session=secret; a=1; b=2", Some("a=1; b=2")), ("__Host-edit-session=secret", None), ("a=1", Some("a=1"))] {
+        for (sent, kept) in [
+            ("__Host-edit-session=secret; a=1; b=2", Some("a=1; b=2")),
+            ("__Host-edit-session=secret", None),
+            ("a=1", Some("a=1")),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, sent.parse().expect("a value"));
             hide_our_cookie(&mut headers);
-            assert_eq!(headers.get(header::COOKIE).map(|value| value.to_str().expect("text")), kept, "{sent}");
+            assert_eq!(
+                headers
+                    .get(header::COOKIE)
+                    .map(|value| value.to_str().expect("text")),
+                kept,
+                "{sent}"
+            );
         }
     }
 }

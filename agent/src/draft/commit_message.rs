@@ -28,17 +28,29 @@ pub(crate) struct CommitMessage {
 impl CommitMessage {
     /// The text of the message. The trailers are its last paragraph and nothing a person wrote can be among them.
     pub(crate) fn render(&self) -> String {
-        let summary: String = self.summary.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let summary: String = self
+            .summary
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         let summary = match summary.trim() {
             "" => "Edit the site",
             text => text,
         };
-        format!("{summary}\n\n{INSTRUCTION_TRAILER}: {}\n{SESSION_TRAILER}: {}\n", self.instruction_id, self.session_id)
+        format!(
+            "{summary}\n\n{INSTRUCTION_TRAILER}: {}\n{SESSION_TRAILER}: {}\n",
+            self.instruction_id, self.session_id
+        )
     }
 
     /// Author and committer.
-    pub(crate) fn signatures(&self) -> Result<(Signature<'static>, Signature<'static>), git2::Error> {
-        let (name, email) = self.author.as_ref().map_or(COMMITTER, |(name, email)| (name.as_str(), email.as_str()));
+    pub(crate) fn signatures(
+        &self,
+    ) -> Result<(Signature<'static>, Signature<'static>), git2::Error> {
+        let (name, email) = self
+            .author
+            .as_ref()
+            .map_or(COMMITTER, |(name, email)| (name.as_str(), email.as_str()));
         let author = Signature::new(name, email, &git2::Time::new(self.authored_at, 0))?;
         Ok((author, Signature::now(COMMITTER.0, COMMITTER.1)?))
     }
@@ -49,7 +61,12 @@ pub(crate) fn instruction_of(message: &[u8]) -> Option<InstructionId> {
     let message = std::str::from_utf8(message).ok()?.trim_end();
     let (_, last_paragraph) = message.rsplit_once("\n\n")?;
     let prefix = format!("{INSTRUCTION_TRAILER}: ");
-    last_paragraph.lines().find_map(|line| line.strip_prefix(&prefix))?.trim().parse().ok()
+    last_paragraph
+        .lines()
+        .find_map(|line| line.strip_prefix(&prefix))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -80,7 +97,10 @@ mod tests {
     #[test]
     fn a_commit_of_somebody_else_is_no_instruction() {
         assert_eq!(instruction_of(b"Edit-Instruction: forged"), None);
-        assert_eq!(instruction_of(b"Fix\n\nEdit-Instruction: early\n\nSigned-off-by: x"), None);
+        assert_eq!(
+            instruction_of(b"Fix\n\nEdit-Instruction: early\n\nSigned-off-by: x"),
+            None
+        );
         assert_eq!(instruction_of(b"\xff\xfe"), None);
     }
 

@@ -38,10 +38,17 @@ pub(crate) struct UnknownSecret {
 impl Credentials {
     /// Resolves `env:<NAME>` and `file:<path>`.
     pub(crate) fn resolve(reference: &str) -> Result<Self, UnknownSecret> {
-        let unknown = |why: String| UnknownSecret { reference: reference.to_owned(), why };
+        let unknown = |why: String| UnknownSecret {
+            reference: reference.to_owned(),
+            why,
+        };
         let secret = match reference.split_once(':') {
-            Some(("env", name)) => std::env::var(name).map_err(|error| unknown(error.to_string()))?,
-            Some(("file", path)) => std::fs::read_to_string(path).map_err(|error| unknown(error.to_string()))?,
+            Some(("env", name)) => {
+                std::env::var(name).map_err(|error| unknown(error.to_string()))?
+            }
+            Some(("file", path)) => {
+                std::fs::read_to_string(path).map_err(|error| unknown(error.to_string()))?
+            }
             _ => return Err(unknown("a deploy key is env:NAME or file:PATH".to_owned())),
         };
         if secret.trim().is_empty() {
@@ -57,7 +64,11 @@ impl Credentials {
         callbacks.credentials(move |url, user, allowed| {
             asked.set(asked.get() + 1);
             if asked.get() > ATTEMPTS_MAX {
-                return Err(git2::Error::new(git2::ErrorCode::Auth, git2::ErrorClass::Callback, "the server did not accept any credentials"));
+                return Err(git2::Error::new(
+                    git2::ErrorCode::Auth,
+                    git2::ErrorClass::Callback,
+                    "the server did not accept any credentials",
+                ));
             }
             let user = user.unwrap_or("git");
             if allowed.contains(CredentialType::USERNAME) {
@@ -79,19 +90,30 @@ fn from_secret(secret: &str, user: &str, allowed: CredentialType) -> Result<Cred
     if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) {
         return Cred::userpass_plaintext("x-access-token", secret.trim());
     }
-    Err(git2::Error::from_str("the server asks for another kind of credential than the configured one"))
+    Err(git2::Error::from_str(
+        "the server asks for another kind of credential than the configured one",
+    ))
 }
 
-fn ambient(url: &str, user: &str, allowed: CredentialType, attempt: u32) -> Result<Cred, git2::Error> {
+fn ambient(
+    url: &str,
+    user: &str,
+    allowed: CredentialType,
+    attempt: u32,
+) -> Result<Cred, git2::Error> {
     if allowed.contains(CredentialType::SSH_KEY) {
         if attempt == 1 && std::env::var_os("SSH_AUTH_SOCK").is_some() {
             return Cred::ssh_key_from_agent(user);
         }
         let keys = own_keys();
-        let index = usize::try_from(attempt).unwrap_or(usize::MAX).saturating_sub(1);
+        let index = usize::try_from(attempt)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(1);
         return match keys.get(index.min(keys.len().saturating_sub(1))) {
             Some(key) => Cred::ssh_key(user, None, key, None),
-            None => Err(git2::Error::from_str("no ssh agent runs and there is no key in ~/.ssh")),
+            None => Err(git2::Error::from_str(
+                "no ssh agent runs and there is no key in ~/.ssh",
+            )),
         };
     }
     if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) {
@@ -101,9 +123,15 @@ fn ambient(url: &str, user: &str, allowed: CredentialType, attempt: u32) -> Resu
 }
 
 fn own_keys() -> Vec<PathBuf> {
-    let Some(home) = std::env::var_os("HOME") else { return Vec::new() };
+    let Some(home) = std::env::var_os("HOME") else {
+        return Vec::new();
+    };
     let folder = PathBuf::from(home).join(".ssh");
-    ["id_ed25519", "id_ecdsa", "id_rsa"].iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
+    ["id_ed25519", "id_ecdsa", "id_rsa"]
+        .iter()
+        .map(|name| folder.join(name))
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 #[cfg(test)]
@@ -119,6 +147,9 @@ mod tests {
     #[test]
     fn an_unknown_reference_says_what_would_be_valid() {
         let error = Credentials::resolve("hunter2").expect_err("no reference");
-        assert!(error.to_string().contains("env:NAME or file:PATH"), "{error}");
+        assert!(
+            error.to_string().contains("env:NAME or file:PATH"),
+            "{error}"
+        );
     }
 }

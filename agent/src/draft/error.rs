@@ -108,12 +108,22 @@ impl DraftError {
             Self::NoRepository { .. } => "Check the path or address of the repository.",
             Self::Empty { .. } => "Commit the site to the repository first.",
             Self::NoBranch { .. } => "Name an existing branch with --branch.",
-            Self::Credentials { .. } => "Name a key or token that may write to the repository: --deploy-key file:PATH or env:NAME.",
-            Self::Unreachable { .. } => "Check the address and the network; the work done so far is kept.",
-            Self::CheckedOut { .. } => "Check out another branch there (for example `git switch -`), or use another --thread.",
-            Self::PushVanished { .. } | Self::RemoteBusy { .. } => "It is tried again; if it stays so, look at what else pushes to this branch.",
+            Self::Credentials { .. } => {
+                "Name a key or token that may write to the repository: --deploy-key file:PATH or env:NAME."
+            }
+            Self::Unreachable { .. } => {
+                "Check the address and the network; the work done so far is kept."
+            }
+            Self::CheckedOut { .. } => {
+                "Check out another branch there (for example `git switch -`), or use another --thread."
+            }
+            Self::PushVanished { .. } | Self::RemoteBusy { .. } => {
+                "It is tried again; if it stays so, look at what else pushes to this branch."
+            }
             Self::OtherClone { .. } => "Name another --workspace.",
-            Self::Local { .. } | Self::File { .. } => "Check that the disk has room and that the workspace is writable; removing the workspace makes a fresh clone.",
+            Self::Local { .. } | Self::File { .. } => {
+                "Check that the disk has room and that the workspace is writable; removing the workspace makes a fresh clone."
+            }
         }
     }
 
@@ -130,11 +140,21 @@ impl DraftError {
     pub(crate) fn is_remote(&self) -> bool {
         matches!(
             self,
-            Self::NoRepository { .. } | Self::NoBranch { .. } | Self::Credentials { .. } | Self::Unreachable { .. } | Self::PushVanished { .. } | Self::RemoteBusy { .. } | Self::Empty { .. }
+            Self::NoRepository { .. }
+                | Self::NoBranch { .. }
+                | Self::Credentials { .. }
+                | Self::Unreachable { .. }
+                | Self::PushVanished { .. }
+                | Self::RemoteBusy { .. }
+                | Self::Empty { .. }
         )
     }
 }
 
 fn known_branches(known: &[String]) -> String {
-    if known.is_empty() { String::new() } else { format!("; it has {}", known.join(", ")) }
+    if known.is_empty() {
+        String::new()
+    } else {
+        format!("; it has {}", known.join(", "))
+    }
 }

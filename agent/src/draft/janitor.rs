@@ -28,7 +28,9 @@ pub(super) struct CloneNote {
 /// Removes half clones, half-written files and stale locks.
 pub(super) fn clean(git_directory: &Path, staging: &Path) -> Result<(), DraftError> {
     match fs::remove_dir_all(staging) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(file_error("clear", staging, error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(file_error("clear", staging, error));
+        }
         _ => {}
     }
     fs::create_dir_all(staging).map_err(|error| file_error("make", staging, error))?;
@@ -44,7 +46,9 @@ fn remove_locks(folder: &Path, recurse: bool) -> Result<(), DraftError> {
         entries => entries.map_err(|error| file_error("read", folder, error))?,
     };
     for entry in entries {
-        let path = entry.map_err(|error| file_error("read", folder, error))?.path();
+        let path = entry
+            .map_err(|error| file_error("read", folder, error))?
+            .path();
         if path.is_dir() && recurse {
             remove_locks(&path, true)?;
         } else if path.extension() == Some(OsStr::new("lock")) && path.is_file() {
@@ -56,15 +60,28 @@ fn remove_locks(folder: &Path, recurse: bool) -> Result<(), DraftError> {
 }
 
 /// Opens a finished clone; none if there is none yet.
-pub(super) fn open_whole(git_directory: &Path, remote: &Remote) -> Result<Option<Repository>, DraftError> {
+pub(super) fn open_whole(
+    git_directory: &Path,
+    remote: &Remote,
+) -> Result<Option<Repository>, DraftError> {
     if !git_directory.exists() {
         return Ok(None);
     }
     let note = read_note(git_directory)?;
     if note.remote != remote.to_string() {
-        return Err(DraftError::OtherClone { path: git_directory.to_owned(), of: note.remote, wanted: remote.to_string() });
+        return Err(DraftError::OtherClone {
+            path: git_directory.to_owned(),
+            of: note.remote,
+            wanted: remote.to_string(),
+        });
     }
-    open(git_directory).map(Some).map_err(|source| DraftError::Local { operation: "open the clone", path: git_directory.to_owned(), source })
+    open(git_directory)
+        .map(Some)
+        .map_err(|source| DraftError::Local {
+            operation: "open the clone",
+            path: git_directory.to_owned(),
+            source,
+        })
 }
 
 /// Opens a git directory of ours, with an empty configuration: nothing in a file can redirect a push or run a hook.
@@ -86,8 +103,16 @@ pub(super) fn write_note(git_directory: &Path, note: &CloneNote) -> Result<(), D
     fs::write(&path, text).map_err(|error| file_error("write", &path, error))
 }
 
-pub(super) fn file_error(operation: &'static str, path: &Path, source: std::io::Error) -> DraftError {
-    DraftError::File { operation, path: path.to_owned(), source }
+pub(super) fn file_error(
+    operation: &'static str,
+    path: &Path,
+    source: std::io::Error,
+) -> DraftError {
+    DraftError::File {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -100,11 +125,23 @@ mod tests {
         let git = folder.path().join("draft.git");
         let heads = git.join("refs/heads/edit");
         fs::create_dir_all(&heads).expect("made");
-        for file in ["HEAD", "HEAD.lock", "refs/heads/edit/local", "refs/heads/edit/local.lock", "packed-refs.lock"] {
+        for file in [
+            "HEAD",
+            "HEAD.lock",
+            "refs/heads/edit/local",
+            "refs/heads/edit/local.lock",
+            "packed-refs.lock",
+        ] {
             fs::write(git.join(file), "x").expect("written");
         }
         clean(&git, &folder.path().join("staging")).expect("cleaned");
-        for (file, stays) in [("HEAD", true), ("HEAD.lock", false), ("refs/heads/edit/local", true), ("refs/heads/edit/local.lock", false), ("packed-refs.lock", false)] {
+        for (file, stays) in [
+            ("HEAD", true),
+            ("HEAD.lock", false),
+            ("refs/heads/edit/local", true),
+            ("refs/heads/edit/local.lock", false),
+            ("packed-refs.lock", false),
+        ] {
             assert_eq!(git.join(file).exists(), stays, "{file}");
         }
     }

@@ -8,7 +8,10 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use git2::{Direction, ErrorClass, ErrorCode, FetchOptions, ObjectType, Oid, PushOptions, RemoteRedirect, Repository, RepositoryInitOptions};
+use git2::{
+    Direction, ErrorClass, ErrorCode, FetchOptions, ObjectType, Oid, PushOptions, RemoteRedirect,
+    Repository, RepositoryInitOptions,
+};
 
 use super::janitor::{self, CloneNote, file_error};
 use super::{Credentials, Draft, DraftError, Settings};
@@ -42,12 +45,21 @@ impl fmt::Display for Remote {
 impl Remote {
     /// Whether `text` names a server, not a path.
     pub(crate) fn is_address(text: &str) -> bool {
-        let scp_like = text.split_once(':').is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
-        scp_like || ["https://", "http://", "ssh://", "file://"].iter().any(|scheme| text.starts_with(scheme))
+        let scp_like = text
+            .split_once(':')
+            .is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
+        scp_like
+            || ["https://", "http://", "ssh://", "file://"]
+                .iter()
+                .any(|scheme| text.starts_with(scheme))
     }
 
     /// The branch that is published: `wanted`, or what the remote says is its default.
-    pub(super) fn published_branch(&self, clone: &Repository, wanted: Option<&str>) -> Result<String, DraftError> {
+    pub(super) fn published_branch(
+        &self,
+        clone: &Repository,
+        wanted: Option<&str>,
+    ) -> Result<String, DraftError> {
         match wanted {
             Some(branch) => Ok(branch.to_owned()),
             None => Ok(janitor::read_note(clone.path())?.published_branch),
@@ -60,17 +72,26 @@ impl Remote {
         match self {
             Self::Local { path } => {
                 let remote = self.open_local(path)?;
-                reference_target(&remote, &reference).map_err(|source| self.unreachable("read a branch of", source))
+                reference_target(&remote, &reference)
+                    .map_err(|source| self.unreachable("read a branch of", source))
             }
             Self::Server { .. } => {
                 let heads = self.heads(clone)?;
-                Ok(heads.into_iter().find(|(name, _)| *name == reference).map(|(_, id)| id))
+                Ok(heads
+                    .into_iter()
+                    .find(|(name, _)| *name == reference)
+                    .map(|(_, id)| id))
             }
         }
     }
 
     /// Fetches `branches` whole into `refs/remotes/origin/*`; what the remote no longer has is forgotten there.
-    pub(super) fn fetch(&self, clone: &Repository, branches: &[&str], progress: &mut dyn FnMut(usize, usize)) -> Result<(), DraftError> {
+    pub(super) fn fetch(
+        &self,
+        clone: &Repository,
+        branches: &[&str],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), DraftError> {
         let fail = |source| self.unreachable("fetch from", source);
         let url = self.address()?;
         let mut remote = clone.remote_anonymous(&url).map_err(fail)?;
@@ -78,8 +99,13 @@ impl Remote {
         let mut refspecs = Vec::new();
         for branch in branches {
             let seen = format!("refs/remotes/origin/{branch}");
-            match heads.iter().find(|(name, _)| *name == format!("refs/heads/{branch}")) {
-                Some((name, id)) if reference_target(clone, &seen).map_err(fail)? != Some(*id) => refspecs.push(format!("+{name}:{seen}")),
+            match heads
+                .iter()
+                .find(|(name, _)| *name == format!("refs/heads/{branch}"))
+            {
+                Some((name, id)) if reference_target(clone, &seen).map_err(fail)? != Some(*id) => {
+                    refspecs.push(format!("+{name}:{seen}"))
+                }
                 Some(_) => {}
                 None => {
                     if let Ok(mut stale) = clone.find_reference(&seen) {
@@ -98,29 +124,52 @@ impl Remote {
         });
         let mut options = FetchOptions::new();
         // Never with a depth: a shallow fetch loses the merge base, and with it the rebase.
-        options.remote_callbacks(callbacks).follow_redirects(RemoteRedirect::None).download_tags(git2::AutotagOption::None);
-        remote.fetch(&refspecs, Some(&mut options), Some("fetch")).map_err(fail)
+        options
+            .remote_callbacks(callbacks)
+            .follow_redirects(RemoteRedirect::None)
+            .download_tags(git2::AutotagOption::None);
+        remote
+            .fetch(&refspecs, Some(&mut options), Some("fetch"))
+            .map_err(fail)
     }
 
     /// Moves `branch` of the remote from `expected` to `tip`, never by force. What is returned is why the remote
     /// refused, if it said so; whether the branch did move is a question to [`Remote::tip`] alone.
-    pub(super) fn push(&self, clone: &Repository, branch: &str, tip: Oid, expected: Option<Oid>) -> Result<Option<String>, DraftError> {
+    pub(super) fn push(
+        &self,
+        clone: &Repository,
+        branch: &str,
+        tip: Oid,
+        expected: Option<Oid>,
+    ) -> Result<Option<String>, DraftError> {
         match self {
             Self::Local { path } => self.push_local(path, clone, branch, tip, expected),
             Self::Server { url, .. } => self.push_to_server(url, clone, branch),
         }
     }
 
-    fn push_local(&self, path: &Path, clone: &Repository, branch: &str, tip: Oid, expected: Option<Oid>) -> Result<Option<String>, DraftError> {
+    fn push_local(
+        &self,
+        path: &Path,
+        clone: &Repository,
+        branch: &str,
+        tip: Oid,
+        expected: Option<Oid>,
+    ) -> Result<Option<String>, DraftError> {
         let remote = self.open_local(path)?;
         let reference = format!("refs/heads/{branch}");
         if let Some(place) = checked_out_at(&remote, &reference) {
-            return Err(DraftError::CheckedOut { branch: branch.to_owned(), place });
+            return Err(DraftError::CheckedOut {
+                branch: branch.to_owned(),
+                place,
+            });
         }
         let push = || -> Result<(), git2::Error> {
             write_objects(clone, &remote, tip)?;
             match expected {
-                Some(expected) => remote.reference_matching(&reference, tip, true, expected, "edit-agent")?,
+                Some(expected) => {
+                    remote.reference_matching(&reference, tip, true, expected, "edit-agent")?
+                }
                 None => remote.reference(&reference, tip, false, "edit-agent")?,
             };
             Ok(())
@@ -128,16 +177,30 @@ impl Remote {
         match push() {
             Ok(()) => Ok(None),
             // Somebody was faster; the tip will show it.
-            Err(error) if matches!(error.code(), ErrorCode::Modified | ErrorCode::Exists | ErrorCode::NotFound) => Ok(None),
+            Err(error)
+                if matches!(
+                    error.code(),
+                    ErrorCode::Modified | ErrorCode::Exists | ErrorCode::NotFound
+                ) =>
+            {
+                Ok(None)
+            }
             Err(source) => Err(self.unreachable("push to", source)),
         }
     }
 
-    fn push_to_server(&self, url: &str, clone: &Repository, branch: &str) -> Result<Option<String>, DraftError> {
+    fn push_to_server(
+        &self,
+        url: &str,
+        clone: &Repository,
+        branch: &str,
+    ) -> Result<Option<String>, DraftError> {
         let mut refusal = None;
         let mut said = String::new();
         let result = {
-            let mut remote = clone.remote_anonymous(url).map_err(|source| self.unreachable("push to", source))?;
+            let mut remote = clone
+                .remote_anonymous(url)
+                .map_err(|source| self.unreachable("push to", source))?;
             let mut callbacks = self.callbacks();
             // `push` says Ok when the server refuses the branch: only this callback tells.
             callbacks.push_update_reference(|_, status| {
@@ -149,8 +212,13 @@ impl Remote {
                 true
             });
             let mut options = PushOptions::new();
-            options.remote_callbacks(callbacks).follow_redirects(RemoteRedirect::None);
-            remote.push(&[format!("refs/heads/{branch}:refs/heads/{branch}")], Some(&mut options))
+            options
+                .remote_callbacks(callbacks)
+                .follow_redirects(RemoteRedirect::None);
+            remote.push(
+                &[format!("refs/heads/{branch}:refs/heads/{branch}")],
+                Some(&mut options),
+            )
         };
         match result {
             Ok(()) => Ok(refusal.map(|status| explain(&status, &said))),
@@ -177,8 +245,15 @@ impl Remote {
         }
         let fail = |source| self.unreachable("connect to", source);
         let mut remote = clone.remote_anonymous(&self.address()?).map_err(fail)?;
-        let connection = remote.connect_auth(Direction::Fetch, Some(self.callbacks()), None).map_err(fail)?;
-        let heads = connection.list().map_err(fail)?.iter().map(|head| (head.name().to_owned(), head.oid())).collect();
+        let connection = remote
+            .connect_auth(Direction::Fetch, Some(self.callbacks()), None)
+            .map_err(fail)?;
+        let heads = connection
+            .list()
+            .map_err(fail)?
+            .iter()
+            .map(|head| (head.name().to_owned(), head.oid()))
+            .collect();
         Ok(heads)
     }
 
@@ -187,19 +262,33 @@ impl Remote {
         let name = match self {
             Self::Local { path } => {
                 let remote = self.open_local(path)?;
-                let head = remote.find_reference("HEAD").map_err(|source| self.unreachable("read the HEAD of", source))?;
+                let head = remote
+                    .find_reference("HEAD")
+                    .map_err(|source| self.unreachable("read the HEAD of", source))?;
                 match head.symbolic_target() {
                     Ok(Some(name)) => name.to_owned(),
-                    _ => return Err(DraftError::NoBranch { remote: self.to_string(), branch: "(its HEAD is detached)".to_owned(), known: self.branch_names(clone)? }),
+                    _ => {
+                        return Err(DraftError::NoBranch {
+                            remote: self.to_string(),
+                            branch: "(its HEAD is detached)".to_owned(),
+                            known: self.branch_names(clone)?,
+                        });
+                    }
                 }
             }
             Self::Server { .. } => {
                 let fail = |source| self.unreachable("connect to", source);
                 let mut remote = clone.remote_anonymous(&self.address()?).map_err(fail)?;
-                let connection = remote.connect_auth(Direction::Fetch, Some(self.callbacks()), None).map_err(fail)?;
+                let connection = remote
+                    .connect_auth(Direction::Fetch, Some(self.callbacks()), None)
+                    .map_err(fail)?;
                 match connection.default_branch() {
                     Ok(name) => name.as_str().unwrap_or_default().to_owned(),
-                    Err(_) => return Err(DraftError::Empty { remote: self.to_string() }),
+                    Err(_) => {
+                        return Err(DraftError::Empty {
+                            remote: self.to_string(),
+                        });
+                    }
                 }
             }
         };
@@ -207,7 +296,12 @@ impl Remote {
     }
 
     fn branch_names(&self, clone: &Repository) -> Result<Vec<String>, DraftError> {
-        Ok(self.heads(clone)?.into_iter().filter_map(|(name, _)| name.strip_prefix("refs/heads/").map(str::to_owned)).take(20).collect())
+        Ok(self
+            .heads(clone)?
+            .into_iter()
+            .filter_map(|(name, _)| name.strip_prefix("refs/heads/").map(str::to_owned))
+            .take(20)
+            .collect())
     }
 
     fn callbacks(&self) -> git2::RemoteCallbacks<'_> {
@@ -219,37 +313,63 @@ impl Remote {
 
     fn address(&self) -> Result<String, DraftError> {
         match self {
-            Self::Local { path } => path.to_str().map(str::to_owned).ok_or_else(|| DraftError::NoRepository { remote: self.to_string() }),
+            Self::Local { path } => {
+                path.to_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| DraftError::NoRepository {
+                        remote: self.to_string(),
+                    })
+            }
             Self::Server { url, .. } => Ok(url.clone()),
         }
     }
 
     fn open_local(&self, path: &Path) -> Result<Repository, DraftError> {
         Repository::open(path).map_err(|source| match source.code() {
-            ErrorCode::NotFound => DraftError::NoRepository { remote: self.to_string() },
+            ErrorCode::NotFound => DraftError::NoRepository {
+                remote: self.to_string(),
+            },
             _ => self.unreachable("open", source),
         })
     }
 
     fn unreachable(&self, operation: &'static str, source: git2::Error) -> DraftError {
         let remote = self.to_string();
-        let refused = source.code() == ErrorCode::Auth || source.message().contains("status code: 401") || source.message().contains("status code: 403");
-        if refused || (source.class() == ErrorClass::Ssh && source.message().contains("authenticate")) {
+        let refused = source.code() == ErrorCode::Auth
+            || source.message().contains("status code: 401")
+            || source.message().contains("status code: 403");
+        if refused
+            || (source.class() == ErrorClass::Ssh && source.message().contains("authenticate"))
+        {
             return DraftError::Credentials { remote, source };
         }
         if source.message().contains("status code: 404") {
             return DraftError::NoRepository { remote };
         }
-        DraftError::Unreachable { operation, remote, source }
+        DraftError::Unreachable {
+            operation,
+            remote,
+            source,
+        }
     }
 }
 
 /// Clones into the staging folder and renames: a clone is whole or not there.
-pub(super) fn clone_beside(settings: &Settings, progress: &mut dyn FnMut(usize, usize)) -> Result<(Repository, String), DraftError> {
+pub(super) fn clone_beside(
+    settings: &Settings,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(Repository, String), DraftError> {
     let beside = settings.staging.join("clone");
-    let local = |operation, source| DraftError::Local { operation, path: beside.clone(), source };
+    let local = |operation, source| DraftError::Local {
+        operation,
+        path: beside.clone(),
+        source,
+    };
     let mut options = RepositoryInitOptions::new();
-    options.bare(true).external_template(false).initial_head(&settings.draft_branch);
+    options
+        .bare(true)
+        .external_template(false)
+        .initial_head(&settings.draft_branch);
     Repository::init_opts(&beside, &options).map_err(|source| local("make the clone", source))?;
     restrict(&beside)?;
     let clone = janitor::open(&beside).map_err(|source| local("open the clone", source))?;
@@ -257,30 +377,48 @@ pub(super) fn clone_beside(settings: &Settings, progress: &mut dyn FnMut(usize, 
     let remote = &settings.remote;
     let names = remote.branch_names(&clone)?;
     if names.is_empty() {
-        return Err(DraftError::Empty { remote: remote.to_string() });
+        return Err(DraftError::Empty {
+            remote: remote.to_string(),
+        });
     }
     let published = match &settings.published_branch {
         Some(branch) => branch.clone(),
         None => remote.default_branch(&clone)?,
     };
     if !names.contains(&published) {
-        return Err(DraftError::NoBranch { remote: remote.to_string(), branch: published, known: names });
+        return Err(DraftError::NoBranch {
+            remote: remote.to_string(),
+            branch: published,
+            known: names,
+        });
     }
     remote.fetch(&clone, &[&published, &settings.draft_branch], progress)?;
-    janitor::write_note(&beside, &CloneNote { remote: remote.to_string(), published_branch: published.clone() })?;
+    janitor::write_note(
+        &beside,
+        &CloneNote {
+            remote: remote.to_string(),
+            published_branch: published.clone(),
+        },
+    )?;
     drop(clone);
-    fs::rename(&beside, &settings.git_directory).map_err(|error| file_error("put the clone at", &settings.git_directory, error))?;
-    let clone = janitor::open(&settings.git_directory).map_err(|source| local("open the clone", source))?;
+    fs::rename(&beside, &settings.git_directory)
+        .map_err(|error| file_error("put the clone at", &settings.git_directory, error))?;
+    let clone =
+        janitor::open(&settings.git_directory).map_err(|source| local("open the clone", source))?;
     Ok((clone, published))
 }
 
 fn restrict(folder: &Path) -> Result<(), DraftError> {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(|error| file_error("restrict", folder, error))
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+        .map_err(|error| file_error("restrict", folder, error))
 }
 
 /// The commit a reference points at; none if there is no such reference.
-pub(super) fn reference_target(repository: &Repository, name: &str) -> Result<Option<Oid>, git2::Error> {
+pub(super) fn reference_target(
+    repository: &Repository,
+    name: &str,
+) -> Result<Option<Oid>, git2::Error> {
     match repository.refname_to_id(name) {
         Ok(id) => Ok(Some(id)),
         Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
@@ -314,16 +452,31 @@ fn write_objects(from: &Repository, to: &Repository, tip: Oid) -> Result<(), git
     Ok(())
 }
 
-fn write_tree(from: &Repository, source: &git2::Odb<'_>, target: &git2::Odb<'_>, tree: &git2::Tree<'_>, base: Option<&git2::Tree<'_>>) -> Result<(), git2::Error> {
+fn write_tree(
+    from: &Repository,
+    source: &git2::Odb<'_>,
+    target: &git2::Odb<'_>,
+    tree: &git2::Tree<'_>,
+    base: Option<&git2::Tree<'_>>,
+) -> Result<(), git2::Error> {
     for entry in tree {
-        let known = base.and_then(|base| base.get_name_bytes(entry.name_bytes()).map(|entry| entry.id()));
+        let known = base.and_then(|base| {
+            base.get_name_bytes(entry.name_bytes())
+                .map(|entry| entry.id())
+        });
         if known == Some(entry.id()) {
             continue;
         }
         match entry.kind() {
             Some(ObjectType::Tree) => {
                 let below = known.and_then(|id| from.find_tree(id).ok());
-                write_tree(from, source, target, &from.find_tree(entry.id())?, below.as_ref())?;
+                write_tree(
+                    from,
+                    source,
+                    target,
+                    &from.find_tree(entry.id())?,
+                    below.as_ref(),
+                )?;
             }
             Some(ObjectType::Blob) => copy_object(source, target, entry.id())?,
             // A submodule's commit lives in another repository.
@@ -340,7 +493,10 @@ fn copy_object(source: &git2::Odb<'_>, target: &git2::Odb<'_>, id: Oid) -> Resul
 
 /// Where `reference` is checked out, in the repository's own work tree or any other of its work trees.
 fn checked_out_at(repository: &Repository, reference: &str) -> Option<PathBuf> {
-    let head_is = |head: &Path| fs::read_to_string(head).is_ok_and(|text| text.trim().strip_prefix("ref: ") == Some(reference));
+    let head_is = |head: &Path| {
+        fs::read_to_string(head)
+            .is_ok_and(|text| text.trim().strip_prefix("ref: ") == Some(reference))
+    };
     let common = repository.commondir();
     if !repository.is_bare() && head_is(&common.join("HEAD")) {
         return Some(repository.workdir().unwrap_or(common).to_owned());
@@ -348,7 +504,11 @@ fn checked_out_at(repository: &Repository, reference: &str) -> Option<PathBuf> {
     for worktree in fs::read_dir(common.join("worktrees")).ok()?.flatten() {
         if head_is(&worktree.path().join("HEAD")) {
             let link = fs::read_to_string(worktree.path().join("gitdir")).unwrap_or_default();
-            return Some(Path::new(link.trim()).parent().map_or_else(|| worktree.path(), Path::to_owned));
+            return Some(
+                Path::new(link.trim())
+                    .parent()
+                    .map_or_else(|| worktree.path(), Path::to_owned),
+            );
         }
     }
     None
@@ -356,9 +516,22 @@ fn checked_out_at(repository: &Repository, reference: &str) -> Option<PathBuf> {
 
 /// The server's status and what it said beside it, in one bounded line.
 fn explain(status: &str, said: &str) -> String {
-    let said: String = said.chars().filter(|c| !c.is_control() || *c == '\n').take(1000).collect();
-    let said = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ");
-    if said.is_empty() { status.to_owned() } else { format!("{status}: {said}") }
+    let said: String = said
+        .chars()
+        .filter(|c| !c.is_control() || *c == '\n')
+        .take(1000)
+        .collect();
+    let said = said
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" / ");
+    if said.is_empty() {
+        status.to_owned()
+    } else {
+        format!("{status}: {said}")
+    }
 }
 
 impl Draft {

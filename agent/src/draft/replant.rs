@@ -18,9 +18,16 @@ pub(crate) enum Replanted {
 }
 
 pub(super) fn replant(draft: &Draft) -> Result<Replanted, DraftError> {
-    let Some(seen) = draft.seen_tip()? else { return Ok(Replanted::Clean) };
+    let Some(seen) = draft.seen_tip()? else {
+        return Ok(Replanted::Clean);
+    };
     let tip = draft.tip()?;
-    let descends = |one, of| draft.repository.graph_descendant_of(one, of).map_err(|source| draft.local("read history", source));
+    let descends = |one, of| {
+        draft
+            .repository
+            .graph_descendant_of(one, of)
+            .map_err(|source| draft.local("read history", source))
+    };
     if tip == seen || descends(tip, seen)? {
         return Ok(Replanted::Clean);
     }
@@ -51,7 +58,10 @@ enum Picked {
 /// trailer says that its instruction has been carried out.
 fn pick(draft: &Draft, commit: Oid, onto: Oid) -> Result<Picked, git2::Error> {
     let repository = &draft.repository;
-    let (commit, onto) = (repository.find_commit(commit)?, repository.find_commit(onto)?);
+    let (commit, onto) = (
+        repository.find_commit(commit)?,
+        repository.find_commit(onto)?,
+    );
     let mut index = repository.cherrypick_commit(&commit, &onto, 0, None)?;
     if index.has_conflicts() {
         let mut files = Vec::new();
@@ -67,12 +77,25 @@ fn pick(draft: &Draft, commit: Oid, onto: Oid) -> Result<Picked, git2::Error> {
     let tree = repository.find_tree(index.write_tree_to(repository)?)?;
     let committer = git2::Signature::now(COMMITTER.0, COMMITTER.1)?;
     let message = String::from_utf8_lossy(commit.message_raw_bytes()).into_owned();
-    repository.commit(None, &commit.author(), &committer, &message, &tree, &[&onto]).map(Picked::Clean)
+    repository
+        .commit(
+            None,
+            &commit.author(),
+            &committer,
+            &message,
+            &tree,
+            &[&onto],
+        )
+        .map(Picked::Clean)
 }
 
 impl Draft {
     /// The published branch's tip as last seen; none before the first fetch.
     pub(crate) fn published_tip(&self) -> Result<Option<Oid>, DraftError> {
-        reference_target(&self.repository, &Self::seen_reference(&self.published_branch)).map_err(|source| self.local("read the published branch", source))
+        reference_target(
+            &self.repository,
+            &Self::seen_reference(&self.published_branch),
+        )
+        .map_err(|source| self.local("read the published branch", source))
     }
 }

@@ -54,7 +54,12 @@ impl Message {
     }
 
     /// Judges it by its receipt, if it has one already (an index), and by the draft's history (the truth).
-    pub(super) fn admit(self, identity: &Identity, existing: Option<&Receipt>, workshop: &Workshop) -> Admission {
+    pub(super) fn admit(
+        self,
+        identity: &Identity,
+        existing: Option<&Receipt>,
+        workshop: &Workshop,
+    ) -> Admission {
         match self.0 {
             Ok(instruction) => {
                 let landed = workshop.landed(&instruction.instruction_id);
@@ -66,18 +71,34 @@ impl Message {
 }
 
 fn refuse(refusal: Refusal, existing: Option<&Receipt>) -> Admission {
-    let Some(instruction_id) = refusal.instruction_id.clone() else { return Admission::Unreadable { why: refusal.to_string() } };
+    let Some(instruction_id) = refusal.instruction_id.clone() else {
+        return Admission::Unreadable {
+            why: refusal.to_string(),
+        };
+    };
     if existing.is_some_and(|receipt| receipt.status.is_final()) {
         return Admission::AlreadyAnswered;
     }
     let mut error = receipt_error(refusal.code, "The instruction is not valid.");
     error.details = refusal.problems.0;
-    Admission::Refused { instruction_id, error, fingerprint: None }
+    Admission::Refused {
+        instruction_id,
+        error,
+        fingerprint: None,
+    }
 }
 
-fn decide(identity: &Identity, instruction: Instruction, existing: Option<&Receipt>, landed: Option<CommitId>) -> Admission {
+fn decide(
+    identity: &Identity,
+    instruction: Instruction,
+    existing: Option<&Receipt>,
+    landed: Option<CommitId>,
+) -> Admission {
     if let Some(receipt) = existing {
-        let same = receipt.fingerprint.as_ref().is_none_or(|fingerprint| *fingerprint == instruction.fingerprint);
+        let same = receipt
+            .fingerprint
+            .as_ref()
+            .is_none_or(|fingerprint| *fingerprint == instruction.fingerprint);
         if !same {
             tracing::warn!(instruction = %instruction.instruction_id, "an id came again with another body; the first stands");
             return Admission::AlreadyAnswered;
@@ -92,24 +113,52 @@ fn decide(identity: &Identity, instruction: Instruction, existing: Option<&Recei
         fingerprint: Some(instruction.fingerprint.clone()),
     };
     if instruction.client_id != identity.client_id {
-        return refuse(ErrorCode::WrongClient, format!("This environment is the client {}'s, and the instruction is for {}.", identity.client_id, instruction.client_id));
+        return refuse(
+            ErrorCode::WrongClient,
+            format!(
+                "This environment is the client {}'s, and the instruction is for {}.",
+                identity.client_id, instruction.client_id
+            ),
+        );
     }
-    let session_fits = instruction.session_id.as_ref().is_none_or(|session| *session == identity.session_id);
-    let thread_fits = instruction.session_id.is_some() || instruction.thread_id.as_ref().is_none_or(|thread| *thread == identity.thread_id);
+    let session_fits = instruction
+        .session_id
+        .as_ref()
+        .is_none_or(|session| *session == identity.session_id);
+    let thread_fits = instruction.session_id.is_some()
+        || instruction
+            .thread_id
+            .as_ref()
+            .is_none_or(|thread| *thread == identity.thread_id);
     if !session_fits || !thread_fits {
-        return refuse(ErrorCode::WrongSession, format!("This environment serves the thread {}, and the instruction is for another one.", identity.thread_id));
+        return refuse(
+            ErrorCode::WrongSession,
+            format!(
+                "This environment serves the thread {}, and the instruction is for another one.",
+                identity.thread_id
+            ),
+        );
     }
     if landed.is_none() && !matches!(instruction.action, Action::Edit { .. }) {
-        return refuse(ErrorCode::UnsupportedAction, format!("This agent cannot carry out `{}` yet; it knows `edit`.", instruction.action.kind()));
+        return refuse(
+            ErrorCode::UnsupportedAction,
+            format!(
+                "This agent cannot carry out `{}` yet; it knows `edit`.",
+                instruction.action.kind()
+            ),
+        );
     }
-    Admission::Admitted { instruction: Box::new(instruction), landed }
+    Admission::Admitted {
+        instruction: Box::new(instruction),
+        landed,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contract::{Status, Timestamp};
     use contract::receipt::Timings;
+    use contract::{Status, Timestamp};
 
     fn identity() -> Identity {
         Identity {
@@ -122,7 +171,9 @@ mod tests {
     }
 
     fn instruction(client: &str, thread: &str, action: &str) -> Instruction {
-        let text = format!(r#"{{"version":1,"instructionId":"i-1","clientId":"{client}","threadId":"{thread}","submittedAt":"2026-11-22T09:30:00.000Z","action":{action}}}"#);
+        let text = format!(
+            r#"{{"version":1,"instructionId":"i-1","clientId":"{client}","threadId":"{thread}","submittedAt":"2026-11-22T09:30:00.000Z","action":{action}}}"#
+        );
         Instruction::parse(text.as_bytes()).expect("valid")
     }
 
@@ -131,9 +182,22 @@ mod tests {
     fn receipt(instruction: &Instruction, status: Status) -> Receipt {
         let identity = identity();
         Receipt {
-            session_id: identity.session_id, instruction_id: instruction.instruction_id.clone(), client_id: identity.client_id, status, attempts: 1, commit: None,
-            branch: identity.branch, files_changed: Vec::new(), summary: String::new(), pages: Vec::new(), error: None, timings: Timings::default(),
-            preview_url: identity.preview_url, accepted_at: Timestamp::from_unix_ms(0), updated_at: Timestamp::from_unix_ms(0), fingerprint: Some(instruction.fingerprint.clone()),
+            session_id: identity.session_id,
+            instruction_id: instruction.instruction_id.clone(),
+            client_id: identity.client_id,
+            status,
+            attempts: 1,
+            commit: None,
+            branch: identity.branch,
+            files_changed: Vec::new(),
+            summary: String::new(),
+            pages: Vec::new(),
+            error: None,
+            timings: Timings::default(),
+            preview_url: identity.preview_url,
+            accepted_at: Timestamp::from_unix_ms(0),
+            updated_at: Timestamp::from_unix_ms(0),
+            fingerprint: Some(instruction.fingerprint.clone()),
         }
     }
 
@@ -152,24 +216,64 @@ mod tests {
             ("amelia", "local", DELETE, "admitted"),
             ("bertram", "local", DELETE, "wrong_client"),
             ("amelia", "other", DELETE, "wrong_session"),
-            ("amelia", "local", r#"{"type":"publish"}"#, "unsupported_action"),
+            (
+                "amelia",
+                "local",
+                r#"{"type":"publish"}"#,
+                "unsupported_action",
+            ),
         ] {
-            assert_eq!(code(&decide(&identity(), instruction(client, thread, action), None, None)), expected, "{client} {thread} {action}");
+            assert_eq!(
+                code(&decide(
+                    &identity(),
+                    instruction(client, thread, action),
+                    None,
+                    None
+                )),
+                expected,
+                "{client} {thread} {action}"
+            );
         }
     }
 
     #[test]
     fn what_has_its_final_receipt_is_not_carried_out_again() {
         let asked = instruction("amelia", "local", DELETE);
-        for (status, expected) in [(Status::Pushed, "answered"), (Status::Rejected, "answered"), (Status::Accepted, "admitted"), (Status::Running, "admitted")] {
-            assert_eq!(code(&decide(&identity(), asked.clone(), Some(&receipt(&asked, status)), None)), expected, "{status:?}");
+        for (status, expected) in [
+            (Status::Pushed, "answered"),
+            (Status::Rejected, "answered"),
+            (Status::Accepted, "admitted"),
+            (Status::Running, "admitted"),
+        ] {
+            assert_eq!(
+                code(&decide(
+                    &identity(),
+                    asked.clone(),
+                    Some(&receipt(&asked, status)),
+                    None
+                )),
+                expected,
+                "{status:?}"
+            );
         }
     }
 
     #[test]
     fn an_id_with_another_body_leaves_the_first_alone() {
         let first = instruction("amelia", "local", DELETE);
-        let second = instruction("amelia", "local", r#"{"type":"edit","changes":[{"op":"delete","path":"b.txt"}]}"#);
-        assert_eq!(code(&decide(&identity(), second, Some(&receipt(&first, Status::Accepted)), None)), "answered");
+        let second = instruction(
+            "amelia",
+            "local",
+            r#"{"type":"edit","changes":[{"op":"delete","path":"b.txt"}]}"#,
+        );
+        assert_eq!(
+            code(&decide(
+                &identity(),
+                second,
+                Some(&receipt(&first, Status::Accepted)),
+                None
+            )),
+            "answered"
+        );
     }
 }

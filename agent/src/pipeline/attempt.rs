@@ -48,7 +48,10 @@ impl From<WorkshopError> for Outcome {
             _ => ErrorCode::Internal,
         };
         let mut trouble = receipt_error(code, format!("{}.", sentence(&crate::chain(&error))));
-        if let WorkshopError::Draft(error @ (DraftError::CheckedOut { .. } | DraftError::Credentials { .. })) = &error {
+        if let WorkshopError::Draft(
+            error @ (DraftError::CheckedOut { .. } | DraftError::Credentials { .. }),
+        ) = &error
+        {
             error.hint().clone_into(&mut trouble.hint);
         }
         Self::Trouble(trouble)
@@ -69,11 +72,18 @@ impl Attempt<'_> {
         if !self.heartbeat.held() {
             return Outcome::LeaseLost;
         }
-        self.push(workshop, receipt).await.unwrap_or_else(|outcome| outcome)
+        self.push(workshop, receipt)
+            .await
+            .unwrap_or_else(|outcome| outcome)
     }
 
     /// An earlier attempt has committed: only the rest is to be done.
-    async fn take_up(&self, commit: CommitId, workshop: &mut Workshop, receipt: &mut Receipt) -> Result<(), Outcome> {
+    async fn take_up(
+        &self,
+        commit: CommitId,
+        workshop: &mut Workshop,
+        receipt: &mut Receipt,
+    ) -> Result<(), Outcome> {
         tracing::info!(instruction = %self.instruction.instruction_id, commit = commit.as_str(), "the instruction has its commit already; going on from there");
         (receipt.summary, receipt.files_changed) = workshop.files_of(commit.clone()).await?;
         receipt.commit = Some(commit);
@@ -82,10 +92,18 @@ impl Attempt<'_> {
 
     async fn begin(&self, workshop: &mut Workshop, receipt: &mut Receipt) -> Result<(), Outcome> {
         let Action::Edit { changes } = &self.instruction.action else {
-            return Err(Outcome::Rejected(receipt_error(ErrorCode::UnsupportedAction, format!("This agent cannot carry out `{}` yet.", self.instruction.action.kind()))));
+            return Err(Outcome::Rejected(receipt_error(
+                ErrorCode::UnsupportedAction,
+                format!(
+                    "This agent cannot carry out `{}` yet.",
+                    self.instruction.action.kind()
+                ),
+            )));
         };
         refuse_elsewhere(changes)?;
-        let planned = workshop.plan(changes.clone(), self.policy.clone(), BTreeMap::new()).await?;
+        let planned = workshop
+            .plan(changes.clone(), self.policy.clone(), BTreeMap::new())
+            .await?;
         let change_set = planned.map_err(rejected)?;
         receipt.summary = change_set.summary();
         receipt.files_changed = change_set.paths().map(ToString::to_string).collect();
@@ -96,36 +114,67 @@ impl Attempt<'_> {
         match workshop.apply(&change_set).await? {
             Applied::Shown => {}
             Applied::Dirty(path) => {
-                let message = format!("{path} has changes in the workspace that nobody instructed.");
-                return Err(Outcome::Rejected(receipt_error(ErrorCode::UncommittedChanges, message)));
+                let message =
+                    format!("{path} has changes in the workspace that nobody instructed.");
+                return Err(Outcome::Rejected(receipt_error(
+                    ErrorCode::UncommittedChanges,
+                    message,
+                )));
             }
-            Applied::PathRefused(why) => return Err(Outcome::Rejected(receipt_error(ErrorCode::PathNotAllowed, format!("{}.", sentence(&why))))),
+            Applied::PathRefused(why) => {
+                return Err(Outcome::Rejected(receipt_error(
+                    ErrorCode::PathNotAllowed,
+                    format!("{}.", sentence(&why)),
+                )));
+            }
         }
         receipt.timings.apply_ms = Some(milliseconds(self.begun.elapsed()));
         self.progress(receipt, Status::Applied);
         let committing = Instant::now();
-        receipt.commit = Some(workshop.commit(change_set, self.message(&receipt.summary)).await?);
+        receipt.commit = Some(
+            workshop
+                .commit(change_set, self.message(&receipt.summary))
+                .await?,
+        );
         receipt.timings.commit_ms = Some(milliseconds(committing.elapsed()));
         Ok(())
     }
 
-    async fn push(&self, workshop: &mut Workshop, receipt: &mut Receipt) -> Result<Outcome, Outcome> {
+    async fn push(
+        &self,
+        workshop: &mut Workshop,
+        receipt: &mut Receipt,
+    ) -> Result<Outcome, Outcome> {
         let pushing = Instant::now();
         let pushed = workshop.push().await?;
         receipt.timings.push_ms = Some(milliseconds(pushing.elapsed()));
         Ok(match pushed {
             Pushed::Verified => {
                 // A rebase gave it another id.
-                receipt.commit = workshop.landed(&self.instruction.instruction_id).or(receipt.commit.take());
+                receipt.commit = workshop
+                    .landed(&self.instruction.instruction_id)
+                    .or(receipt.commit.take());
                 Outcome::Pushed
             }
             Pushed::Rejected { reason } => {
                 receipt.commit = None;
-                Outcome::Rejected(receipt_error(ErrorCode::PushRejected, format!("The remote does not take the commit: {}.", sentence(&reason))))
+                Outcome::Rejected(receipt_error(
+                    ErrorCode::PushRejected,
+                    format!(
+                        "The remote does not take the commit: {}.",
+                        sentence(&reason)
+                    ),
+                ))
             }
             Pushed::Conflict { files } => {
                 receipt.commit = None;
-                Outcome::Rejected(receipt_error(ErrorCode::Conflict, format!("Somebody else changed the same lines of {} meanwhile.", files.join(", "))))
+                Outcome::Rejected(receipt_error(
+                    ErrorCode::Conflict,
+                    format!(
+                        "Somebody else changed the same lines of {} meanwhile.",
+                        files.join(", ")
+                    ),
+                ))
             }
         })
     }
@@ -135,7 +184,11 @@ impl Attempt<'_> {
             summary: summary.to_owned(),
             instruction_id: self.instruction.instruction_id.clone(),
             session_id: self.session_id.clone(),
-            author: self.instruction.author.as_ref().map(|author| (author.name.clone(), author.email.clone())),
+            author: self
+                .instruction
+                .author
+                .as_ref()
+                .map(|author| (author.name.clone(), author.email.clone())),
             authored_at: self.instruction.submitted_at.unix_ms() / 1000,
         }
     }
@@ -143,7 +196,9 @@ impl Attempt<'_> {
     fn progress(&self, receipt: &Receipt, status: Status) {
         let mut receipt = receipt.clone();
         receipt.status = status;
-        self.events.publish(Event::Progress { receipt: Box::new(receipt) });
+        self.events.publish(Event::Progress {
+            receipt: Box::new(receipt),
+        });
     }
 }
 
@@ -151,10 +206,21 @@ impl Attempt<'_> {
 /// this agent knows.
 fn refuse_elsewhere(changes: &[Change]) -> Result<(), Outcome> {
     for (index, change) in changes.iter().enumerate() {
-        if let Change::Write { path, content: Content::Url { .. }, .. } = change {
-            let mut error = receipt_error(ErrorCode::ContentUnavailable, format!("{path}: the client's policy allows no place to fetch `contentUrl` from."));
+        if let Change::Write {
+            path,
+            content: Content::Url { .. },
+            ..
+        } = change
+        {
+            let mut error = receipt_error(
+                ErrorCode::ContentUnavailable,
+                format!("{path}: the client's policy allows no place to fetch `contentUrl` from."),
+            );
             error.hint = "Send the bytes in the message as `contentBase64`.".to_owned();
-            error.details.push(contract::Problem { path: format!("$.action.changes[{index}].contentUrl"), message: "is not at an allowed place".to_owned() });
+            error.details.push(contract::Problem {
+                path: format!("$.action.changes[{index}].contentUrl"),
+                message: "is not at an allowed place".to_owned(),
+            });
             return Err(Outcome::Rejected(error));
         }
     }
@@ -168,7 +234,10 @@ fn rejected(error: PlanError) -> Outcome {
             error.details = rejection.details;
             Outcome::Rejected(error)
         }
-        PlanError::Tree(error) => Outcome::Trouble(receipt_error(ErrorCode::Internal, format!("The draft could not be read: {error}."))),
+        PlanError::Tree(error) => Outcome::Trouble(receipt_error(
+            ErrorCode::Internal,
+            format!("The draft could not be read: {error}."),
+        )),
     }
 }
 

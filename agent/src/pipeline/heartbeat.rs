@@ -48,7 +48,12 @@ impl Heartbeat {
     }
 }
 
-async fn beat(queue: Arc<dyn Instructions>, handle: DeliveryHandle, stop: CancellationToken, held: Arc<AtomicBool>) {
+async fn beat(
+    queue: Arc<dyn Instructions>,
+    handle: DeliveryHandle,
+    stop: CancellationToken,
+    held: Arc<AtomicBool>,
+) {
     let mut failures = 0;
     loop {
         tokio::select! {

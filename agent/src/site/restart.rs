@@ -4,7 +4,12 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How long to wait after the first, second, … end in a row.
-const WAITS: &[Duration] = &[Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
+const WAITS: &[Duration] = &[
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(10),
+];
 /// So many ends within [`WINDOW`] are a loop.
 const LOOP_ENDS: usize = 5;
 const WINDOW: Duration = Duration::from_secs(120);
@@ -37,7 +42,9 @@ impl Restarts {
         self.ends.push_back(now);
         match self.ends.len() {
             LOOP_ENDS.. => Verdict::CrashLoop { after: LOOP_WAIT },
-            count => Verdict::Again { after: WAITS[(count - 1).min(WAITS.len() - 1)] },
+            count => Verdict::Again {
+                after: WAITS[(count - 1).min(WAITS.len() - 1)],
+            },
         }
     }
 
@@ -64,10 +71,19 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let verdicts: Vec<Verdict> = (1..=5).map(|n| restarts.after_end(at(n), at(n))).collect();
-        assert_eq!(verdicts[..4], WAITS.iter().map(|wait| Verdict::Again { after: *wait }).collect::<Vec<_>>());
+        assert_eq!(
+            verdicts[..4],
+            WAITS
+                .iter()
+                .map(|wait| Verdict::Again { after: *wait })
+                .collect::<Vec<_>>()
+        );
         assert_eq!(verdicts[4], Verdict::CrashLoop { after: LOOP_WAIT });
         restarts.forgive();
-        assert_eq!(restarts.after_end(at(6), at(6)), Verdict::Again { after: WAITS[0] });
+        assert_eq!(
+            restarts.after_end(at(6), at(6)),
+            Verdict::Again { after: WAITS[0] }
+        );
     }
 
     #[test]
@@ -78,6 +94,9 @@ mod tests {
             restarts.after_end(start, start + Duration::from_secs(n));
         }
         let later = start + Duration::from_secs(3600);
-        assert_eq!(restarts.after_end(start, later), Verdict::Again { after: WAITS[0] });
+        assert_eq!(
+            restarts.after_end(start, later),
+            Verdict::Again { after: WAITS[0] }
+        );
     }
 }

@@ -11,7 +11,8 @@ pub(super) fn read(journal: &Path) -> Result<Vec<String>, WorkTreeError> {
     match fs::read(journal) {
         Ok(text) => {
             // A torn journal cannot be: it is renamed into place.
-            let mut paths: Vec<String> = serde_json::from_slice(&text).map_err(|error| WorkTreeError::new("read", journal, error.into()))?;
+            let mut paths: Vec<String> = serde_json::from_slice(&text)
+                .map_err(|error| WorkTreeError::new("read", journal, error.into()))?;
             paths.sort();
             paths.dedup();
             Ok(paths)
@@ -25,13 +26,17 @@ pub(super) fn read(journal: &Path) -> Result<Vec<String>, WorkTreeError> {
 pub(super) fn write(journal: &Path, paths: &[String]) -> Result<(), WorkTreeError> {
     let text = serde_json::to_vec(paths).expect("a list of texts is JSON");
     let beside = journal.with_extension("new");
-    fs::write(&beside, text).and_then(|()| fs::rename(&beside, journal)).map_err(|error| WorkTreeError::new("write", journal, error))
+    fs::write(&beside, text)
+        .and_then(|()| fs::rename(&beside, journal))
+        .map_err(|error| WorkTreeError::new("write", journal, error))
 }
 
 /// Nothing is being changed any more.
 pub(super) fn clear(journal: &Path) -> Result<(), WorkTreeError> {
     match fs::remove_file(journal) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(WorkTreeError::new("remove", journal, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(WorkTreeError::new("remove", journal, error))
+        }
         _ => Ok(()),
     }
 }

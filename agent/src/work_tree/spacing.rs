@@ -24,12 +24,14 @@ impl Spacing {
     /// Takes changes and returns what to write now: all of it (with whatever waited), or nothing.
     pub(super) fn offer(&mut self, changes: &[PathChange], now: Instant) -> BTreeMap<String, Node> {
         self.instruction_running = true;
-        self.written.retain(|_, at| now.duration_since(*at) < SPACING);
+        self.written
+            .retain(|_, at| now.duration_since(*at) < SPACING);
         for change in changes {
             if let Some(at) = self.written.get(&change.path) {
                 self.due = self.due.max(Some(*at + SPACING));
             }
-            self.waiting.insert(change.path.clone(), change.after.clone());
+            self.waiting
+                .insert(change.path.clone(), change.after.clone());
         }
         match self.due {
             Some(due) if due > now => BTreeMap::new(),
@@ -39,7 +41,11 @@ impl Spacing {
 
     /// What waited, if its time has come.
     pub(super) fn take_due(&mut self, now: Instant) -> BTreeMap<String, Node> {
-        if self.due.is_some_and(|due| due <= now) { self.take(now) } else { BTreeMap::new() }
+        if self.due.is_some_and(|due| due <= now) {
+            self.take(now)
+        } else {
+            BTreeMap::new()
+        }
     }
 
     /// When what waits is due.
@@ -70,7 +76,8 @@ impl Spacing {
     fn take(&mut self, now: Instant) -> BTreeMap<String, Node> {
         self.due = None;
         let ready = std::mem::take(&mut self.waiting);
-        self.written.extend(ready.keys().map(|path| (path.clone(), now)));
+        self.written
+            .extend(ready.keys().map(|path| (path.clone(), now)));
         ready
     }
 }

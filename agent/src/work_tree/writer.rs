@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat, renameat};
+use nix::fcntl::{
+    AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat, renameat,
+};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
@@ -38,16 +40,33 @@ impl Writer {
     /// Opens the folder and proves that the kernel can resolve paths safely.
     pub(super) fn open(root: &Path, staging: &Path) -> Result<Self, WorkTreeError> {
         let open_folder = |path: &Path| {
-            open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|error| WorkTreeError::new("open", path, error.into()))
+            open(
+                path,
+                OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|error| WorkTreeError::new("open", path, error.into()))
         };
-        let writer = Self { root: open_folder(root)?, root_path: root.to_owned(), staging: open_folder(staging)?, next_name: AtomicU64::new(0) };
-        resolve(&writer.root, Path::new(".")).map_err(|error| WorkTreeError::new("resolve paths safely (openat2, Linux 5.6 or newer) in", root, error.into()))?;
+        let writer = Self {
+            root: open_folder(root)?,
+            root_path: root.to_owned(),
+            staging: open_folder(staging)?,
+            next_name: AtomicU64::new(0),
+        };
+        resolve(&writer.root, Path::new(".")).map_err(|error| {
+            WorkTreeError::new(
+                "resolve paths safely (openat2, Linux 5.6 or newer) in",
+                root,
+                error.into(),
+            )
+        })?;
         Ok(writer)
     }
 
     /// What stands at `path`.
     pub(super) fn read(&self, path: &str) -> Result<Node, WorkTreeError> {
-        self.try_read(Path::new(path)).map_err(|error| self.error("read", path, error))
+        self.try_read(Path::new(path))
+            .map_err(|error| self.error("read", path, error))
     }
 
     /// Makes `node` stand at `path`.
@@ -79,12 +98,22 @@ impl Writer {
         };
         match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => {
-                let file = openat(&parent, name, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())?;
+                let file = openat(
+                    &parent,
+                    name,
+                    OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC,
+                    Mode::empty(),
+                )?;
                 let mut content = Vec::new();
                 File::from(file).read_to_end(&mut content)?;
-                Ok(Node::File(Version { content, executable: found.st_mode & 0o111 != 0 }))
+                Ok(Node::File(Version {
+                    content,
+                    executable: found.st_mode & 0o111 != 0,
+                }))
             }
-            SFlag::S_IFLNK => Ok(Node::Symlink(readlinkat(&parent, name)?.as_bytes().to_vec())),
+            SFlag::S_IFLNK => Ok(Node::Symlink(
+                readlinkat(&parent, name)?.as_bytes().to_vec(),
+            )),
             _ => Ok(Node::Submodule),
         }
     }
@@ -92,8 +121,17 @@ impl Writer {
     fn write(&self, path: &Path, version: &Version) -> io::Result<()> {
         let (parent, name) = self.parent_made(path)?;
         let temporary = format!("write-{}", self.next_name.fetch_add(1, Ordering::Relaxed));
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut file = File::from(openat(&self.staging, temporary.as_str(), flags, Mode::from_bits_truncate(0o644))?);
+        let flags = OFlag::O_WRONLY
+            | OFlag::O_CREAT
+            | OFlag::O_TRUNC
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_CLOEXEC;
+        let mut file = File::from(openat(
+            &self.staging,
+            temporary.as_str(),
+            flags,
+            Mode::from_bits_truncate(0o644),
+        )?);
         let written = file.write_all(&version.content).and_then(|()| {
             let mode = if version.executable { 0o755 } else { 0o644 };
             fchmod(&file, Mode::from_bits_truncate(mode))?;
@@ -102,7 +140,12 @@ impl Writer {
         });
         if written.is_err() {
             // The rubbish is cleared at the next start if this fails too.
-            unlinkat(&self.staging, temporary.as_str(), UnlinkatFlags::NoRemoveDir).ok();
+            unlinkat(
+                &self.staging,
+                temporary.as_str(),
+                UnlinkatFlags::NoRemoveDir,
+            )
+            .ok();
         }
         written
     }
@@ -140,7 +183,10 @@ impl Writer {
 
     fn parent<'a>(&self, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Errno> {
         let name = path.file_name().ok_or(Errno::EINVAL)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         Ok((resolve(&self.root, parent)?, name))
     }
 
@@ -159,9 +205,17 @@ impl Writer {
     fn folder(&self, path: &Path) -> io::Result<OwnedFd> {
         let mut made = PathBuf::new();
         for component in path.components() {
-            let above = if made.as_os_str().is_empty() { PathBuf::from(".") } else { made.clone() };
+            let above = if made.as_os_str().is_empty() {
+                PathBuf::from(".")
+            } else {
+                made.clone()
+            };
             let above = resolve(&self.root, &above)?;
-            match mkdirat(&above, Path::new(component.as_os_str()), Mode::from_bits_truncate(0o755)) {
+            match mkdirat(
+                &above,
+                Path::new(component.as_os_str()),
+                Mode::from_bits_truncate(0o755),
+            ) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -175,7 +229,11 @@ impl Writer {
 fn resolve(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        .resolve(
+            ResolveFlag::RESOLVE_BENEATH
+                | ResolveFlag::RESOLVE_NO_SYMLINKS
+                | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+        );
     let mut result = Err(Errno::EAGAIN);
     for _ in 0..RESOLVE_ATTEMPTS {
         result = openat2(root, path, how);
@@ -199,21 +257,42 @@ mod tests {
             fs::create_dir(folder.path().join(name)).expect("made");
         }
         fs::write(folder.path().join("outside/canary"), "untouched").expect("written");
-        let writer = Writer::open(&folder.path().join("tree"), &folder.path().join("staging")).expect("open");
+        let writer = Writer::open(&folder.path().join("tree"), &folder.path().join("staging"))
+            .expect("open");
         (folder, writer)
     }
 
     fn file(content: &str) -> Node {
-        Node::File(Version { content: content.into(), executable: false })
+        Node::File(Version {
+            content: content.into(),
+            executable: false,
+        })
     }
 
     #[test]
     fn a_file_is_written_with_its_folders_and_removed_with_them() {
         let (folder, writer) = writer();
-        writer.put("a/b/c.txt", &Node::File(Version { content: b"x".to_vec(), executable: true })).expect("written");
+        writer
+            .put(
+                "a/b/c.txt",
+                &Node::File(Version {
+                    content: b"x".to_vec(),
+                    executable: true,
+                }),
+            )
+            .expect("written");
         let path = folder.path().join("tree/a/b/c.txt");
-        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o755);
-        assert_eq!(writer.read("a/b/c.txt").expect("read"), Node::File(Version { content: b"x".to_vec(), executable: true }));
+        assert_eq!(
+            fs::metadata(&path).expect("there").permissions().mode() & 0o777,
+            0o755
+        );
+        assert_eq!(
+            writer.read("a/b/c.txt").expect("read"),
+            Node::File(Version {
+                content: b"x".to_vec(),
+                executable: true
+            })
+        );
         writer.put("a/b/c.txt", &Node::Absent).expect("removed");
         assert!(!folder.path().join("tree/a").exists());
         assert!(folder.path().join("tree").exists());
@@ -224,12 +303,24 @@ mod tests {
         let (folder, writer) = writer();
         symlink("../outside", folder.path().join("tree/out")).expect("linked");
         symlink("../outside/canary", folder.path().join("tree/canary")).expect("linked");
-        let error = writer.put("out/canary", &file("stolen")).expect_err("through a folder");
+        let error = writer
+            .put("out/canary", &file("stolen"))
+            .expect_err("through a folder");
         assert!(error.is_path_refused(), "{error:?}");
-        writer.put("out/canary", &Node::Absent).expect_err("remove through a folder");
-        assert_eq!(writer.read("canary").expect("read"), Node::Symlink(b"../outside/canary".to_vec()));
-        writer.put("../outside/canary", &file("stolen")).expect_err("by dots");
-        assert_eq!(fs::read_to_string(folder.path().join("outside/canary")).expect("there"), "untouched");
+        writer
+            .put("out/canary", &Node::Absent)
+            .expect_err("remove through a folder");
+        assert_eq!(
+            writer.read("canary").expect("read"),
+            Node::Symlink(b"../outside/canary".to_vec())
+        );
+        writer
+            .put("../outside/canary", &file("stolen"))
+            .expect_err("by dots");
+        assert_eq!(
+            fs::read_to_string(folder.path().join("outside/canary")).expect("there"),
+            "untouched"
+        );
     }
 
     #[test]
@@ -243,7 +334,14 @@ mod tests {
             scope.spawn(|| {
                 let tree = File::open(&tree).expect("open");
                 while !done.load(Ordering::Relaxed) {
-                    nix::fcntl::renameat2(&tree, "dir", &tree, "link", nix::fcntl::RenameFlags::RENAME_EXCHANGE).expect("swapped");
+                    nix::fcntl::renameat2(
+                        &tree,
+                        "dir",
+                        &tree,
+                        "link",
+                        nix::fcntl::RenameFlags::RENAME_EXCHANGE,
+                    )
+                    .expect("swapped");
                 }
             });
             let mut refused = 0;
@@ -254,8 +352,14 @@ mod tests {
                 round += 1;
             }
             done.store(true, Ordering::Relaxed);
-            assert!(refused > 0, "the swap was never seen, so the test shows nothing");
+            assert!(
+                refused > 0,
+                "the swap was never seen, so the test shows nothing"
+            );
         });
-        assert_eq!(fs::read_to_string(folder.path().join("outside/canary")).expect("there"), "untouched");
+        assert_eq!(
+            fs::read_to_string(folder.path().join("outside/canary")).expect("there"),
+            "untouched"
+        );
     }
 }

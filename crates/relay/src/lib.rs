@@ -418,3 +418,148 @@ fn io_error<'error>(error: &'error (dyn std::error::Error + 'static)) -> Option<
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body::Body as _;
+    use tokio::sync::mpsc;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+    const NEARLY: Duration = Duration::from_secs(9);
+
+    fn settings() -> Settings {
+        Settings {
+            response_head_timeout: Some(LIMIT),
+            upgrade_timeout: LIMIT / 10,
+            ..Settings::default()
+        }
+    }
+
+    fn exchange(settings: &Settings, websocket: bool) -> Exchange<'_> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        Exchange {
+            address,
+            settings,
+            websocket,
+        }
+    }
+
+    /// A body that the test writes, and the upload made of it.
+    fn upload() -> (mpsc::Sender<Bytes>, Upload, Arc<Progress>) {
+        struct Written(mpsc::Receiver<Bytes>);
+        impl http_body::Body for Written {
+            type Data = Bytes;
+            type Error = BoxError;
+            fn poll_frame(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+                self.0
+                    .poll_recv(context)
+                    .map(|piece| Some(Ok(Frame::data(piece?))))
+            }
+        }
+        let (pieces, source) = mpsc::channel(1);
+        let (upload, progress) = Upload::of(Written(source), BodySize::Unknown, None);
+        (pieces, upload, progress)
+    }
+
+    async fn next_piece(upload: &mut Upload) -> Option<Bytes> {
+        let frame =
+            std::future::poll_fn(|context| Pin::new(&mut *upload).poll_frame(context)).await?;
+        frame.ok()?.into_data().ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_does_not_come_is_waited_for_as_long_as_it_may_take() {
+        let settings = settings();
+        let started = Instant::now();
+        let error = exchange(&settings, false)
+            .in_time(std::future::pending::<()>(), None)
+            .await
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            RelayError::Timeout {
+                wait: Wait::ResponseHead,
+                limit: LIMIT,
+                ..
+            }
+        ));
+        assert_eq!(started.elapsed().as_secs(), LIMIT.as_secs());
+
+        let started = Instant::now();
+        let error = exchange(&settings, true)
+            .in_time(std::future::pending::<()>(), None)
+            .await
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            RelayError::Timeout {
+                wait: Wait::Upgrade,
+                ..
+            }
+        ));
+        assert_eq!(started.elapsed().as_secs(), LIMIT.as_secs() / 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_upload_is_no_slow_upstream() {
+        let settings = settings();
+        let (pieces, mut upload, progress) = upload();
+        let started = Instant::now();
+        let client = async {
+            for _ in 0..10 {
+                tokio::time::advance(NEARLY).await;
+                pieces.send(Bytes::from_static(b"x")).await.unwrap();
+            }
+            drop(pieces);
+        };
+        let upstream = async {
+            while next_piece(&mut upload).await.is_some() {}
+            tokio::time::sleep(NEARLY).await;
+            "answer"
+        };
+        let exchange = exchange(&settings, false);
+        let (answer, ()) = tokio::join!(exchange.in_time(upstream, Some(&progress)), client);
+        assert_eq!(answer.unwrap(), "answer");
+        assert!(started.elapsed() > NEARLY * 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_holds_up_an_upload_is_the_one_waited_for() {
+        let settings = settings();
+        let (pieces, mut upload, progress) = upload();
+        pieces.send(Bytes::from_static(b"x")).await.unwrap();
+        let reads_all = async { while next_piece(&mut upload).await.is_some() {} };
+        let error = exchange(&settings, false)
+            .in_time(reads_all, Some(&progress))
+            .await
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            RelayError::Timeout {
+                wait: Wait::RequestBody,
+                ..
+            }
+        ));
+
+        pieces.send(Bytes::from_static(b"x")).await.unwrap();
+        let reads_one = async {
+            next_piece(&mut upload).await;
+            std::future::pending::<()>().await;
+        };
+        let error = exchange(&settings, false)
+            .in_time(reads_one, Some(&progress))
+            .await
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            RelayError::Timeout {
+                wait: Wait::ResponseHead,
+                ..
+            }
+        ));
+    }
+}

@@ -302,3 +302,62 @@ impl Write for Link {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 80))
+    }
+
+    fn count(pools: &Pools) -> usize {
+        pools.kept.read().unwrap().by_key.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pools_that_nobody_forgets_do_not_pile_up() {
+        let pools = Pools::new(Arc::new(Settings::default()));
+        let kept = PoolKey::from("kept");
+        let tunnels = Arc::clone(&pools.of(&kept, address()).tunnels);
+        let in_use = pools.of(&PoolKey::from("in use"), address());
+        for number in 0..10_000_u64 {
+            pools.of(&PoolKey::from(number), address());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(
+            count(&pools) < 2 * POOLS_UNSWEPT,
+            "{} are left",
+            count(&pools)
+        );
+        assert!(Arc::ptr_eq(
+            &in_use,
+            &pools.of(&PoolKey::from("in use"), address())
+        ));
+        pools.forget(&kept);
+        assert!(
+            tunnels.is_cancelled(),
+            "a pool with tunnels stays, so that they can be ended"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_busy_relay_keeps_all_its_pools() {
+        let pools = Pools::new(Arc::new(Settings::default()));
+        for number in 0..1_000_u64 {
+            pools.of(&PoolKey::from(number), address());
+        }
+        assert_eq!(count(&pools), 1_000);
+    }
+
+    #[test]
+    fn an_address_is_an_authority_in_either_family() {
+        for (address, expected) in [
+            ("127.0.0.1:4321", "127.0.0.1:4321"),
+            ("[::1]:4321", "[::1]:4321"),
+            ("[fe80::1%3]:80", "[fe80::1]:80"),
+        ] {
+            assert_eq!(authority(address.parse().unwrap()).as_str(), expected);
+        }
+    }
+}

@@ -58,7 +58,8 @@ pub(super) fn block_header(line: &str) -> Option<Block> {
     })
 }
 
-const ALPHABET: &[u8; 85] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~";
+const ALPHABET: &[u8; 85] =
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~";
 
 /// Appends the bytes of one line: a letter for their number (`A`–`Z` 1–26, `a`–`z` 27–52), then five characters for
 /// each four bytes. False if it is not such a line.
@@ -82,7 +83,10 @@ pub(super) fn decode_line(line: &str, bytes: &mut Vec<u8>) -> bool {
                 return false;
             };
             let value = u32::try_from(value).unwrap_or(u32::MAX);
-            let Some(next) = word.checked_mul(85).and_then(|word| word.checked_add(value)) else {
+            let Some(next) = word
+                .checked_mul(85)
+                .and_then(|word| word.checked_add(value))
+            else {
                 return false;
             };
             word = next;
@@ -99,8 +103,8 @@ impl Block {
         if self.size > max_bytes {
             return Err(Undecodable::TooLarge(self.size));
         }
-        let inflated =
-            decompress_to_vec_zlib_with_limit(&self.deflated, self.size).map_err(|_| Undecodable::Damaged)?;
+        let inflated = decompress_to_vec_zlib_with_limit(&self.deflated, self.size)
+            .map_err(|_| Undecodable::Damaged)?;
         if inflated.len() != self.size {
             return Err(Undecodable::Damaged);
         }
@@ -139,7 +143,9 @@ fn apply_delta(from: &[u8], delta: &[u8], max_bytes: usize) -> Result<Vec<u8>, U
                 0 => 0x1_0000,
                 length => length,
             };
-            let copied = offset.checked_add(length).and_then(|end| from.get(offset..end));
+            let copied = offset
+                .checked_add(length)
+                .and_then(|end| from.get(offset..end));
             to.extend_from_slice(copied.ok_or(Undecodable::Damaged)?);
         } else {
             let before = to.len();
@@ -180,19 +186,34 @@ mod tests {
     use super::*;
 
     fn block(kind: Kind, size: usize, bytes: &[u8]) -> Block {
-        Block { kind, size, deflated: compress_to_vec_zlib(bytes, 6) }
+        Block {
+            kind,
+            size,
+            deflated: compress_to_vec_zlib(bytes, 6),
+        }
     }
 
     #[test]
     fn a_line_of_base_85_is_its_bytes() {
         let mut bytes = Vec::new();
         assert!(decode_line("KcmV+b0RR6000031", &mut bytes));
-        assert_eq!(decompress_to_vec_zlib_with_limit(&bytes, 10).ok(), Some(Vec::new()));
+        assert_eq!(
+            decompress_to_vec_zlib_with_limit(&bytes, 10).ok(),
+            Some(Vec::new())
+        );
     }
 
     #[test]
     fn lines_that_are_not_base_85_are_refused() {
-        for line in ["", "A", "A0000", "A0000,", "0AAAAA", "A~~~~~", "B00000000000"] {
+        for line in [
+            "",
+            "A",
+            "A0000",
+            "A0000,",
+            "0AAAAA",
+            "A~~~~~",
+            "B00000000000",
+        ] {
             assert!(!decode_line(line, &mut Vec::new()), "{line}");
         }
     }
@@ -200,20 +221,35 @@ mod tests {
     #[test]
     fn a_bomb_is_refused_before_it_goes_off() {
         let bomb = vec![0; 1 << 20];
-        assert_eq!(block(Kind::Literal, 1 << 20, &bomb).apply(b"", 1000), Err(Undecodable::TooLarge(1 << 20)));
-        assert_eq!(block(Kind::Literal, 10, &bomb).apply(b"", 1000), Err(Undecodable::Damaged));
+        assert_eq!(
+            block(Kind::Literal, 1 << 20, &bomb).apply(b"", 1000),
+            Err(Undecodable::TooLarge(1 << 20))
+        );
+        assert_eq!(
+            block(Kind::Literal, 10, &bomb).apply(b"", 1000),
+            Err(Undecodable::Damaged)
+        );
         // One byte, then copies of 16 MB that were never announced.
         let delta = [&[1, 5][..], &[0xf0, 0xff, 0xff, 0xff].repeat(1000)].concat();
-        assert_eq!(block(Kind::Delta, delta.len(), &delta).apply(b"x", 1 << 20), Err(Undecodable::Damaged));
+        assert_eq!(
+            block(Kind::Delta, delta.len(), &delta).apply(b"x", 1 << 20),
+            Err(Undecodable::Damaged)
+        );
         let copies = [&[1, 5][..], &[0x90, 1].repeat(1000)].concat();
-        assert_eq!(block(Kind::Delta, copies.len(), &copies).apply(b"x", 1 << 20), Err(Undecodable::Damaged));
+        assert_eq!(
+            block(Kind::Delta, copies.len(), &copies).apply(b"x", 1 << 20),
+            Err(Undecodable::Damaged)
+        );
     }
 
     #[test]
     fn a_delta_copies_and_inserts() {
         let delta = [11, 11, 5, b'H', b'E', b'L', b'L', b'O', 0x91, 5, 6];
         let block = block(Kind::Delta, delta.len(), &delta);
-        assert_eq!(block.apply(b"hello world", 100).as_deref(), Ok(b"HELLO world".as_slice()));
+        assert_eq!(
+            block.apply(b"hello world", 100).as_deref(),
+            Ok(b"HELLO world".as_slice())
+        );
         assert_eq!(block.apply(b"hello", 100), Err(Undecodable::OtherVersion));
     }
 

@@ -53,12 +53,17 @@ fn same(in_file: &[u8], (text, terminated): (&[u8], bool)) -> bool {
 }
 
 fn split_newline(line: &[u8]) -> (&[u8], bool) {
-    line.strip_suffix(b"\n").map_or((line, false), |body| (body, true))
+    line.strip_suffix(b"\n")
+        .map_or((line, false), |body| (body, true))
 }
 
 /// The index of the last hunk, if its last line lacks a newline although lines of the file follow.
 fn newline_lost(lines: &[&[u8]], hunks: &[Hunk<'_>], copied: usize) -> Option<usize> {
-    let last = hunks.last()?.lines.iter().rfind(|line| line.side != Side::Old)?;
+    let last = hunks
+        .last()?
+        .lines
+        .iter()
+        .rfind(|line| line.side != Side::Old)?;
     (!last.terminated && copied < lines.len()).then_some(hunks.len() - 1)
 }
 
@@ -76,15 +81,26 @@ fn stated_places<'d>(lines: &[&[u8]], hunks: &[Hunk<'d>]) -> Result<Vec<usize>, 
     let mut places = Vec::with_capacity(hunks.len());
     for (index, hunk) in hunks.iter().enumerate() {
         let old = hunk.old_lines().count();
-        let place = if old == 0 { 0 } else { hunk.start.saturating_sub(1) };
+        let place = if old == 0 {
+            0
+        } else {
+            hunk.start.saturating_sub(1)
+        };
         let nothing_to_match = old == 0 && !lines.is_empty();
-        let mismatch = |line, expected| Mismatch { hunk: index, line, expected };
+        let mismatch = |line, expected| Mismatch {
+            hunk: index,
+            line,
+            expected,
+        };
         if place < free_from || nothing_to_match {
             return Err(mismatch(place, None));
         }
         for (offset, expected) in hunk.old_lines().enumerate() {
             let line = place + offset;
-            if !lines.get(line).is_some_and(|in_file| same(in_file, expected)) {
+            if !lines
+                .get(line)
+                .is_some_and(|in_file| same(in_file, expected))
+            {
                 return Err(mismatch(line, Some(expected)));
             }
         }
@@ -109,7 +125,10 @@ enum Trouble {
 
 /// The one place at which each hunk's old lines occur.
 fn unique_places(lines: &[&[u8]], hunks: &[Hunk<'_>]) -> Result<Vec<usize>, Trouble> {
-    if let Some(index) = hunks.iter().position(|hunk| hunk.old_lines().next().is_none()) {
+    if let Some(index) = hunks
+        .iter()
+        .position(|hunk| hunk.old_lines().next().is_none())
+    {
         return Err(Trouble::NoOldLines(index));
     }
     if lines.len().saturating_mul(hunks.len()) > SEARCH_MAX_LINES {
@@ -128,8 +147,10 @@ fn unique_places(lines: &[&[u8]], hunks: &[Hunk<'_>]) -> Result<Vec<usize>, Trou
     let mut places = Vec::with_capacity(hunks.len());
     for (index, hunk) in hunks.iter().enumerate() {
         // A line that is nowhere in the file has a number that is nowhere in the text.
-        let pattern: Vec<usize> =
-            hunk.old_lines().map(|line| numbers.get(&line).copied().unwrap_or(usize::MAX)).collect();
+        let pattern: Vec<usize> = hunk
+            .old_lines()
+            .map(|line| numbers.get(&line).copied().unwrap_or(usize::MAX))
+            .collect();
         let (count, first) = occurrences(&text, &pattern);
         match first {
             Some(place) if count == 1 && place >= free_from => {
@@ -169,11 +190,21 @@ fn occurrences(text: &[usize], pattern: &[usize]) -> (usize, Option<usize>) {
 }
 
 fn name(hunks: &[Hunk<'_>], index: usize) -> String {
-    format!("hunk {} (line {} of the patch)", index + 1, hunks[index].line)
+    format!(
+        "hunk {} (line {} of the patch)",
+        index + 1,
+        hunks[index].line
+    )
 }
 
 impl Trouble {
-    fn into_fault(self, path: &SitePath, lines: &[&[u8]], hunks: &[Hunk<'_>], mismatch: Mismatch<'_>) -> Fault {
+    fn into_fault(
+        self,
+        path: &SitePath,
+        lines: &[&[u8]],
+        hunks: &[Hunk<'_>],
+        mismatch: Mismatch<'_>,
+    ) -> Fault {
         let fault = |what: String| Fault::of(path, AT, ErrorCode::PatchFailed, what);
         match self {
             Self::Occurs(index, count) if count > 1 => fault(format!(
@@ -182,19 +213,29 @@ impl Trouble {
                 index + 1
             )),
             Self::Occurs(index, _) => {
-                let at = if index == mismatch.hunk { mismatch } else { first_mismatch(lines, hunks, index) };
-                fault(format!("{} does not apply: {}", name(hunks, index), at.describe(lines)))
+                let at = if index == mismatch.hunk {
+                    mismatch
+                } else {
+                    first_mismatch(lines, hunks, index)
+                };
+                fault(format!(
+                    "{} does not apply: {}",
+                    name(hunks, index),
+                    at.describe(lines)
+                ))
             }
-            Self::OutOfOrder(index) => {
-                fault(format!("{} occurs only before the hunk that precedes it.", name(hunks, index)))
-            }
+            Self::OutOfOrder(index) => fault(format!(
+                "{} occurs only before the hunk that precedes it.",
+                name(hunks, index)
+            )),
             Self::NoOldLines(index) => fault(format!(
                 "{} has no line by which its place could be checked; make the patch with context.",
                 name(hunks, index)
             )),
-            Self::TooMuch => {
-                fault("its hunks do not stand where they say, and there is too much to search.".to_owned())
-            }
+            Self::TooMuch => fault(
+                "its hunks do not stand where they say, and there is too much to search."
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -203,7 +244,9 @@ impl Trouble {
 fn first_mismatch<'d>(lines: &[&[u8]], hunks: &[Hunk<'d>], index: usize) -> Mismatch<'d> {
     let place = hunks[index].start.saturating_sub(1);
     let differs = |(offset, expected): &(usize, (&[u8], bool))| {
-        !lines.get(place + offset).is_some_and(|in_file| same(in_file, *expected))
+        !lines
+            .get(place + offset)
+            .is_some_and(|in_file| same(in_file, *expected))
     };
     let found = hunks[index].old_lines().enumerate().find(differs);
     Mismatch {
@@ -221,20 +264,38 @@ impl Mismatch<'_> {
         };
         let expected = quote_bytes(text);
         let Some(line) = lines.get(self.line) else {
-            return format!("line {number} should be {expected}, but the file has {} lines.", lines.len());
+            return format!(
+                "line {number} should be {expected}, but the file has {} lines.",
+                lines.len()
+            );
         };
         let (body, has_newline) = split_newline(line);
         if body == text {
-            let has = if has_newline { "has a newline" } else { "has no newline" };
-            let should = if terminated { "should have one" } else { "should have none" };
+            let has = if has_newline {
+                "has a newline"
+            } else {
+                "has no newline"
+            };
+            let should = if terminated {
+                "should have one"
+            } else {
+                "should have none"
+            };
             return format!("line {number}, {expected}, {has} and {should}.");
         }
         if body.trim_ascii_end() == text.trim_ascii_end() {
             let ends = |text: &[u8]| if text.ends_with(b"\r") { "CR LF" } else { "LF" };
             if ends(body) != ends(text) {
-                return format!("line {number}, {expected}, ends in {} and should end in {}.", ends(body), ends(text));
+                return format!(
+                    "line {number}, {expected}, ends in {} and should end in {}.",
+                    ends(body),
+                    ends(text)
+                );
             }
         }
-        format!("line {number} is {} and should be {expected}.", quote_bytes(body))
+        format!(
+            "line {number} is {} and should be {expected}.",
+            quote_bytes(body)
+        )
     }
 }

@@ -10,12 +10,16 @@ pub(super) struct Names {
 impl Names {
     /// Whether the old name is `path`, with or without a prefix.
     pub(super) fn old_is(&self, path: &str) -> bool {
-        self.old.as_deref().is_some_and(|name| is_prefixed(name, path))
+        self.old
+            .as_deref()
+            .is_some_and(|name| is_prefixed(name, path))
     }
 
     /// Whether the new name is `path`, with or without a prefix.
     pub(super) fn new_is(&self, path: &str) -> bool {
-        self.new.as_deref().is_some_and(|name| is_prefixed(name, path))
+        self.new
+            .as_deref()
+            .is_some_and(|name| is_prefixed(name, path))
     }
 
     /// The one file that both name.
@@ -30,7 +34,10 @@ impl Names {
 }
 
 fn is_prefixed(name: &str, path: &str) -> bool {
-    name == path || name.split_once('/').is_some_and(|(prefix, rest)| is_prefix(prefix) && rest == path)
+    name == path
+        || name
+            .split_once('/')
+            .is_some_and(|(prefix, rest)| is_prefix(prefix) && rest == path)
 }
 
 /// What git puts in front of names: `a`, `b`, and with `diff.mnemonicPrefix` `c`, `i`, `o` and `w`.
@@ -45,7 +52,8 @@ pub(super) fn common(old: &str, new: &str) -> Option<String> {
     }
     let (old_prefix, old_rest) = old.split_once('/')?;
     let (new_prefix, new_rest) = new.split_once('/')?;
-    (is_prefix(old_prefix) && is_prefix(new_prefix) && old_rest == new_rest).then(|| old_rest.to_owned())
+    (is_prefix(old_prefix) && is_prefix(new_prefix) && old_rest == new_rest)
+        .then(|| old_rest.to_owned())
 }
 
 /// The two names of `diff --git <old> <new>`. Without quotes they are told apart by being equally long, which holds
@@ -60,7 +68,8 @@ pub(super) fn of_git_line(text: &str) -> Option<(String, String)> {
         return Some((text[..place].to_owned(), unquoted(&text[place + 1..])?));
     }
     let middle = text.len() / 2;
-    (text.as_bytes().get(middle) == Some(&b' ')).then(|| (text[..middle].to_owned(), text[middle + 1..].to_owned()))
+    (text.as_bytes().get(middle) == Some(&b' '))
+        .then(|| (text[..middle].to_owned(), text[middle + 1..].to_owned()))
 }
 
 /// The name in a `---` or `+++` line, without a time stamp; the outer `None` if it cannot be read.
@@ -99,7 +108,10 @@ pub(super) fn unquoted(text: &str) -> Option<String> {
             b'r' => b'\r',
             same @ (b'"' | b'\\') => same,
             first @ b'0'..=b'3' => {
-                let digit = |byte: Option<u8>| byte.filter(|byte| (b'0'..=b'7').contains(byte)).map(|byte| byte - b'0');
+                let digit = |byte: Option<u8>| {
+                    byte.filter(|byte| (b'0'..=b'7').contains(byte))
+                        .map(|byte| byte - b'0')
+                };
                 let (second, third) = (digit(rest.next())?, digit(rest.next())?);
                 (first - b'0') << 6 | second << 3 | third
             }
@@ -130,7 +142,10 @@ mod tests {
             ("a/x y b/x y", Some(("a/x y", "b/x y"))),
             ("a/b/a b/b/a", Some(("a/b/a", "b/b/a"))),
             ("src/x src/x", Some(("src/x", "src/x"))),
-            (r#""a/caf\303\251" "b/caf\303\251""#, Some(("a/café", "b/café"))),
+            (
+                r#""a/caf\303\251" "b/caf\303\251""#,
+                Some(("a/café", "b/café")),
+            ),
             (r#"a/x "b/\"q\"""#, Some(("a/x", "b/\"q\""))),
             ("a/old b/newer", None),
             (r#""a/x b/x"#, None),
@@ -153,9 +168,15 @@ mod tests {
 
     #[test]
     fn a_name_line_can_have_a_time_stamp_or_be_nothing() {
-        assert_eq!(of_name_line("a/x y\t2026-01-01"), Some(Some("a/x y".to_owned())));
+        assert_eq!(
+            of_name_line("a/x y\t2026-01-01"),
+            Some(Some("a/x y".to_owned()))
+        );
         assert_eq!(of_name_line("/dev/null"), Some(None));
-        assert_eq!(of_name_line("\"a/tab\\tx\"\tstamp"), Some(Some("a/tab\tx".to_owned())));
+        assert_eq!(
+            of_name_line("\"a/tab\\tx\"\tstamp"),
+            Some(Some("a/tab\tx".to_owned()))
+        );
         assert_eq!(of_name_line("\"open"), None);
     }
 

@@ -28,7 +28,8 @@ pub(super) fn read(diff: &str) -> Result<Vec<FilePatch<'_>>, Broken> {
     if files.is_empty() {
         return Err(Broken {
             line: 1,
-            what: "no file is named: neither `diff --git` nor `---` and `+++` lines were found".to_owned(),
+            what: "no file is named: neither `diff --git` nor `---` and `+++` lines were found"
+                .to_owned(),
         });
     }
     Ok(files)
@@ -86,7 +87,8 @@ impl<'d> Reader<'d> {
 
     /// The next line as part of a header: without the CR of a patch that has CR LF throughout.
     fn peek_header(&self) -> Option<&'d str> {
-        self.peek().map(|line| line.strip_suffix('\r').unwrap_or(line))
+        self.peek()
+            .map(|line| line.strip_suffix('\r').unwrap_or(line))
     }
 
     /// Goes to where the next file begins; false at the end.
@@ -101,7 +103,10 @@ impl<'d> Reader<'d> {
             if line.starts_with("--- ") && next.starts_with("+++ ") {
                 return Ok(true);
             }
-            if line.starts_with("diff --cc ") || line.starts_with("diff --combined ") || line.starts_with("@@@ ") {
+            if line.starts_with("diff --cc ")
+                || line.starts_with("diff --combined ")
+                || line.starts_with("@@@ ")
+            {
                 return Err(self.broken("a merge's combined diff cannot be applied"));
             }
             if is_message_start(line) {
@@ -113,7 +118,9 @@ impl<'d> Reader<'d> {
                 || line.starts_with("@@ ")
                 || (line.starts_with(' ') && self.after_hunk);
             if stray && !in_message {
-                return Err(self.broken("belongs to no hunk; the counts in the hunk's header may be wrong"));
+                return Err(
+                    self.broken("belongs to no hunk; the counts in the hunk's header may be wrong")
+                );
             }
             self.after_hunk = false;
             self.at += 1;
@@ -142,11 +149,19 @@ impl<'d> Reader<'d> {
         };
         let at_file = |what: String| Broken { line, what };
         let target = git_target(&header, names.as_ref()).map_err(at_file)?;
-        let modes = [header.index_mode, header.old_mode, header.deleted_file_mode, header.new_mode, header.new_file_mode];
+        let modes = [
+            header.index_mode,
+            header.old_mode,
+            header.deleted_file_mode,
+            header.new_mode,
+            header.new_file_mode,
+        ];
         let mode = modes.into_iter().flatten().map(str::to_owned).collect();
         let changed = header.new_mode.or(header.new_file_mode);
         if matches!(body, Body::None) && matches!(target, Target::Modify(_)) && changed.is_none() {
-            return Err(at_file("the file has no changes; the patch may have been cut".to_owned()));
+            return Err(at_file(
+                "the file has no changes; the patch may have been cut".to_owned(),
+            ));
         }
         Ok(FilePatch {
             line,
@@ -163,7 +178,9 @@ impl<'d> Reader<'d> {
     /// `diff --git` and what follows it, up to `---`, a hunk or the next file.
     fn header(&mut self) -> Result<Header<'d>, Broken> {
         let mut header = Header::default();
-        let first = self.peek_header().and_then(|line| line.strip_prefix("diff --git "));
+        let first = self
+            .peek_header()
+            .and_then(|line| line.strip_prefix("diff --git "));
         header.names = first.and_then(names::of_git_line);
         self.at += 1;
         while let Some(line) = self.peek_header() {
@@ -192,7 +209,10 @@ impl<'d> Reader<'d> {
                 break;
             } else if line.starts_with("Binary files ") && line.ends_with(" differ") {
                 return Err(self.broken("the bytes of a binary file are missing; make the patch with `git diff --binary`"));
-            } else if rest("similarity index ").or(rest("dissimilarity index ")).is_none() {
+            } else if rest("similarity index ")
+                .or(rest("dissimilarity index "))
+                .is_none()
+            {
                 break;
             }
             self.at += 1;
@@ -206,15 +226,23 @@ impl<'d> Reader<'d> {
 
     /// `--- <old>` and `+++ <new>`, where they follow.
     fn name_lines(&mut self) -> Result<Option<Names>, Broken> {
-        let Some(old) = self.peek_header().and_then(|line| line.strip_prefix("--- ")) else {
+        let Some(old) = self
+            .peek_header()
+            .and_then(|line| line.strip_prefix("--- "))
+        else {
             return Ok(None);
         };
-        let old = names::of_name_line(old).ok_or_else(|| self.broken("the file's name cannot be read"))?;
+        let old = names::of_name_line(old)
+            .ok_or_else(|| self.broken("the file's name cannot be read"))?;
         self.at += 1;
-        let Some(new) = self.peek_header().and_then(|line| line.strip_prefix("+++ ")) else {
+        let Some(new) = self
+            .peek_header()
+            .and_then(|line| line.strip_prefix("+++ "))
+        else {
             return Err(self.broken("`+++` with the file's new name is missing"));
         };
-        let new = names::of_name_line(new).ok_or_else(|| self.broken("the file's name cannot be read"))?;
+        let new = names::of_name_line(new)
+            .ok_or_else(|| self.broken("the file's name cannot be read"))?;
         self.at += 1;
         Ok(Some(Names { old, new }))
     }
@@ -239,8 +267,8 @@ impl<'d> Reader<'d> {
     fn hunk(&mut self) -> Result<Hunk<'d>, Broken> {
         let line = self.at + 1;
         let header = self.peek_header().unwrap_or_default();
-        let (start, mut old_left, mut new_left) =
-            hunk_header(header).ok_or_else(|| self.broken("the hunk's header is not of the form `@@ -1,2 +1,2 @@`"))?;
+        let (start, mut old_left, mut new_left) = hunk_header(header)
+            .ok_or_else(|| self.broken("the hunk's header is not of the form `@@ -1,2 +1,2 @@`"))?;
         self.at += 1;
         let mut lines: Vec<HunkLine<'d>> = Vec::new();
         loop {
@@ -252,7 +280,9 @@ impl<'d> Reader<'d> {
             };
             if text.starts_with('\\') {
                 let Some(last) = lines.last_mut() else {
-                    return Err(self.broken("no line comes before the remark about a missing newline"));
+                    return Err(
+                        self.broken("no line comes before the remark about a missing newline")
+                    );
                 };
                 last.terminated = false;
                 self.at += 1;
@@ -267,7 +297,11 @@ impl<'d> Reader<'d> {
                 Some(b'+') => (Side::New, &text[1..]),
                 // Many tools strip the one space of an empty line.
                 None | Some(b'\r') => (Side::Both, text),
-                Some(_) => return Err(self.broken("a line of a hunk begins with a space, `-`, `+` or `\\`")),
+                Some(_) => {
+                    return Err(
+                        self.broken("a line of a hunk begins with a space, `-`, `+` or `\\`")
+                    );
+                }
             };
             let enough = match side {
                 Side::Both => old_left > 0 && new_left > 0,
@@ -298,8 +332,11 @@ impl<'d> Reader<'d> {
 
     /// One direction of a binary patch, with the empty line that ends it.
     fn block(&mut self) -> Result<Block, Broken> {
-        let first = self.peek_header().ok_or_else(|| self.broken("the patch ends in the middle of a binary file"))?;
-        let mut block = binary::block_header(first).ok_or_else(|| self.broken("`literal` or `delta` with a size is expected"))?;
+        let first = self
+            .peek_header()
+            .ok_or_else(|| self.broken("the patch ends in the middle of a binary file"))?;
+        let mut block = binary::block_header(first)
+            .ok_or_else(|| self.broken("`literal` or `delta` with a size is expected"))?;
         self.at += 1;
         while let Some(line) = self.peek_header() {
             if line.is_empty() {
@@ -317,8 +354,11 @@ impl<'d> Reader<'d> {
 
 /// Whether a commit message begins here, as `git format-patch` and `git log -p` write it.
 fn is_message_start(line: &str) -> bool {
-    let id = line.strip_prefix("From ").or_else(|| line.strip_prefix("commit "));
-    id.and_then(|rest| rest.get(..40)).is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    let id = line
+        .strip_prefix("From ")
+        .or_else(|| line.strip_prefix("commit "));
+    id.and_then(|rest| rest.get(..40))
+        .is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// `@@ -<start>[,<count>] +<start>[,<count>] @@…`: the old start and both counts.
@@ -329,7 +369,9 @@ fn hunk_header(line: &str) -> Option<(usize, usize, usize)> {
         let (start, count) = text.split_once(',').unwrap_or((text, "1"));
         let number = |digits: &str| {
             // No sign, and small enough to add to.
-            let plain = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let plain = !digits.is_empty()
+                && digits.len() <= 9
+                && digits.bytes().all(|byte| byte.is_ascii_digit());
             plain.then(|| digits.parse().ok()).flatten()
         };
         Some((number(start)?, number(count)?))
@@ -358,7 +400,11 @@ fn git_target(header: &Header<'_>, lines: Option<&Names>) -> Result<Target<Strin
         {
             return Err("`---` and `+++` name other files than the header".to_owned());
         }
-        return Ok(if is_rename { Target::Rename { from, to } } else { Target::Copy { from, to } });
+        return Ok(if is_rename {
+            Target::Rename { from, to }
+        } else {
+            Target::Copy { from, to }
+        });
     }
     let path = match &header.names {
         Some((old, new)) => names::common(old, new),
@@ -366,12 +412,14 @@ fn git_target(header: &Header<'_>, lines: Option<&Names>) -> Result<Target<Strin
     };
     let path = path.ok_or("the file's name cannot be read from `diff --git`")?;
     if let Some(lines) = lines
-        && !(lines.old.as_ref().is_none_or(|_| lines.old_is(&path)) && lines.new.as_ref().is_none_or(|_| lines.new_is(&path)))
+        && !(lines.old.as_ref().is_none_or(|_| lines.old_is(&path))
+            && lines.new.as_ref().is_none_or(|_| lines.new_is(&path)))
     {
         return Err("`---` and `+++` name another file than the header".to_owned());
     }
     let created = header.new_file_mode.is_some() || lines.is_some_and(|lines| lines.old.is_none());
-    let deleted = header.deleted_file_mode.is_some() || lines.is_some_and(|lines| lines.new.is_none());
+    let deleted =
+        header.deleted_file_mode.is_some() || lines.is_some_and(|lines| lines.new.is_none());
     match (created, deleted) {
         (true, true) => Err("a file is created or deleted, not both".to_owned()),
         (true, false) => Ok(Target::Create(path)),
@@ -384,8 +432,14 @@ fn git_target(header: &Header<'_>, lines: Option<&Names>) -> Result<Target<Strin
 fn plain_target(names: &Names) -> Result<Target<String>, String> {
     match (&names.old, &names.new) {
         (None, None) => Err("both names are /dev/null".to_owned()),
-        (None, Some(new)) => Ok(Target::Create(new.strip_prefix("b/").unwrap_or(new).to_owned())),
-        (Some(old), None) => Ok(Target::Delete(old.strip_prefix("a/").unwrap_or(old).to_owned())),
-        (Some(_), Some(new)) => Ok(Target::Modify(names.common().unwrap_or_else(|| new.clone()))),
+        (None, Some(new)) => Ok(Target::Create(
+            new.strip_prefix("b/").unwrap_or(new).to_owned(),
+        )),
+        (Some(old), None) => Ok(Target::Delete(
+            old.strip_prefix("a/").unwrap_or(old).to_owned(),
+        )),
+        (Some(_), Some(new)) => Ok(Target::Modify(
+            names.common().unwrap_or_else(|| new.clone()),
+        )),
     }
 }

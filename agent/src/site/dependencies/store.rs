@@ -20,7 +20,9 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self {
+            root: root.to_owned(),
+        }
     }
 
     /// Whether something is kept under `key`.
@@ -44,7 +46,9 @@ impl Store {
             return Ok(());
         }
         fs::create_dir_all(&self.root)?;
-        let beside = tempfile::Builder::new().prefix("incoming-").tempdir_in(&self.root)?;
+        let beside = tempfile::Builder::new()
+            .prefix("incoming-")
+            .tempdir_in(&self.root)?;
         let made = beside.path().join("node_modules");
         link_tree(source, &made)?;
         match fs::rename(&made, self.root.join(key)) {
@@ -64,14 +68,28 @@ impl Store {
         }
         kept.sort();
         let surplus = kept.len().saturating_sub(KEPT_MAX);
-        kept.iter().take(surplus).try_for_each(|(_, path)| fs::remove_dir_all(path))
+        kept.iter()
+            .take(surplus)
+            .try_for_each(|(_, path)| fs::remove_dir_all(path))
     }
 }
 
 /// Whether what is installed is the lock file's alone. Workspaces and packages by path point into the repository.
 pub(super) fn can_be_shared(root: &Path) -> bool {
-    let Ok(manifest) = fs::read_to_string(root.join("package.json")) else { return false };
-    !["\"workspaces\"", "\"file:", "\"link:", "\"workspace:", "\"portal:", "\"patch:"].iter().any(|sign| manifest.contains(sign)) && !root.join("pnpm-workspace.yaml").exists()
+    let Ok(manifest) = fs::read_to_string(root.join("package.json")) else {
+        return false;
+    };
+    ![
+        "\"workspaces\"",
+        "\"file:",
+        "\"link:",
+        "\"workspace:",
+        "\"portal:",
+        "\"patch:",
+    ]
+    .iter()
+    .any(|sign| manifest.contains(sign))
+        && !root.join("pnpm-workspace.yaml").exists()
 }
 
 /// Repeats a tree of folders with hard links to the same files; copies where a link cannot be (another file system).
@@ -114,16 +132,31 @@ mod tests {
         let target = folder.path().join("other/node_modules");
         fs::create_dir(folder.path().join("other")).expect("made");
         store.take("k", &target).expect("taken");
-        assert_eq!(fs::read_to_string(target.join(".bin/astro")).expect("through the link"), "code");
+        assert_eq!(
+            fs::read_to_string(target.join(".bin/astro")).expect("through the link"),
+            "code"
+        );
         assert!(!target.join(".vite").exists());
-        store.keep("k", &source).expect("keeping it again is nothing");
-        assert_eq!(fs::read_dir(folder.path().join("store")).expect("there").count(), 1, "nothing is left beside");
+        store
+            .keep("k", &source)
+            .expect("keeping it again is nothing");
+        assert_eq!(
+            fs::read_dir(folder.path().join("store"))
+                .expect("there")
+                .count(),
+            1,
+            "nothing is left beside"
+        );
     }
 
     #[test]
     fn a_site_with_packages_of_its_own_repository_shares_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
-        for (manifest, shared) in [(r#"{"dependencies":{"astro":"5"}}"#, true), (r#"{"workspaces":["x"]}"#, false), (r#"{"dependencies":{"x":"file:../x"}}"#, false)] {
+        for (manifest, shared) in [
+            (r#"{"dependencies":{"astro":"5"}}"#, true),
+            (r#"{"workspaces":["x"]}"#, false),
+            (r#"{"dependencies":{"x":"file:../x"}}"#, false),
+        ] {
             fs::write(folder.path().join("package.json"), manifest).expect("written");
             assert_eq!(can_be_shared(folder.path()), shared, "{manifest}");
         }

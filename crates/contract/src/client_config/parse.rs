@@ -682,7 +682,7 @@ mod tests {
             "http://github.com/amelia/site.git",
             "http://localhost.example/site.git",
             "git://github.com/amelia/site.git",
-            "ext::sh -c touch% /tmp/x",
+            "ext::sh -c touch% x",
             "https://github.com",
             "https:///site.git",
             "https://git hub.com/site.git",

@@ -108,7 +108,7 @@ impl Front {
 }
 
 async fn pass_on(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let answer = match shared.relay.forward(request, &shared.upstream).await {
+    match shared.relay.forward(request, &shared.upstream).await {
         Ok(_) if shared.veto => own(StatusCode::FORBIDDEN, "not proven"),
         Ok(response) => response.map(axum::body::Body::new),
         Err(error) => {
@@ -116,8 +116,7 @@ async fn pass_on(State(shared): State<Arc<Shared>>, request: Request) -> Respons
             shared.errors.try_send(error).expect("few errors in a test");
             answer
         }
-    };
-    answer
+    }
 }
 
 fn own(status: StatusCode, text: &str) -> Response {

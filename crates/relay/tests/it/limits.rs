@@ -19,6 +19,14 @@ fn with_body_max(bytes: u64) -> Settings {
     }
 }
 
+/// So many header lines.
+fn lines(count: usize) -> String {
+    let lines: Vec<String> = (0..count)
+        .map(|index| format!("X-{index}: 1\r\n"))
+        .collect();
+    lines.concat()
+}
+
 #[tokio::test]
 async fn a_body_that_says_it_is_too_large_is_refused_before_anything_is_sent() {
     let upstream = Upstream::listen().await;
@@ -131,17 +139,13 @@ async fn as_many_headers_as_are_allowed_pass() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
     let mut client = front.connect().await;
-    let many: String = (1..REQUEST_HEADERS_MAX)
-        .map(|index| format!("X-{index}: 1\r\n"))
-        .collect();
+    let many = lines(REQUEST_HEADERS_MAX - 1);
     client
         .send(format!("GET / HTTP/1.1\r\nHost: site\r\n{many}\r\n"))
         .await;
     let mut server = upstream.accept().await;
     assert_eq!(server.head().await.names().len(), REQUEST_HEADERS_MAX);
-    let many: String = (0..RESPONSE_HEADERS_MAX - 1)
-        .map(|index| format!("X-{index}: 1\r\n"))
-        .collect();
+    let many = lines(RESPONSE_HEADERS_MAX - 1);
     server
         .send(format!(
             "HTTP/1.1 200 OK\r\n{many}Content-Length: 0\r\n\r\n"
@@ -156,9 +160,7 @@ async fn as_many_headers_as_are_allowed_pass() {
 async fn a_response_head_that_is_too_large_is_a_protocol_error() {
     let upstream = Upstream::listen().await;
     let front = Front::of(upstream.address).await;
-    let many: String = (0..=RESPONSE_HEADERS_MAX)
-        .map(|index| format!("X-{index}: 1\r\n"))
-        .collect();
+    let many = lines(RESPONSE_HEADERS_MAX + 1);
     let long = format!("X-Long: {}\r\n", "x".repeat(RESPONSE_HEAD_MAX_BYTES));
     for excess in [many, long] {
         let mut client = front.connect().await;

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use relay::{PoolKey, RelayError, Settings};
+use tokio_util::task::TaskTracker;
 
 use crate::front::{Front, plain};
 use crate::upstream::Upstream;
-use crate::wire::{End, Wire};
+use crate::wire::{End, Wire, within};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -155,9 +156,45 @@ async fn an_unused_connection_is_closed_before_node_would_close_it() {
 }
 
 #[tokio::test]
+async fn a_request_of_which_nothing_was_sent_is_sent_on_a_new_connection_whatever_it_is() {
+    let upstream = Upstream::listen().await;
+    let relay = relay::Relay::new(Settings::default());
+    let to = pooled_as("site", upstream.address);
+    // Both ends of a connection beside the point: what is written into one is ready in the other together with the end
+    // of the kept connection, and then this task runs before the connection's own, which is the moment in question.
+    let beside = Upstream::listen().await;
+    let (mut bell, mut rope) = tokio::join!(Wire::connect(beside.address), beside.accept());
+    for _ in 0..20 {
+        let (asked, server) = tokio::join!(ask(&relay, &to), async {
+            let mut server = upstream.accept().await;
+            answer(&mut server).await;
+            server
+        });
+        asked.expect("an answer");
+
+        drop(server);
+        rope.send("!").await;
+        bell.exactly(1).await;
+        let body = axum::body::Body::from("body");
+        let post = http::Request::post("/")
+            .header("host", "site")
+            .body(body)
+            .expect("a request");
+        let (asked, ()) = tokio::join!(relay.forward(post, &to), async {
+            let mut server = upstream.accept().await;
+            assert_eq!(server.head().await.get("content-length"), Some("4"));
+            assert_eq!(server.exactly(4).await, "body");
+            server
+                .send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                .await;
+            server.is_gone().await;
+        });
+        asked.expect("an answer");
+    }
+}
+
+#[tokio::test]
 async fn a_kept_connection_that_was_closed_at_that_moment_is_nobodys_error() {
-    // Every other request meets a connection whose closing has left the upstream but not reached the relay's attention:
-    // hyper-util notices some before it has sent anything and tries again itself, the others are answered by nothing.
     let upstream = Upstream::listen().await;
     let relay = relay::Relay::new(Settings::default());
     let to = pooled_as("site", upstream.address);
@@ -169,6 +206,31 @@ async fn a_kept_connection_that_was_closed_at_that_moment_is_nobodys_error() {
         });
         asked.unwrap_or_else(|error| panic!("round {round}: {error:?}"));
         drop(server);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_is_it_one_when_threads_race() {
+    let upstream = Upstream::listen().await;
+    let address = upstream.address;
+    let tasks = TaskTracker::new();
+    let connections = tasks.clone();
+    // Keeps no connection, and says so of none.
+    tasks.spawn(async move {
+        loop {
+            let mut server = upstream.accept().await;
+            connections.spawn(async move {
+                if server.head_or_end().await.is_some() {
+                    server.send(OK).await;
+                }
+            });
+        }
+    });
+    let relay = relay::Relay::new(Settings::default());
+    let to = pooled_as("site", address);
+    for round in 0..1_000 {
+        let asked = within("an answer", ask(&relay, &to)).await;
+        asked.unwrap_or_else(|error| panic!("round {round}: {error:?}"));
     }
 }
 

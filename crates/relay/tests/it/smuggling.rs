@@ -65,17 +65,12 @@ async fn heads_with_two_readings_never_reach_the_upstream() {
     ] {
         let mut client = front.connect().await;
         client.send(head).await;
-        client.finish_sending().await;
-        let (answer, _) = client.rest().await;
-        assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
-            "{head:?} was answered {answer:?}"
-        );
-        assert_eq!(
-            answer.matches("HTTP/1.1 ").count(),
-            usize::from(!answer.is_empty()),
-            "{head:?}: {answer:?}"
-        );
+        // Not said to be the last words, because a server may drop the request of a client that has gone.
+        let answer = client.head_or_end().await;
+        let refused = answer
+            .as_ref()
+            .is_none_or(|answer| matches!(answer.status(), 400..=499));
+        assert!(refused, "{head:?} was answered {answer:?}");
         upstream.nobody_else_came().await;
     }
 }

@@ -1,4 +1,4 @@
-//! WebSockets: the handshake, the tunnel, and its end.
+//! The WebSocket handshake, the tunnel it opens, and its end.
 
 use std::time::Duration;
 
@@ -34,6 +34,25 @@ async fn tunnel(front: &Front, upstream: &Upstream) -> (Wire, Wire) {
     (client, server)
 }
 
+/// Agrees to what Vite agrees to.
+struct AsVite;
+
+impl server::Callback for AsVite {
+    fn on_request(
+        self,
+        request: &server::Request,
+        mut response: server::Response,
+    ) -> Result<server::Response, server::ErrorResponse> {
+        assert_eq!(request.uri(), "/?token=abc");
+        assert_eq!(request.headers()["sec-websocket-protocol"], "vite-hmr");
+        let chosen = HeaderValue::from_static("vite-hmr");
+        response
+            .headers_mut()
+            .insert("sec-websocket-protocol", chosen);
+        Ok(response)
+    }
+}
+
 #[tokio::test]
 async fn a_vite_hmr_socket_works_from_end_to_end() {
     // A real WebSocket server, in the role of Vite's.
@@ -42,16 +61,7 @@ async fn a_vite_hmr_socket_works_from_end_to_end() {
     let tasks = TaskTracker::new();
     tasks.spawn(async move {
         let (stream, _) = listener.accept().await.expect("accept");
-        let choose = |request: &server::Request, mut response: server::Response| {
-            assert_eq!(request.uri(), "/?token=abc");
-            assert_eq!(request.headers()["sec-websocket-protocol"], "vite-hmr");
-            response.headers_mut().insert(
-                "sec-websocket-protocol",
-                HeaderValue::from_static("vite-hmr"),
-            );
-            Ok(response)
-        };
-        let mut socket = tokio_tungstenite::accept_hdr_async(stream, choose)
+        let mut socket = tokio_tungstenite::accept_hdr_async(stream, AsVite)
             .await
             .expect("a handshake");
         socket

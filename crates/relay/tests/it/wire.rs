@@ -13,10 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits for `future`, but not for ever.
 pub(crate) async fn within<T>(what: impl fmt::Display, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
-    }
+    let output = tokio::time::timeout(PATIENCE, future).await;
+    output.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
 }
 
 /// Waits until `condition` holds, looking again whenever other tasks have had their turn.
@@ -89,7 +87,7 @@ impl Wire {
 
     async fn read_more(&mut self) -> io::Result<usize> {
         within(
-            format_args!("more than {:?}", self.so_far()),
+            format!("more than {:?}", self.so_far()),
             self.stream.read_buf(&mut self.ahead),
         )
         .await
@@ -122,6 +120,19 @@ impl Wire {
     /// A request's or a response's head.
     pub(crate) async fn head(&mut self) -> Head {
         Head::parse(&self.read_through("\r\n\r\n").await)
+    }
+
+    /// A head, unless the connection ends without one.
+    pub(crate) async fn head_or_end(&mut self) -> Option<Head> {
+        loop {
+            if self.ahead.windows(4).any(|window| window == b"\r\n\r\n") {
+                return Some(self.head().await);
+            }
+            match self.read_more().await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
     }
 
     pub(crate) async fn exactly(&mut self, count: usize) -> String {

@@ -1,0 +1,1 @@
+//! The agent dies at the worst moment, and starts again.

@@ -1,0 +1,19 @@
+//! The stories: what a developer, a producer and an owner experience, told with real parts.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::missing_panics_doc,
+    reason = "a test binary has no readers but its own"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests may spawn: their tasks end with their runtime"
+)]
+
+mod bad_input;
+mod browser;
+mod crash;
+mod edit_loop;
+mod remotes;
+mod site;
+mod support;

@@ -1,0 +1,1 @@
+//! The remote: a path, HTTP, ssh; it moves, refuses, and goes away.

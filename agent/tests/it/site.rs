@@ -1,0 +1,1 @@
+//! The site: every Astro, its configuration, its dependencies, its bad days.

@@ -1,0 +1,548 @@
+//! The vocabulary of the stories: a developer's repository, a running environment, and what can be asked of it.
+//!
+//! Everything is real: `git` on the command line, the `edit-agent` binary, `astro dev`. All environments share one state
+//! folder, as on a developer's machine, so that dependencies are installed once a run.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// Everything that is waited for comes within this time, or the test says what it last saw.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The repository of this workspace.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the agent is in the workspace")
+        .to_owned()
+}
+
+/// The fixture site.
+pub fn fixture() -> PathBuf {
+    workspace().join("fixtures/amelia-astro")
+}
+
+/// The state folder of this run. Stored dependencies are kept from run to run; nothing else is.
+pub fn state() -> &'static Path {
+    static STATE: OnceLock<PathBuf> = OnceLock::new();
+    STATE.get_or_init(|| {
+        let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("state");
+        for stale in [
+            "environments",
+            "edit.sqlite",
+            "edit.sqlite-wal",
+            "edit.sqlite-shm",
+        ] {
+            let path = state.join(stale);
+            if path.is_dir() {
+                std::fs::remove_dir_all(&path).expect("removed")
+            } else if path.exists() {
+                std::fs::remove_file(&path).expect("removed")
+            }
+        }
+        std::fs::create_dir_all(&state).expect("made");
+        state
+    })
+}
+
+/// Runs git and returns what it printed.
+pub fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = git_command(folder)
+        .args(arguments)
+        .output()
+        .expect("git runs");
+    assert!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned()
+}
+
+/// A git command that knows nothing of this machine's configuration.
+pub fn git_command(folder: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new("git");
+    command
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_SYSTEM", "/dev/null");
+    for (name, value) in [("NAME", "Dora Developer"), ("EMAIL", "dora@example.com")] {
+        command
+            .env(format!("GIT_AUTHOR_{name}"), value)
+            .env(format!("GIT_COMMITTER_{name}"), value);
+    }
+    command
+}
+
+/// A developer's repository: a work tree with the branch `main`.
+#[derive(Debug)]
+pub struct Repository {
+    folder: TempDir,
+}
+
+impl Repository {
+    /// The fixture site, committed.
+    pub fn amelia() -> Self {
+        let repository = Self::empty();
+        copy_tree(&fixture(), repository.path());
+        repository.commit_all("The site");
+        repository
+    }
+
+    /// No commit yet.
+    pub fn empty() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("amelia-")
+            .tempdir()
+            .expect("a folder");
+        git(
+            folder.path(),
+            &["init", "--quiet", "--initial-branch", "main"],
+        );
+        Self { folder }
+    }
+
+    /// Its work tree.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its address for `dev`.
+    pub fn address(&self) -> String {
+        self.path().display().to_string()
+    }
+
+    /// Writes a file into its work tree.
+    pub fn write(&self, path: &str, content: &str) {
+        let path = self.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("below the work tree")).expect("made");
+        std::fs::write(path, content).expect("written");
+    }
+
+    /// Commits everything in its work tree.
+    pub fn commit_all(&self, message: &str) {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message", message]);
+    }
+
+    /// Runs git in it.
+    pub fn git(&self, arguments: &[&str]) -> String {
+        git(self.path(), arguments)
+    }
+
+    /// The content of a file on a branch.
+    pub fn show(&self, branch: &str, path: &str) -> String {
+        self.git(&["show", &format!("{branch}:{path}")])
+    }
+
+    /// The commits of a branch that are not on `main`, newest first, by their subjects.
+    pub fn subjects(&self, branch: &str) -> Vec<String> {
+        self.git(&["log", "--format=%s", &format!("main..{branch}")])
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// How many commits of a branch carry this instruction's trailer.
+    pub fn commits_of(&self, branch: &str, instruction: &str) -> usize {
+        let trailers = self.git(&[
+            "log",
+            "--format=%(trailers:key=Edit-Instruction,valueonly)",
+            branch,
+        ]);
+        trailers
+            .lines()
+            .filter(|line| line.trim() == instruction)
+            .count()
+    }
+}
+
+/// Copies the files of a site without what is installed or built.
+pub fn copy_tree(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name();
+        if ["node_modules", "dist", ".astro", ".git"]
+            .iter()
+            .any(|skipped| name == *skipped)
+        {
+            continue;
+        }
+        let target = to.join(&name);
+        if entry.file_type().expect("a kind").is_dir() {
+            std::fs::create_dir_all(&target).expect("made");
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).expect("copied");
+        }
+    }
+}
+
+/// The agent's binary, with an environment in which nothing of this machine's configuration is found.
+pub fn agent() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edit-agent"));
+    command
+        .env("EDIT_AGENT_STATE", state())
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env_remove("RUST_LOG")
+        .kill_on_drop(true);
+    command
+}
+
+/// How an environment is to be started.
+#[derive(Debug)]
+pub struct Start {
+    command: Command,
+}
+
+/// A running environment.
+#[derive(Debug)]
+pub struct Environment {
+    child: Child,
+    events: Lines<BufReader<ChildStdout>>,
+    /// What `ready` said.
+    pub ready: Value,
+    /// All events so far.
+    pub seen: Vec<Value>,
+    log: tokio::task::JoinHandle<String>,
+}
+
+impl Start {
+    /// `edit-agent dev` of a repository, on any free port.
+    pub fn of(repository: &str) -> Self {
+        let mut command = agent();
+        command.args(["-v", "dev", repository, "--json", "--port", "0"]);
+        Self { command }
+    }
+
+    /// With further arguments.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// With a variable.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn ready(self) -> Environment {
+        let mut environment = self.spawn();
+        environment.ready = environment.event("ready").await;
+        environment
+    }
+
+    /// Starts it and does not wait.
+    pub fn spawn(mut self) -> Environment {
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = self.command.spawn().expect("the agent starts");
+        let events = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut stderr = child.stderr.take().expect("piped");
+        let log = tokio::spawn(async move {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).await.expect("readable");
+            text
+        });
+        Environment {
+            child,
+            events,
+            ready: Value::Null,
+            seen: Vec::new(),
+            log,
+        }
+    }
+
+    /// Starts it, and returns how it ended and what it said for people. For starts that fail.
+    pub async fn failure(mut self) -> (i32, String) {
+        let output = tokio::time::timeout(PATIENCE, self.command.stdin(Stdio::null()).output())
+            .await
+            .expect("it ends")
+            .expect("it ran");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let words = text
+            .lines()
+            .skip_while(|line| !line.starts_with("error:"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        (
+            output.status.code().unwrap_or(-1),
+            if words.is_empty() { text } else { words },
+        )
+    }
+}
+
+impl Environment {
+    /// Waits for the next event of this name.
+    pub async fn event(&mut self, name: &str) -> Value {
+        loop {
+            let line = match tokio::time::timeout(PATIENCE, self.events.next_line()).await {
+                Ok(Ok(Some(line))) => line,
+                Ok(_) => panic!(
+                    "the agent ended before `{name}`; it said:\n{}\nand\n{:#?}",
+                    self.rest_of_log().await,
+                    self.seen
+                ),
+                Err(_) => panic!(
+                    "no `{name}` within {PATIENCE:?}; last: {:#?}",
+                    self.seen.last()
+                ),
+            };
+            let event: Value =
+                serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            self.seen.push(event.clone());
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    async fn rest_of_log(&mut self) -> String {
+        (&mut self.log).await.unwrap_or_default()
+    }
+
+    /// The address of its door, such as `http://127.0.0.1:43210`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ready["port"])
+    }
+
+    /// Where the agent keeps its work tree.
+    pub fn work_tree(&self) -> PathBuf {
+        PathBuf::from(self.ready["workspace"].as_str().expect("a path")).join("tree")
+    }
+
+    /// Sends with `edit-agent send … --json`, and returns its exit code and the receipt.
+    pub async fn send(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = self.send_output(arguments).await;
+        let receipt = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| json!({ "stderr": String::from_utf8_lossy(&output.stderr) }));
+        (output.status.code().unwrap_or(-1), receipt)
+    }
+
+    /// Sends with `edit-agent send … --json`, and returns everything it said.
+    pub async fn send_output(&self, arguments: &[&str]) -> Output {
+        let mut command = agent();
+        command
+            .args([
+                "send",
+                "--json",
+                "--url",
+                &self.url(),
+                "--author",
+                "Amelia <amelia@ameliastamps.com>",
+            ])
+            .args(arguments)
+            .current_dir("/");
+        tokio::time::timeout(PATIENCE, command.stdin(Stdio::null()).output())
+            .await
+            .expect("send ends")
+            .expect("send runs")
+    }
+
+    /// Sends, and expects it to land.
+    pub async fn lands(&self, arguments: &[&str]) -> Value {
+        let (code, receipt) = self.send(arguments).await;
+        assert_eq!(
+            (code, receipt["status"].as_str()),
+            (0, Some("pushed")),
+            "{receipt:#}"
+        );
+        receipt
+    }
+
+    /// Sends, and expects it to be rejected with this code.
+    pub async fn is_rejected(&self, arguments: &[&str], expected: &str) -> Value {
+        let (code, receipt) = self.send(arguments).await;
+        assert_eq!(
+            (
+                code,
+                receipt["status"].as_str(),
+                receipt["error"]["code"].as_str()
+            ),
+            (1, Some("rejected"), Some(expected)),
+            "{receipt:#}"
+        );
+        receipt
+    }
+
+    /// Asks the door.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], None).await
+    }
+
+    /// Posts JSON to the door.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.request("POST", path, &[], Some(body.to_string()))
+            .await
+    }
+
+    /// Asks the door anything.
+    pub async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Answer {
+        ask(
+            &format!("127.0.0.1:{}", self.ready["port"]),
+            method,
+            path,
+            headers,
+            body,
+        )
+        .await
+    }
+
+    /// Everything at a glance.
+    pub async fn status(&self) -> Value {
+        self.get("/_edit/status").await.json()
+    }
+
+    /// A page's HTML, once it contains `words`.
+    pub async fn page_with(&self, path: &str, words: &str) -> String {
+        let mut last = String::new();
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                last = self.get(path).await.text();
+                if last.contains(words) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(
+            found.await.is_ok(),
+            "{path} never said {words:?}; last it said:\n{}",
+            last.chars().take(3000).collect::<String>()
+        );
+        last
+    }
+
+    /// Interrupts it as Ctrl-C does, and returns its last event, its exit code and what it logged.
+    pub async fn stop(mut self) -> (Value, i32, String) {
+        let pid = i32::try_from(self.child.id().expect("running")).expect("a pid");
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGINT,
+        )
+        .expect("signalled");
+        let stopped = self.event("stopped").await;
+        let (status, log) = self.ended().await;
+        (stopped, status.code().unwrap_or(-1), log)
+    }
+
+    /// Kills it as `kill -9` does.
+    pub async fn kill(mut self) {
+        self.child.start_kill().expect("killed");
+        self.child.wait().await.expect("reaped");
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(mut self) -> (ExitStatus, String) {
+        let status = tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("it ends")
+            .expect("reaped");
+        (status, self.rest_of_log().await)
+    }
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: hyper::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+}
+
+/// One request on a connection of its own.
+pub async fn ask(
+    authority: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<String>,
+) -> Answer {
+    use http_body_util::{BodyExt as _, Full};
+    let asked = async {
+        let stream = tokio::net::TcpStream::connect(authority)
+            .await
+            .expect("the door is open");
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream))
+                .await
+                .expect("HTTP");
+        let driver = tokio::spawn(connection);
+        let mut request = hyper::Request::builder().method(method).uri(path);
+        if !headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
+            request = request.header("host", authority);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(Full::new(hyper::body::Bytes::from(
+                body.unwrap_or_default(),
+            )))
+            .expect("a request");
+        let response = sender.send_request(request).await.expect("an answer");
+        let (parts, body) = response.into_parts();
+        let body = body
+            .collect()
+            .await
+            .expect("a whole body")
+            .to_bytes()
+            .to_vec();
+        driver.abort();
+        Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| panic!("{method} {path} was not answered within {PATIENCE:?}"))
+}
+
+/// An instruction with one edit of the fixture, for tests that post it themselves.
+pub fn instruction(environment: &Environment, status: &Value, id: &str, changes: Value) -> Value {
+    assert!(environment.ready.is_object());
+    json!({
+        "version": 1,
+        "instructionId": id,
+        "clientId": status["clientId"],
+        "sessionId": status["sessionId"],
+        "submittedAt": "2026-11-22T09:30:00.000Z",
+        "author": { "name": "Amelia", "email": "amelia@ameliastamps.com" },
+        "action": { "type": "edit", "changes": changes },
+    })
+}
