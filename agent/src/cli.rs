@@ -22,7 +22,7 @@ const STYLES: Styles = Styles::styled()
 #[derive(Debug, Parser)]
 #[command(name = "edit-agent", version, styles = STYLES, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Say what happens inside, on stderr (RUST_LOG has finer control).
+    /// Say what happens inside, on stderr (`RUST_LOG` has finer control).
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
     #[command(subcommand)]
@@ -86,7 +86,7 @@ pub(crate) struct DevArguments {
     /// What instructions may change beyond pages, content and styles.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) allow: Vec<Allowance>,
-    /// The key or token for the remote: file:PATH or env:NAME. Default: what your git uses.
+    /// The key or token for the remote: `file:PATH` or `env:NAME`. Default: what your git uses.
     #[arg(long, value_name = "REFERENCE")]
     pub(crate) deploy_key: Option<String>,
     /// The Node.js program to use. Default: the one in PATH.

@@ -93,7 +93,7 @@ impl Door {
             tokio::time::sleep(CLOSING_TIME).await;
         };
         tokio::select! {
-            served = server.into_future() => if let Err(error) = served { tracing::error!(%error, "the door broke") },
+            ended = server.into_future() => if let Err(error) = ended { tracing::error!(%error, "the door broke") },
             () = deadline => tracing::debug!("some connections did not end in time"),
         }
     }

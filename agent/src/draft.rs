@@ -136,9 +136,10 @@ impl Draft {
         let (repository, published_branch) =
             match janitor::open_whole(&settings.git_directory, &settings.remote)? {
                 Some(repository) => {
-                    let published = settings
-                        .remote
-                        .published_branch(&repository, settings.published_branch.as_deref())?;
+                    let published = match &settings.published_branch {
+                        Some(branch) => branch.clone(),
+                        None => janitor::read_note(&settings.git_directory)?.published_branch,
+                    };
                     (repository, published)
                 }
                 None => remote::clone_beside(settings, progress)?,
@@ -164,11 +165,6 @@ impl Draft {
     /// The published branch.
     pub(crate) fn published_branch(&self) -> &str {
         &self.published_branch
-    }
-
-    /// The draft branch.
-    pub(crate) fn draft_branch(&self) -> &str {
-        &self.draft_branch
     }
 
     /// The newest commit of the draft.

@@ -149,7 +149,7 @@ impl Pipeline {
                 "the message went to somebody else meanwhile; what was done is recognised by its commit"
             ),
             Err(error) => {
-                tracing::warn!(error = %crate::chain(&error), "the queue could not be told; the message comes back and is recognised")
+                tracing::warn!(error = %crate::chain(&error), "the queue could not be told; the message comes back and is recognised");
             }
         }
         self.publish_tip().await;
@@ -349,7 +349,7 @@ impl Pipeline {
                 view.unpushed = unpushed;
             }),
             Err(error) => {
-                tracing::warn!(error = %crate::chain(&error), "the draft could not be read")
+                tracing::warn!(error = %crate::chain(&error), "the draft could not be read");
             }
         }
     }

@@ -65,7 +65,9 @@ pub(crate) async fn run(arguments: SendArguments) -> Result<Exit, Failure> {
         if arguments.json {
             print(&answer.body.to_string());
         } else {
-            ids.iter().for_each(|id| print(&format!("accepted {id}")));
+            for id in &ids {
+                print(&format!("accepted {id}"));
+            }
         }
         return Ok(Exit::Success);
     };
@@ -82,7 +84,9 @@ pub(crate) async fn run(arguments: SendArguments) -> Result<Exit, Failure> {
                 .expect("a value is JSON"),
         );
     } else {
-        receipts.iter().for_each(|receipt| print(&words(receipt)));
+        for receipt in &receipts {
+            print(&words(receipt));
+        }
     }
     Ok(if landed {
         Exit::Success

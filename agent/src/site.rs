@@ -37,7 +37,8 @@ mod restart;
 pub(crate) use consequence::Consequence;
 use dependencies::Dependencies;
 pub(crate) use error::SiteError;
-use log::{OutputLog, bounded_line};
+pub(crate) use log::OutputLog;
+use log::bounded_line;
 use node::Node;
 use process::{GRACE, Group};
 use restart::{Restarts, Verdict};
@@ -503,27 +504,24 @@ impl Supervisor {
     async fn wait_for_edit(&mut self, time: Duration, reinstall: &mut bool) -> bool {
         // A sleep without end is not to be had; a year is one.
         let sleep = tokio::time::sleep(time.min(Duration::from_secs(365 * 24 * 3600)));
-        tokio::pin!(sleep);
-        loop {
-            tokio::select! {
-                () = &mut sleep => return true,
-                command = self.commands.recv() => match command {
-                    Some(Command::Edited) => {
-                        self.restarts.forgive();
-                        return true;
-                    }
-                    Some(Command::Halt { done }) => {
-                        self.publish(SiteState::Halted, None, None);
-                        done.send(()).ok();
-                        return self.wait_for_resume(reinstall).await;
-                    }
-                    Some(Command::Resume { reinstall: again }) => {
-                        *reinstall |= again;
-                        return true;
-                    }
-                    Some(Command::Stop) | None => return false,
-                },
-            }
+        tokio::select! {
+            () = sleep => true,
+            command = self.commands.recv() => match command {
+                Some(Command::Edited) => {
+                    self.restarts.forgive();
+                    true
+                }
+                Some(Command::Halt { done }) => {
+                    self.publish(SiteState::Halted, None, None);
+                    done.send(()).ok();
+                    self.wait_for_resume(reinstall).await
+                }
+                Some(Command::Resume { reinstall: again }) => {
+                    *reinstall |= again;
+                    true
+                }
+                Some(Command::Stop) | None => false,
+            },
         }
     }
 

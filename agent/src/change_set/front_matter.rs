@@ -451,3 +451,309 @@ fn after_line(text: &str, at: usize) -> usize {
         .position(|byte| *byte == b'\n')
         .map_or(text.len(), |length| at + length + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn edited_at(path: &str, text: &str, set: &Value, unset: &[&str]) -> Result<String, String> {
+        let path = path.parse().expect("a valid path");
+        let set = set.as_object().cloned().unwrap_or_default();
+        let unset: Vec<String> = unset.iter().map(|key| (*key).to_owned()).collect();
+        let edit = Edit {
+            set: &set,
+            unset: &unset,
+        };
+        match edit.apply(&path, text.as_bytes()) {
+            Ok(bytes) => Ok(String::from_utf8(bytes).expect("text stays text")),
+            Err(faults) => Err(faults
+                .iter()
+                .map(|fault| format!("{} {}", fault.at, fault.message))
+                .collect::<Vec<_>>()
+                .join("\n")),
+        }
+    }
+
+    fn edited(text: &str, set: &Value, unset: &[&str]) -> Result<String, String> {
+        edited_at("src/a.md", text, set, unset)
+    }
+
+    const PAGE: &str = "\
+---
+# About the stamp
+title: 'Penny Black'   # as in the catalogue
+pubDate: 2026-10-01
+tags: # sorted
+- rare
+- black
+
+seo:
+    description: >-
+      The first
+      adhesive stamp
+    \"og.title\": Penny # social
+image: { src: ./a.jpg, alt: \"A stamp\" }
+# The end
+---
+
+# Penny Black
+";
+
+    #[test]
+    fn values_are_replaced_where_they_are_in_the_style_they_have() {
+        let set = json!({
+            "title": "It's the Penny Red", "pubDate": "2026-11-30", "tags": ["common", "red: 1d"],
+            "seo.description": "Later", "seo.og.title": "Red", "image.alt": "Another, \"red\" one",
+        });
+        insta::assert_snapshot!(edited(PAGE, &set, &[]).expect("edited"), @r#"
+        ---
+        # About the stamp
+        title: 'It''s the Penny Red'   # as in the catalogue
+        pubDate: 2026-11-30
+        tags: # sorted
+        - common
+        - "red: 1d"
+
+        seo:
+            description: Later
+            "og.title": Red # social
+        image: { src: ./a.jpg, alt: "Another, \"red\" one" }
+        # The end
+        ---
+
+        # Penny Black
+        "#);
+    }
+
+    #[test]
+    fn new_keys_come_last_and_follow_the_manners_of_the_file() {
+        let set = json!({
+            "draft": true, "authors": ["Anna"], "seo.noindex": false, "image.width": 12, "social.card.type": "large",
+            "text": "one\ntwo", "date": "2026-10-01",
+        });
+        insta::assert_snapshot!(edited(PAGE, &set, &[]).expect("edited"), @r#"
+        ---
+        # About the stamp
+        title: 'Penny Black'   # as in the catalogue
+        pubDate: 2026-10-01
+        tags: # sorted
+        - rare
+        - black
+
+        seo:
+            description: >-
+              The first
+              adhesive stamp
+            "og.title": Penny # social
+            noindex: false
+        image: { src: ./a.jpg, alt: "A stamp", width: 12 }
+        # The end
+        authors:
+        - Anna
+        date: "2026-10-01"
+        draft: true
+        social:
+            card:
+                type: large
+        text: |-
+            one
+            two
+        ---
+
+        # Penny Black
+        "#);
+    }
+
+    #[test]
+    fn removing_keys_takes_their_lines_and_leaves_comments_of_others() {
+        let unset = [
+            "title",
+            "tags",
+            "seo.description",
+            "image.src",
+            "nothing",
+            "seo.nothing.there",
+        ];
+        insta::assert_snapshot!(edited(PAGE, &json!({}), &unset).expect("edited"), @r#"
+        ---
+        # About the stamp
+        pubDate: 2026-10-01
+
+        seo:
+            "og.title": Penny # social
+        image: { alt: "A stamp" }
+        # The end
+        ---
+
+        # Penny Black
+        "#);
+        let last = edited(
+            "---\nseo: # c\n  title: x\n  # more\nb: 1\n---\n",
+            &json!({}),
+            &["seo.title"],
+        );
+        assert_eq!(
+            last.as_deref(),
+            Ok("---\nseo: {} # c\n  # more\nb: 1\n---\n")
+        );
+        assert_eq!(
+            edited("---\na: 1\n---\n", &json!({}), &["a"]).as_deref(),
+            Ok("---\n---\n")
+        );
+    }
+
+    #[test]
+    fn values_change_between_one_line_and_several() {
+        let cases = [
+            ("a: 1 # c", json!(["x"]), "a: # c\n  - x"),
+            ("a: # c\n  - x\n  - y", json!("z"), "a: z # c"),
+            ("a: |\n  one\n  two\n", json!("z"), "a: z\n"),
+            ("a: |- # c\n  one", json!("x\ny"), "a: |- # c\n  x\n  y"),
+            ("a: 'one'", json!("x\ny"), r#"a: "x\ny""#),
+            ("a: one\n  two # c", json!("x\ny\n"), "a: | # c\n  x\n  y"),
+            ("a:\n  below # c", json!({"k": 1}), "a:\n  { k: 1 } # c"),
+            ("a: # c", json!({"k": [1]}), "a: # c\n  k:\n    - 1"),
+            (
+                "a: [1, 2] # c",
+                json!(["x", "y: z"]),
+                "a: [x, \"y: z\"] # c",
+            ),
+            ("a: []", json!(["x"]), "a:\n  - x"),
+            ("a: 1\n  # deep", json!("x\ny"), "a: \"x\\ny\"\n  # deep"),
+            ("a: !!str 1", json!(2), "a: 2"),
+            ("a: yes", json!(true), "a: true"),
+            ("a: yes", json!("yes"), "a: \"yes\""),
+            ("a: true", json!(true), "a: true"),
+        ];
+        for (old, value, new) in cases {
+            let text = format!("---\n{old}\nz: 1\n---\n");
+            let expected = format!("---\n{new}\nz: 1\n---\n");
+            assert_eq!(
+                edited(&text, &json!({ "a": value }), &[]),
+                Ok(expected),
+                "{old}"
+            );
+        }
+    }
+
+    #[test]
+    fn byte_order_mark_and_line_endings_stay() {
+        let text = "\u{feff}---\r\na: 1\r\n---\r\nBody\nx";
+        let set = json!({"a": "x\ny", "b": ["z"]});
+        let expected = "\u{feff}---\r\na: |-\r\n  x\r\n  y\r\nb:\r\n  - z\r\n---\r\nBody\nx";
+        assert_eq!(edited(text, &set, &[]).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn a_file_without_front_matter_gets_one() {
+        let set = json!({"title": "x"});
+        let cases = [
+            ("# Body\n", "---\ntitle: x\n---\n\n# Body\n"),
+            ("\r\nBody\r\n", "---\r\ntitle: x\r\n---\r\n\r\nBody\r\n"),
+            ("\u{feff}Body", "\u{feff}---\ntitle: x\n---\n\nBody"),
+            ("", "---\ntitle: x\n---\n"),
+            ("---\n---\nBody", "---\ntitle: x\n---\nBody"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(edited(text, &set, &[]).as_deref(), Ok(expected), "{text:?}");
+        }
+        assert_eq!(
+            edited("# Body\n", &json!({}), &["title"]).as_deref(),
+            Ok("# Body\n")
+        );
+    }
+
+    #[test]
+    fn what_is_no_yaml_front_matter_is_refused() {
+        let refusal =
+            |path, text| edited_at(path, text, &json!({"a": 2}), &[]).expect_err("refused");
+        insta::assert_snapshot!(refusal("a.astro", "---\nconst a = 1;\n---\n"), @".path a.astro: the front matter of an .astro file is code; use `replace`.");
+        insta::assert_snapshot!(refusal("a.json", "{}"), @".path a.json: only Markdown files have YAML front matter.");
+        insta::assert_snapshot!(refusal("a.md", "+++\na = 1\n+++\n"), @".path a.md: the front matter is TOML, not YAML.");
+        insta::assert_snapshot!(refusal("a.md", "---json\n{}\n---\n"), @".path a.md: the front matter does not begin with `---` alone on its line.");
+        insta::assert_snapshot!(refusal("a.md", "---\n{\"a\": 1}\n---\n"), @".path a.md: the front matter cannot be read at line 2: the front matter is written in braces.");
+        insta::assert_snapshot!(refusal("a.md", "\n---\na: 1\n---\n"), @".path a.md: empty lines stand before the front matter, which not every reader takes.");
+        insta::assert_snapshot!(refusal("a.md", "---\na: 1\n"), @".path a.md: the front matter is not closed by a line `---`.");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_with_its_line() {
+        let refusal = |yaml: &str| {
+            edited(&format!("---\nz: 1\n{yaml}\n---\n"), &json!({"a": 2}), &[])
+                .expect_err("refused")
+        };
+        insta::assert_snapshot!(refusal("a: b: c"), @".path src/a.md: the front matter cannot be read at line 3: a value with a colon and a space needs quotes.");
+        insta::assert_snapshot!(refusal("a:\n\t- x"), @".path src/a.md: the front matter cannot be read at line 4: a tab cannot indent.");
+        insta::assert_snapshot!(refusal("z: 2"), @".path src/a.md: the front matter cannot be read at line 3: this key was there before.");
+        insta::assert_snapshot!(refusal("? a\n: b"), @".path src/a.md: the front matter cannot be read at line 3: this kind of key is not supported.");
+        insta::assert_snapshot!(refusal("b: 'x"), @".path src/a.md: the front matter cannot be read at line 3: the closing quote is missing.");
+        insta::assert_snapshot!(refusal("b: [1, 2"), @".path src/a.md: the front matter cannot be read at line 4: the closing bracket is missing.");
+        insta::assert_snapshot!(refusal("b: *x"), @".path src/a.md: the front matter cannot be read at line 3: nothing before is anchored as &x.");
+        insta::assert_snapshot!(refusal("--- b"), @".path src/a.md: the front matter cannot be read at line 3: a document ends here, which readers of front matter do not agree on.");
+    }
+
+    #[test]
+    fn a_value_that_is_used_in_another_place_is_not_pulled_away() {
+        let text = "---\nbase: &b { x: 1 }\nother: *b\nfree: &f 1\n---\n";
+        let refusal = |set: Value| edited(text, &set, &[]).expect_err("refused");
+        insta::assert_snapshot!(refusal(json!({"base": 1})), @r#".set["base"] src/a.md: "base": the result could not be read: nothing before is anchored as &b."#);
+        insta::assert_snapshot!(refusal(json!({"base.x": 2})), @r#".set["base.x"] src/a.md: "base.x": it is part of &b, which is used in another place too."#);
+        insta::assert_snapshot!(refusal(json!({"other.x": 2})), @r#".set["other.x"] src/a.md: "other.x": "other" is not a mapping, so nothing can be set in it."#);
+        let expected = text.replace("*b", "1").replace("&f 1", "2");
+        assert_eq!(
+            edited(text, &json!({"other": 1, "free": 2}), &[]),
+            Ok(expected)
+        );
+    }
+
+    #[test]
+    fn all_keys_that_cannot_be_set_are_named() {
+        let deep = (0..60).fold(json!(1), |inner, _| json!([inner]));
+        let set = json!({"a.b": 1, "c..d": 2, "e": deep, "f": 3});
+        insta::assert_snapshot!(edited("---\na: x\n---\n", &set, &[]).expect_err("refused"), @r#"
+        .set["a.b"] src/a.md: "a.b": "a" is not a mapping, so nothing can be set in it.
+        .set["c..d"] src/a.md: "c..d": a part of the key is empty.
+        .set["e"] src/a.md: "e": the value is nested too deeply.
+        "#);
+    }
+
+    #[test]
+    fn a_collision_is_the_same_key_changed_by_somebody_else() {
+        let path = "a.md".parse().expect("valid");
+        let set = json!({"title": "mine", "seo.x": 1});
+        let unset = ["old".to_owned()];
+        let edit = Edit {
+            set: set.as_object().expect("an object"),
+            unset: &unset,
+        };
+        let collision = |base: &str, present: &str| {
+            let front = |yaml: &str| format!("---\n{yaml}\n---\n").into_bytes();
+            edit.collision(&path, &front(base), &front(present))
+                .expect("readable")
+        };
+        assert_eq!(
+            collision("title: a\nbody: x", "title: a # c\nbody: y"),
+            None
+        );
+        assert_eq!(
+            collision("title: a", "title: b"),
+            Some("\"title\"".to_owned())
+        );
+        assert_eq!(collision("title: a", "title: mine"), None);
+        assert_eq!(
+            collision("title: a\nseo: {x: 2}", "title: a"),
+            Some("\"seo.x\"".to_owned())
+        );
+        assert_eq!(
+            collision("title: a\nold: 1", "title: a\nold: 2"),
+            Some("\"old\"".to_owned())
+        );
+        assert_eq!(collision("title: a\nold: 1", "title: a"), None);
+        assert_eq!(
+            collision("title: [", "title: a"),
+            Some("\"seo.x\"".to_owned())
+        );
+    }
+}

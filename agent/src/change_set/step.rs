@@ -228,6 +228,7 @@ fn edit_front_matter(
 ) -> Result<(), Stop> {
     let held = overlay.file(path, ".path")?;
     refuse_lfs(path, ".path", &held)?;
+    overlay.spend(path, ".path", edit.cost(&held.content))?;
     if !is_what_was_seen(&held, base) {
         let base = base_content(overlay, path, base)?;
         if let Some(key) = edit

@@ -11,6 +11,7 @@ use contract::session::{ProofKey, SiteHealth, State, Transition};
 use contract::{ClientId, Generation, Session, SessionId, ThreadId, Timestamp};
 use platform::local::{LocalStore, QueueSettings};
 use platform::{Clients, Created, Instructions, PortError, Receipts, Sessions, TransitionFailed};
+use serde_json::Map;
 
 use super::home::Home;
 use super::source::Source;
@@ -222,25 +223,25 @@ fn config(id: &ClientId, url: String, branch: &str) -> ClientConfig {
             edit: format!("edit.{host}"),
             api: format!("api.{host}"),
             aliases: Vec::new(),
-            unknown: Default::default(),
+            unknown: Map::new(),
         },
         repository: Repository {
             url,
             branch: branch.to_owned(),
             deploy_key: None,
-            unknown: Default::default(),
+            unknown: Map::new(),
         },
         infrastructure: Infrastructure::default(),
         settings: Settings {
             container_size: ContainerSize::Small,
             idle_timeout_minutes: 30.0,
             max_concurrent_sessions: SLOTS,
-            unknown: Default::default(),
+            unknown: Map::new(),
         },
         status: ClientStatus::Active,
         site: None,
         policy: None,
-        unknown: Default::default(),
+        unknown: Map::new(),
     }
 }
 

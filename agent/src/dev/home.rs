@@ -85,6 +85,11 @@ impl Home {
         })
     }
 
+    /// The work tree.
+    pub(super) fn tree(&self) -> PathBuf {
+        self.workspace.join("tree")
+    }
+
     /// Says where the environment is.
     pub(super) fn announce(&self, url: &str, folder: Option<&Path>) -> Result<(), Failure> {
         let note = RunningNote {

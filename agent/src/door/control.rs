@@ -65,7 +65,7 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
     let identity = &door.intake.identity;
     let stage = door.stage.borrow().clone();
     let pipeline = door.pipeline.borrow().clone();
-    let (state, phase, site) = match &stage {
+    let (state_word, phase, site) = match &stage {
         Stage::Starting { phase } => ("waking", Some(*phase), Value::Null),
         Stage::Serving { site } => {
             let view = site.view();
@@ -91,7 +91,7 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
             "clientId": identity.client_id,
             "sessionId": identity.session_id,
             "threadId": identity.thread_id,
-            "state": state,
+            "state": state_word,
             "phase": phase,
             "site": site,
             "draft": { "branch": identity.branch, "tip": pipeline.tip, "unpushed": pipeline.unpushed },

@@ -58,7 +58,7 @@ impl Credentials {
     }
 
     /// Callbacks that answer a server's question, a bounded number of times.
-    pub(super) fn callbacks<'a>(&'a self) -> RemoteCallbacks<'a> {
+    pub(super) fn callbacks(&self) -> RemoteCallbacks<'_> {
         let asked = Cell::new(0);
         let mut callbacks = RemoteCallbacks::new();
         callbacks.credentials(move |url, user, allowed| {

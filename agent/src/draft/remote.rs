@@ -54,18 +54,6 @@ impl Remote {
                 .any(|scheme| text.starts_with(scheme))
     }
 
-    /// The branch that is published: `wanted`, or what the remote says is its default.
-    pub(super) fn published_branch(
-        &self,
-        clone: &Repository,
-        wanted: Option<&str>,
-    ) -> Result<String, DraftError> {
-        match wanted {
-            Some(branch) => Ok(branch.to_owned()),
-            None => Ok(janitor::read_note(clone.path())?.published_branch),
-        }
-    }
-
     /// Reads the tip of a branch on the remote itself; none if there is no such branch.
     pub(super) fn tip(&self, clone: &Repository, branch: &str) -> Result<Option<Oid>, DraftError> {
         let reference = format!("refs/heads/{branch}");
@@ -104,7 +92,7 @@ impl Remote {
                 .find(|(name, _)| *name == format!("refs/heads/{branch}"))
             {
                 Some((name, id)) if reference_target(clone, &seen).map_err(fail)? != Some(*id) => {
-                    refspecs.push(format!("+{name}:{seen}"))
+                    refspecs.push(format!("+{name}:{seen}"));
                 }
                 Some(_) => {}
                 None => {
@@ -433,10 +421,10 @@ fn write_objects(from: &Repository, to: &Repository, tip: Oid) -> Result<(), git
     walk.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE)?;
     walk.push(tip)?;
     for reference in to.references_glob("refs/heads/*")? {
-        if let Some(id) = reference?.target() {
-            if from.find_commit(id).is_ok() {
-                walk.hide(id)?;
-            }
+        if let Some(id) = reference?.target()
+            && from.find_commit(id).is_ok()
+        {
+            walk.hide(id)?;
         }
     }
     let (source, target) = (from.odb()?, to.odb()?);

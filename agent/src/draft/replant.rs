@@ -2,7 +2,6 @@
 
 use git2::Oid;
 
-use super::remote::reference_target;
 use super::{COMMITTER, Draft, DraftError};
 
 /// How it went.
@@ -87,15 +86,4 @@ fn pick(draft: &Draft, commit: Oid, onto: Oid) -> Result<Picked, git2::Error> {
             &[&onto],
         )
         .map(Picked::Clean)
-}
-
-impl Draft {
-    /// The published branch's tip as last seen; none before the first fetch.
-    pub(crate) fn published_tip(&self) -> Result<Option<Oid>, DraftError> {
-        reference_target(
-            &self.repository,
-            &Self::seen_reference(&self.published_branch),
-        )
-        .map_err(|source| self.local("read the published branch", source))
-    }
 }

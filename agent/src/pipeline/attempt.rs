@@ -216,7 +216,7 @@ fn refuse_elsewhere(changes: &[Change]) -> Result<(), Outcome> {
                 ErrorCode::ContentUnavailable,
                 format!("{path}: the client's policy allows no place to fetch `contentUrl` from."),
             );
-            error.hint = "Send the bytes in the message as `contentBase64`.".to_owned();
+            "Send the bytes in the message as `contentBase64`.".clone_into(&mut error.hint);
             error.details.push(contract::Problem {
                 path: format!("$.action.changes[{index}].contentUrl"),
                 message: "is not at an allowed place".to_owned(),

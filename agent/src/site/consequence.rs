@@ -38,7 +38,9 @@ fn of_path(path: &SitePath) -> Consequence {
             Consequence::Restart
         }
         _ if text.starts_with(".env")
-            || (text.starts_with("tsconfig") && text.ends_with(".json") && !text.contains('/')) =>
+            || (text.starts_with("tsconfig")
+                && path.extension() == "json"
+                && !text.contains('/')) =>
         {
             Consequence::Restart
         }

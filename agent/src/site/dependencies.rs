@@ -152,7 +152,7 @@ impl Dependencies {
                 .and_then(|result| result)
             {
                 Ok(()) => {
-                    self.mark(root, &key).map_err(blocking)?;
+                    Self::mark(root, &key).map_err(blocking)?;
                     return Ok(Route::Store);
                 }
                 Err(error) => {
@@ -177,7 +177,7 @@ impl Dependencies {
                 ));
             }
         }
-        self.mark(root, &key).map_err(blocking)?;
+        Self::mark(root, &key).map_err(blocking)?;
         Ok(Route::Installed)
     }
 
@@ -205,7 +205,7 @@ impl Dependencies {
         Ok(hex(&hash.finalize()))
     }
 
-    fn mark(&self, root: &Path, key: &str) -> io::Result<()> {
+    fn mark(root: &Path, key: &str) -> io::Result<()> {
         fs::create_dir_all(root.join("node_modules"))?;
         fs::write(root.join("node_modules").join(MARK), key)
     }

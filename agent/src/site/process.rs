@@ -160,11 +160,6 @@ impl fmt::Display for Ending {
 }
 
 impl Group {
-    /// The process group.
-    pub(crate) fn id(&self) -> Option<i32> {
-        self.leader.map(Pid::as_raw)
-    }
-
     /// The ends of its pipes. Can be taken once.
     pub(crate) fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout, ChildStderr)> {
         Some((

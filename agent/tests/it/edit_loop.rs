@@ -121,7 +121,7 @@ async fn the_same_id_is_carried_out_once_and_another_body_under_it_is_refused() 
         &environment,
         &status,
         "once",
-        json!([{ "op": "delete", "path": "src/pages/once.md" }]),
+        &json!([{ "op": "delete", "path": "src/pages/once.md" }]),
     );
     let answer = environment.post("/_edit/instructions", &other).await;
     assert_eq!(

@@ -42,9 +42,9 @@ pub fn state() -> &'static Path {
         ] {
             let path = state.join(stale);
             if path.is_dir() {
-                std::fs::remove_dir_all(&path).expect("removed")
+                std::fs::remove_dir_all(&path).expect("removed");
             } else if path.exists() {
-                std::fs::remove_file(&path).expect("removed")
+                std::fs::remove_file(&path).expect("removed");
             }
         }
         std::fs::create_dir_all(&state).expect("made");
@@ -219,8 +219,13 @@ pub struct Environment {
 impl Start {
     /// `edit-agent dev` of a repository, on any free port.
     pub fn of(repository: &str) -> Self {
+        Self::of_any_port(repository).with(&["--port", "0"])
+    }
+
+    /// `edit-agent dev` of a repository; the port is for the caller to name.
+    pub fn of_any_port(repository: &str) -> Self {
         let mut command = agent();
-        command.args(["-v", "dev", repository, "--json", "--port", "0"]);
+        command.args(["-v", "dev", repository, "--json"]);
         Self { command }
     }
 
@@ -296,7 +301,7 @@ impl Environment {
                     self.rest_of_log().await,
                     self.seen
                 ),
-                Err(_) => panic!(
+                Err(_elapsed) => panic!(
                     "no `{name}` within {PATIENCE:?}; last: {:#?}",
                     self.seen.last()
                 ),
@@ -312,6 +317,11 @@ impl Environment {
 
     async fn rest_of_log(&mut self) -> String {
         (&mut self.log).await.unwrap_or_default()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
     }
 
     /// The address of its door, such as `http://127.0.0.1:43210`.
@@ -534,7 +544,7 @@ pub async fn ask(
 }
 
 /// An instruction with one edit of the fixture, for tests that post it themselves.
-pub fn instruction(environment: &Environment, status: &Value, id: &str, changes: Value) -> Value {
+pub fn instruction(environment: &Environment, status: &Value, id: &str, changes: &Value) -> Value {
     assert!(environment.ready.is_object());
     json!({
         "version": 1,

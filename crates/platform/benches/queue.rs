@@ -1,6 +1,7 @@
 //! What the local queue costs: `cargo bench -p platform`.
 //!
 //! - a cycle of send, receive and delete, one after the other, on an empty queue and on one of a thousand messages;
+//! - from a send to the receiver that waits for it, within a store and from one store to another;
 //! - a receiver that waits for nothing, in parts of a core.
 
 use std::io::{Write as _, stdout};
@@ -20,6 +21,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         cycles(&path, "empty", 0).await?;
         cycles(&path, "full", 1_000).await?;
+        across(&path).await?;
         rest(&path).await
     })
 }
@@ -54,6 +56,32 @@ async fn cycles(path: &Path, name: &str, waiting: usize) -> anyhow::Result<()> {
 fn message(number: usize) -> Outgoing {
     let id = number.to_string();
     Outgoing { body: "x".repeat(1_000), group: "session".to_owned(), deduplication_id: id }
+}
+
+async fn across(path: &Path) -> anyhow::Result<()> {
+    let store = LocalStore::open(path)?;
+    for (name, other) in [("the same store", store.clone()), ("another store", LocalStore::open(path)?)] {
+        let here = store.queue(name, QueueSettings::default());
+        let there = other.queue(name, QueueSettings::default());
+        let mut times = Vec::new();
+        for number in 0..100 {
+            let arrival = async { there.receive(REST, Duration::from_mins(1)).await.map(|delivery| (delivery, Instant::now())) };
+            let departure = async {
+                // So that the receiver waits by then.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let begun = Instant::now();
+                here.send(&message(number)).await.map(|_| begun)
+            };
+            let (received, begun) = tokio::try_join!(arrival, departure)?;
+            if let (Some(delivery), at) = received {
+                times.push(at - begun);
+                anyhow::ensure!(there.delete(&delivery.handle).await? == Lease::Held, "the delivery was lost");
+            }
+        }
+        times.sort_unstable();
+        writeln!(stdout(), "a waiting receiver of {name}: p50 {:.0?}, p99 {:.0?}", times[50], times[99])?;
+    }
+    Ok(())
 }
 
 async fn rest(path: &Path) -> anyhow::Result<()> {

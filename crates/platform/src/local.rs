@@ -4,7 +4,7 @@
 //!  async caller ── spawn_blocking ──▶ Mutex<Connection> ──▶ one transaction ──▶ file + write-ahead log
 //!       ▲                                                         │ committed
 //!       └───────────── changed (this process) ◀───────────────────┤
-//!       └───────────── a look every 100 ms (other processes) ◀────┘
+//!       └───────────── a watch on the log (other processes) ◀─────┘
 //! ```
 //!
 //! - **Durable.** A write is answered after its transaction is in the write-ahead log, so it survives the death of any
@@ -22,6 +22,7 @@ mod queue;
 mod receipts;
 mod sessions;
 mod store;
+mod watch;
 
 use std::fmt;
 use std::path::Path;
@@ -49,6 +50,8 @@ pub struct LocalStore {
 
 impl LocalStore {
     /// Opens the store at `path`. Makes the file (readable by its owner alone) and the folders above it if need be.
+    ///
+    /// Its ports need a tokio runtime with time and I/O, which need not be the same one all the time.
     ///
     /// Blocks for as long as another process is setting the same file up, a few milliseconds.
     ///

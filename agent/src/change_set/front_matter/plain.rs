@@ -68,7 +68,13 @@ fn is_word_of_yaml(text: &str) -> bool {
 fn is_numeric_looking(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let rest = lower.trim_start_matches(['-', '+']);
+    // Some readers take `e1` for a number without digits.
+    let is_bare_exponent = rest.strip_prefix('e').is_some_and(|exponent| {
+        let digits = exponent.trim_start_matches(['-', '+']);
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    });
     matches!(rest, ".inf" | ".nan")
+        || is_bare_exponent
         || (rest.starts_with(|c: char| c.is_ascii_digit() || c == '.')
             && rest
                 .chars()
@@ -111,7 +117,7 @@ pub(super) fn can_be_plain(text: &str, in_flow: bool) -> bool {
         inside_is_safe &= !is_special(c)
             && !(c == '#' && before.is_whitespace())
             && !(before == ':' && c.is_whitespace())
-            && !(in_flow && ",[]{}:".contains(c));
+            && !(in_flow && ",[]{}:?".contains(c));
         before = c;
     }
     let ends_well = before != ':' && !before.is_whitespace();
@@ -240,7 +246,7 @@ mod tests {
         ] {
             assert!(!can_be_plain(text, false), "{text:?}");
         }
-        for text in ["a, b", "a[0]", "{x}", "a:b"] {
+        for text in ["a, b", "a[0]", "{x}", "a:b", "a?b"] {
             assert!(!can_be_plain(text, true), "{text:?}");
         }
     }

@@ -28,10 +28,6 @@ use crate::{
     VISIBILITY_MAX,
 };
 
-/// How often a waiting receiver looks for what other processes did. A person does not notice a tenth of a second, and a
-/// look costs some ten microseconds; what this process did is announced at once.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
 /// The visibility of a message that is not in flight. Not the present moment, so that a clock that is set back does not
 /// put a released message in flight again.
 const VISIBLE: i64 = 0;
@@ -86,10 +82,12 @@ impl Instructions for LocalQueue {
     }
 
     async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Option<Delivery>> {
+        let store = &self.queue.store;
         let until = Instant::now().checked_add(wait);
+        let mut watch = None;
         loop {
             // Before the look: what happens between the look and the wait must end the wait.
-            let changed = self.queue.store.changed();
+            let changed = store.changed();
             let look = self.run("receive from", move |queue, connection| queue.look(connection, visibility)).await?;
             let next = match look {
                 Look::Found(handed_out) => return Ok(Some(handed_out.accept())),
@@ -99,10 +97,16 @@ impl Instructions for LocalQueue {
             if until.is_some_and(|until| until <= now) {
                 return Ok(None);
             }
-            let deadline = next.map_or(LOOK_EVERY, |next| next.since(self.queue.store.now()));
-            let wake = now + deadline.min(LOOK_EVERY);
+            let Some(watch) = &watch else {
+                // Only now, because most receives need not wait. What was written before the watch began needs a look.
+                watch = Some(store.watch());
+                continue;
+            };
+            let patience = next.map_or(watch.patience(), |next| next.since(store.now()).min(watch.patience()));
+            let wake = now + patience;
             tokio::select! {
                 () = changed => {}
+                () = watch.written() => {}
                 () = tokio::time::sleep_until(until.map_or(wake, |until| until.min(wake))) => {}
             }
         }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::Clock;
+use super::watch::Watch;
 use crate::{PortError, Result};
 
 /// The version of `schema.sql`. A change of the schema is a new number and a step in [`set_up`].
@@ -31,6 +32,7 @@ const BUSY: Duration = Duration::from_secs(5);
 /// One connection to the file.
 pub(super) struct Store {
     path: PathBuf,
+    log: PathBuf,
     connection: Mutex<Connection>,
     changed: Notify,
     clock: Clock,
@@ -38,11 +40,17 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(path: &Path, clock: Clock) -> Result<Self> {
-        let connection = connect(path).map_err(|failure| {
-            failure.at("open", format!("the local store {}", path.display()))
-        })?;
+        let opened = connect(path).and_then(|connection| {
+            // Beside the file itself, where `path` may be a link to it.
+            let mut log = fs::canonicalize(path)?.into_os_string();
+            log.push("-wal");
+            Ok((connection, PathBuf::from(log)))
+        });
+        let (connection, log) =
+            opened.map_err(|failure| failure.at("open", format!("the local store {}", path.display())))?;
         Ok(Self {
             path: path.to_owned(),
+            log,
             connection: Mutex::new(connection),
             changed: Notify::new(),
             clock,
@@ -84,6 +92,11 @@ impl Store {
     /// Completes at the next [`Self::announce`] after this call, whether or not it is being waited for by then.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+
+    /// Notices from now on when anybody, of whatever process, writes to the file.
+    pub(super) fn watch(&self) -> Watch {
+        Watch::of(&self.log)
     }
 
     /// Wakes everybody in this process who waits for a message.

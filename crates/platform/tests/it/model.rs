@@ -61,7 +61,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #[test]
     fn the_queue_does_what_the_model_does(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let mut pair = Pair::begin();
             for step in steps {
@@ -102,12 +102,12 @@ impl Pair {
             Step::Extend { delivery, visibility } if !self.deliveries.is_empty() => {
                 let (which, handle, key) = delivery.get(&self.deliveries);
                 let answer = self.queue(*which).extend(handle, visibility).await;
-                assert_eq!(answer.map_err(refused), self.model.extend(now, *which, *key, visibility));
+                assert_eq!(answer.map_err(|error| refused(&error)), self.model.extend(now, *which, *key, visibility));
             }
             Step::Delete { delivery } if !self.deliveries.is_empty() => {
                 let (which, handle, key) = delivery.get(&self.deliveries);
                 let answer = self.queue(*which).delete(handle).await;
-                assert_eq!(answer.map_err(refused), Ok(self.model.delete(now, *which, *key)));
+                assert_eq!(answer.map_err(|error| refused(&error)), Ok(self.model.delete(now, *which, *key)));
             }
             Step::Extend { .. } | Step::Delete { .. } => {}
             Step::Pass(duration) => {
@@ -145,7 +145,7 @@ impl Pair {
     }
 
     async fn receive(&mut self, now: Timestamp, from: Which, visibility: Duration) {
-        let received = self.queue(from).receive(Duration::ZERO, visibility).await.map_err(refused);
+        let received = self.queue(from).receive(Duration::ZERO, visibility).await.map_err(|error| refused(&error));
         let expected = self.model.receive(now, from, visibility);
         let seen = received.as_ref().map(|delivery| {
             delivery.as_ref().map(|delivery| Seen {
@@ -187,7 +187,7 @@ fn open(path: &Path, time: &Arc<AtomicI64>) -> (LocalQueue, LocalQueue) {
     (store.queue("queue", settings), store.queue("dead", QueueSettings::default()))
 }
 
-fn refused(error: PortError) {
+fn refused(error: &PortError) {
     assert!(matches!(error, PortError::Refused { .. }), "{error:?}");
 }
 

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// A queue whose clock is tokio's, which is paused: it jumps to the next deadline when nothing else is to be done.
 struct Scene {
@@ -71,7 +72,7 @@ async fn a_message_of_the_same_process_arrives_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_of_another_process_arrives_within_a_tenth_of_a_second() {
+async fn a_message_of_another_process_arrives_within_a_second_even_where_nobody_tells_of_it() {
     let scene = Scene::begin();
     let other = scene.of_another_process();
     let (received, _) = tokio::join!(other.receive(20 * SECOND, SECOND), async {
@@ -79,8 +80,8 @@ async fn a_message_of_another_process_arrives_within_a_tenth_of_a_second() {
         scene.send("one", "a").await
     });
     assert_eq!(received.expect("receive").map(|delivery| delivery.body).as_deref(), Some("a"));
-    let late = scene.begun.elapsed() - Duration::from_millis(1_234);
-    assert!(late <= Duration::from_millis(101), "it took {late:?}");
+    let took = scene.begun.elapsed();
+    assert!(took <= Duration::from_millis(2_240), "it came after {took:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,9 +120,9 @@ async fn a_shorter_timeout_is_noticed_by_whoever_waits_for_the_longer_one() {
 async fn a_duplicate_is_a_message_again_after_five_minutes_and_not_before() {
     let scene = Scene::begin();
     assert!(scene.send("one", "a").await);
-    tokio::time::sleep(DEDUPLICATION_WINDOW - Duration::from_millis(1)).await;
+    tokio::time::sleep_until(scene.begun + DEDUPLICATION_WINDOW - MILLISECOND).await;
     assert!(!scene.send("one", "a").await, "and a duplicate does not begin the window anew");
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::time::sleep(MILLISECOND).await;
     assert!(scene.send("one", "a").await);
     assert_eq!(scene.queue.depth().await.expect("depth"), Depth { waiting: 2, in_flight: 0 });
 }
@@ -132,7 +133,7 @@ async fn a_message_that_nobody_wants_is_kept_for_fourteen_days() {
     scene.send("one", "a").await;
     tokio::time::sleep(SECOND).await;
     scene.send("one", "b").await;
-    tokio::time::sleep(RETENTION - 2 * SECOND).await;
+    tokio::time::sleep_until(scene.begun + RETENTION - SECOND).await;
     let first = scene.receive(Duration::ZERO, Duration::ZERO).await.expect("a second is left");
     assert_eq!(first.body, "a");
     tokio::time::sleep(SECOND).await;

@@ -1,0 +1,526 @@
+//! What the edit loop costs, as ratios in one run: `cargo bench`.
+//!
+//! Each measurement starts its own rival and takes turns with it, so that a machine that is slow for a while is slow for both.
+//! The rival is what a developer does by hand: a file saved under a bare `astro dev`, `git add && git commit && git push`,
+//! `git clone && npx astro dev`.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "a benchmark has no readers but its own"
+)]
+#![allow(clippy::print_stdout, reason = "its figures are what it is for")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    reason = "a benchmark may spawn; its figures are small"
+)]
+
+#[allow(dead_code, reason = "shared with the stories")]
+#[path = "../tests/it/support.rs"]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use support::{Environment, Repository, Start, ask, git, instruction};
+use tokio::process::{Child, Command};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+type Socket = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
+
+/// Between two edits of one page, on both sides: closer together the dev server is still busy with the last one.
+const REST: Duration = Duration::from_millis(300);
+const EDITS_FOR_LATENCY: usize = 100;
+const EDITS_FOR_RATE: usize = 200;
+const STARTS: usize = 3;
+
+fn main() {
+    // `cargo test` runs benchmarks too, with `--test`: then there is nothing to measure.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        println!("what                                                        ours      rival     result        budget");
+        let bare = BareSite::new().await;
+        starts(&bare).await;
+        latency(&bare).await;
+        rate().await;
+    });
+}
+
+fn row(what: &str, ours: &str, rival: &str, result: &str, budget: &str) {
+    println!("{what:58}  {ours:>8}  {rival:>8}  {result:>10}    {budget}");
+}
+
+fn ms(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+}
+
+fn percentile(values: &mut [Duration], percent: usize) -> Duration {
+    values.sort();
+    values[(values.len() * percent / 100).min(values.len() - 1)]
+}
+
+/// A clone with its dependencies in place, as a developer has it.
+struct BareSite {
+    repository: Repository,
+    folder: tempfile::TempDir,
+}
+
+impl BareSite {
+    async fn new() -> Self {
+        let repository = Repository::amelia();
+        let folder = tempfile::tempdir().expect("a folder");
+        git(
+            folder.path(),
+            &["clone", "--quiet", &repository.address(), "site"],
+        );
+        let bare = Self { repository, folder };
+        run(
+            "npm",
+            &["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            &bare.site(),
+        )
+        .await;
+        bare
+    }
+
+    fn site(&self) -> PathBuf {
+        self.folder.path().join("site")
+    }
+}
+
+async fn run(program: &str, arguments: &[&str], folder: &Path) {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("it runs");
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// `npx astro dev`, and what it started.
+struct AstroDev {
+    child: Child,
+    authority: String,
+}
+
+impl AstroDev {
+    fn start(site: &Path) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("an address")
+            .port();
+        let mut command = Command::new("npx");
+        command
+            .args([
+                "astro",
+                "dev",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+            ])
+            .current_dir(site)
+            .env("ASTRO_TELEMETRY_DISABLED", "1");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true);
+        Self {
+            child: command.spawn().expect("npx starts"),
+            authority: format!("127.0.0.1:{port}"),
+        }
+    }
+}
+
+impl Drop for AstroDev {
+    fn drop(&mut self) {
+        if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
+            nix::sys::signal::killpg(
+                nix::unistd::Pid::from_raw(id),
+                nix::sys::signal::Signal::SIGKILL,
+            )
+            .ok();
+        }
+    }
+}
+
+/// Waits until the page is served.
+async fn first_page(authority: &str) {
+    loop {
+        if tokio::net::TcpStream::connect(authority).await.is_ok() {
+            let answer = ask(authority, "GET", "/", &[], None).await;
+            if answer.status == 200 {
+                return;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// `dev` against what a developer types instead.
+async fn starts(bare: &BareSite) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("an address")
+        .port();
+    let repository = bare.repository.address();
+    let start = |workspace: &Path| {
+        let arguments = [
+            "--port".to_owned(),
+            port.to_string(),
+            "--workspace".to_owned(),
+            workspace.display().to_string(),
+        ];
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Start::of_any_port(&repository).with(&arguments).spawn()
+    };
+    let (mut warm, mut by_hand, mut fresh, mut by_npm) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let kept = tempfile::tempdir().expect("a folder");
+    // The first start fills the store and the workspace; it is not counted.
+    let mut environment = start(kept.path());
+    environment.event("ready").await;
+    environment.ready = json!({ "port": port });
+    environment.stop().await;
+    for _ in 0..STARTS {
+        let began = Instant::now();
+        let mut environment = start(kept.path());
+        first_page(&format!("127.0.0.1:{port}")).await;
+        warm.push(began.elapsed());
+        environment.event("ready").await;
+        environment.stop().await;
+
+        by_hand.push(cloned(bare, false).await);
+
+        let workspace = tempfile::tempdir().expect("a folder");
+        let began = Instant::now();
+        let mut environment = start(workspace.path());
+        first_page(&format!("127.0.0.1:{port}")).await;
+        fresh.push(began.elapsed());
+        environment.event("ready").await;
+        environment.stop().await;
+
+        by_npm.push(cloned(bare, true).await);
+    }
+    for (what, ours, rival, budget) in [
+        (
+            "start to first page, dependencies in place / git clone && npx astro dev",
+            &mut warm,
+            &mut by_hand,
+            "<= 1.0 x",
+        ),
+        (
+            "start to first page, store warm / git clone && npm ci && npx astro dev",
+            &mut fresh,
+            &mut by_npm,
+            "<= 0.4 x",
+        ),
+    ] {
+        let (ours, rival) = (percentile(ours, 50), percentile(rival, 50));
+        row(
+            what,
+            &ms(ours),
+            &ms(rival),
+            &format!("{:.2} x", ours.as_secs_f64() / rival.as_secs_f64()),
+            budget,
+        );
+    }
+}
+
+/// `git clone && npx astro dev`, with `npm ci` between, or with the dependencies moved in (which is not counted).
+async fn cloned(bare: &BareSite, install: bool) -> Duration {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = folder.path().join("site");
+    let mut took = Duration::ZERO;
+    let began = Instant::now();
+    git(
+        folder.path(),
+        &["clone", "--quiet", &bare.repository.address(), "site"],
+    );
+    if install {
+        run(
+            "npm",
+            &["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            &site,
+        )
+        .await;
+    } else {
+        took += began.elapsed();
+        std::fs::rename(bare.site().join("node_modules"), site.join("node_modules"))
+            .expect("moved");
+    }
+    let began = if install { began } else { Instant::now() };
+    let astro = AstroDev::start(&site);
+    first_page(&astro.authority).await;
+    took += began.elapsed();
+    drop(astro);
+    if !install {
+        std::fs::rename(site.join("node_modules"), bare.site().join("node_modules"))
+            .expect("moved back");
+    }
+    took
+}
+
+/// From the wish to the HMR message in the browser.
+async fn latency(bare: &BareSite) {
+    let astro = AstroDev::start(&bare.site());
+    first_page(&astro.authority).await;
+    let environment = Start::of(&bare.repository.address()).ready().await;
+    let door = format!("127.0.0.1:{}", environment.ready["port"]);
+    let status = environment.status().await;
+    let mut sockets = (hmr(&door).await, hmr(&astro.authority).await);
+    let page = "src/pages/index.astro";
+    let original = std::fs::read_to_string(bare.site().join(page)).expect("the page");
+    let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
+    for number in 0..EDITS_FOR_LATENCY {
+        let content = original.replace("Rare stamps", &format!("Rare stamps {number}"));
+        // Both have served the page since the last change; the dev server forgets nothing it was not asked for.
+        ask(&door, "GET", "/", &[], None).await;
+        ask(&astro.authority, "GET", "/", &[], None).await;
+        tokio::time::sleep(REST).await;
+
+        let body = instruction(
+            &environment,
+            &status,
+            &format!("latency-{number}"),
+            &json!([{ "op": "write", "path": page, "content": content }]),
+        );
+        let began = Instant::now();
+        let (answer, ()) = tokio::join!(
+            environment.post("/_edit/instructions", &body),
+            hot_message(&mut sockets.0)
+        );
+        ours.push(began.elapsed());
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        tokio::time::sleep(REST).await;
+
+        let beside = bare.site().join("node_modules/.edited");
+        let began = Instant::now();
+        std::fs::write(&beside, &content)
+            .and_then(|()| std::fs::rename(&beside, bare.site().join(page)))
+            .expect("written");
+        hot_message(&mut sockets.1).await;
+        by_hand.push(began.elapsed());
+    }
+    for (percent, budget) in [(50, "<= + 25 ms"), (99, "<= + 60 ms")] {
+        let (ours, rival) = (
+            percentile(&mut ours, percent),
+            percentile(&mut by_hand, percent),
+        );
+        let added = ours.as_secs_f64() - rival.as_secs_f64();
+        row(
+            &format!("instruction posted to HMR message, p{percent} / file saved by hand"),
+            &ms(ours),
+            &ms(rival),
+            &format!("{:+.1} ms", added * 1000.0),
+            budget,
+        );
+    }
+    environment.stop().await;
+    git(bare.site().as_path(), &["checkout", "--quiet", "."]);
+}
+
+/// A browser's HMR socket.
+async fn hmr(authority: &str) -> Socket {
+    let client = ask(authority, "GET", "/@vite/client", &[], None)
+        .await
+        .text();
+    let token = client
+        .split_once("const wsToken = \"")
+        .and_then(|(_, rest)| rest.split_once('"'))
+        .map_or("", |(token, _)| token);
+    let mut request = format!("ws://{authority}/?token={token}")
+        .into_client_request()
+        .expect("a request");
+    request.headers_mut().insert(
+        "sec-websocket-protocol",
+        "vite-hmr".parse().expect("a value"),
+    );
+    request.headers_mut().insert(
+        "origin",
+        format!("http://{authority}").parse().expect("a value"),
+    );
+    let stream = tokio::net::TcpStream::connect(authority)
+        .await
+        .expect("the door is open");
+    stream.set_nodelay(true).expect("set");
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream)
+        .await
+        .expect("upgraded");
+    let hello = socket.next().await.expect("a message").expect("whole");
+    assert!(
+        hello.to_text().is_ok_and(|text| text.contains("connected")),
+        "{hello:?}"
+    );
+    socket
+}
+
+/// Waits for the message by which the page changes.
+async fn hot_message(socket: &mut Socket) {
+    let waited = tokio::time::timeout(support::PATIENCE, async {
+        loop {
+            let message = socket.next().await.expect("a message").expect("whole");
+            let message: Value =
+                serde_json::from_str(message.to_text().unwrap_or_default()).unwrap_or_default();
+            if matches!(message["type"].as_str(), Some("update" | "full-reload")) {
+                return;
+            }
+        }
+    });
+    waited.await.expect("a message in time");
+}
+
+/// 200 edits, each applied, committed, pushed and seen on the remote.
+async fn rate() {
+    let repository = Repository::amelia();
+    let remote = tempfile::tempdir().expect("a folder");
+    git(
+        remote.path(),
+        &[
+            "clone",
+            "--quiet",
+            "--bare",
+            &repository.address(),
+            "ours.git",
+        ],
+    );
+    git(
+        remote.path(),
+        &[
+            "clone",
+            "--quiet",
+            "--bare",
+            &repository.address(),
+            "rival.git",
+        ],
+    );
+    git(remote.path(), &["clone", "--quiet", "rival.git", "rival"]);
+    let environment = Start::of(&remote.path().join("ours.git").display().to_string())
+        .ready()
+        .await;
+    let status = environment.status().await;
+    // Twenty files in turn: a burst of edits mostly meets a few files.
+    let edit = |number: usize| {
+        (
+            format!("src/content/journal/bench-{}.txt", number % 20),
+            format!("edit {number}\n"),
+        )
+    };
+    let mut messages: Vec<Value> = Vec::new();
+    for number in 0..EDITS_FOR_RATE {
+        let (path, content) = edit(number);
+        messages.push(instruction(
+            &environment,
+            &status,
+            &format!("rate-{number}"),
+            &json!([{ "op": "write", "path": path, "content": content }]),
+        ));
+    }
+    let began = Instant::now();
+    let answer = environment
+        .post("/_edit/instructions", &Value::Array(messages))
+        .await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    last_receipt(&environment).await;
+    let ours = began.elapsed();
+    let commits = git(
+        &remote.path().join("ours.git"),
+        &["rev-list", "--count", "main..edit/local"],
+    );
+    assert_eq!(commits, EDITS_FOR_RATE.to_string());
+
+    let clone = remote.path().join("rival");
+    git(&clone, &["checkout", "--quiet", "-b", "edit/local"]);
+    let began = Instant::now();
+    for number in 0..EDITS_FOR_RATE {
+        let (path, content) = edit(number);
+        std::fs::write(clone.join(&path), content).expect("written");
+        git(&clone, &["add", "--", &path]);
+        git(
+            &clone,
+            &["commit", "--quiet", "--message", &format!("Edit {path}")],
+        );
+        git(&clone, &["push", "--quiet", "origin", "edit/local"]);
+    }
+    let rival = began.elapsed();
+    let rate = |took: Duration| format!("{:.0}/s", EDITS_FOR_RATE as f64 / took.as_secs_f64());
+    row(
+        "edits applied, committed, pushed, seen / git add && commit && push",
+        &rate(ours),
+        &rate(rival),
+        &format!("{:.1} x", rival.as_secs_f64() / ours.as_secs_f64()),
+        ">= 5 x",
+    );
+
+    let pid = environment.pid();
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("running");
+    let kilobytes: f64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .expect("a number");
+    row(
+        "memory of the agent after these edits (RSS)",
+        &format!("{:.1} MB", kilobytes / 1024.0),
+        "-",
+        "-",
+        "<= 25 MB",
+    );
+    let ticks = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("running");
+        let fields: Vec<u64> = text
+            .rsplit_once(')')
+            .expect("a name")
+            .1
+            .split_whitespace()
+            .filter_map(|field| field.parse().ok())
+            .collect();
+        // After the name and the state: utime and stime are the 12th and 13th.
+        fields[10] + fields[11]
+    };
+    let before = ticks();
+    let window = Duration::from_secs(10);
+    tokio::time::sleep(window).await;
+    let share = (ticks() - before) as f64 / 100.0 / window.as_secs_f64();
+    row(
+        "the agent at rest, share of a core",
+        &format!("{:.2} %", share * 100.0),
+        "-",
+        "-",
+        "<= 0.2 %",
+    );
+    environment.stop().await;
+}
+
+async fn last_receipt(environment: &Environment) {
+    let last = format!("/_edit/instructions/rate-{}", EDITS_FOR_RATE - 1);
+    loop {
+        let receipt = environment.get(&last).await.json();
+        match receipt["status"].as_str() {
+            Some("pushed") => return,
+            Some("rejected" | "failed") => panic!("{receipt:#}"),
+            _ => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    }
+}
