@@ -472,6 +472,24 @@ async fn rate() {
         ">= 5 x",
     );
 
+    footprint(&environment).await;
+    environment.stop().await;
+}
+
+async fn last_receipt(environment: &Environment) {
+    let last = format!("/_edit/instructions/rate-{}", EDITS_FOR_RATE - 1);
+    loop {
+        let receipt = environment.get(&last).await.json();
+        match receipt["status"].as_str() {
+            Some("pushed") => return,
+            Some("rejected" | "failed") => panic!("{receipt:#}"),
+            _ => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    }
+}
+
+/// What the agent itself takes, with those edits behind it.
+async fn footprint(environment: &Environment) {
     let pid = environment.pid();
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("running");
     let kilobytes: f64 = text
@@ -510,17 +528,4 @@ async fn rate() {
         "-",
         "<= 0.2 %",
     );
-    environment.stop().await;
-}
-
-async fn last_receipt(environment: &Environment) {
-    let last = format!("/_edit/instructions/rate-{}", EDITS_FOR_RATE - 1);
-    loop {
-        let receipt = environment.get(&last).await.json();
-        match receipt["status"].as_str() {
-            Some("pushed") => return,
-            Some("rejected" | "failed") => panic!("{receipt:#}"),
-            _ => tokio::time::sleep(Duration::from_millis(2)).await,
-        }
-    }
 }

@@ -185,7 +185,7 @@ fn decode(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn verdict(method: Method, path: &str, headers: &[(&'static str, &str)]) -> u16 {
+    fn verdict(method: &Method, path: &str, headers: &[(&'static str, &str)]) -> u16 {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().expect("a value"));
@@ -194,7 +194,7 @@ mod tests {
             names: vec!["edit.ameliastamps.com".to_owned()],
         };
         judge(
-            &method,
+            method,
             &path.parse().expect("a path"),
             &map,
             &hosts,
@@ -217,15 +217,15 @@ mod tests {
             ("", 403),
         ] {
             assert_eq!(
-                verdict(Method::GET, "/", &[("host", host)]),
+                verdict(&Method::GET, "/", &[("host", host)]),
                 expected,
                 "{host}"
             );
         }
-        assert_eq!(verdict(Method::GET, "/", &[]), 400);
+        assert_eq!(verdict(&Method::GET, "/", &[]), 400);
         assert_eq!(
             verdict(
-                Method::GET,
+                &Method::GET,
                 "/",
                 &[("host", "localhost"), ("host", "evil.example")]
             ),
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn other_sites_pages_may_link_here_and_nothing_else() {
-        let with = |method: Method, extra: &[(&'static str, &str)]| {
+        let with = |method: &Method, extra: &[(&'static str, &str)]| {
             verdict(
                 method,
                 "/src/secret.ts",
@@ -247,11 +247,11 @@ mod tests {
             ("sec-fetch-mode", "navigate"),
             ("sec-fetch-dest", "document"),
         ];
-        assert_eq!(with(Method::GET, &navigation), 200);
-        assert_eq!(with(Method::POST, &navigation), 403);
+        assert_eq!(with(&Method::GET, &navigation), 200);
+        assert_eq!(with(&Method::POST, &navigation), 403);
         assert_eq!(
             with(
-                Method::GET,
+                &Method::GET,
                 &[
                     ("sec-fetch-site", "cross-site"),
                     ("sec-fetch-mode", "no-cors"),
@@ -262,7 +262,7 @@ mod tests {
         );
         assert_eq!(
             with(
-                Method::GET,
+                &Method::GET,
                 &[
                     ("sec-fetch-site", "same-site"),
                     ("sec-fetch-mode", "cors"),
@@ -272,12 +272,12 @@ mod tests {
             403
         );
         assert_eq!(
-            with(Method::GET, &[("origin", "http://localhost:3000")]),
+            with(&Method::GET, &[("origin", "http://localhost:3000")]),
             403
         );
         assert_eq!(
             with(
-                Method::GET,
+                &Method::GET,
                 &[
                     ("origin", "http://localhost:8080"),
                     ("upgrade", "websocket")
@@ -286,10 +286,17 @@ mod tests {
             200
         );
         assert_eq!(
-            with(Method::GET, &[("origin", "null"), ("upgrade", "websocket")]),
+            with(
+                &Method::GET,
+                &[("origin", "null"), ("upgrade", "websocket")]
+            ),
             403
         );
-        assert_eq!(with(Method::POST, &[]), 200, "a program that is no browser");
+        assert_eq!(
+            with(&Method::POST, &[]),
+            200,
+            "a program that is no browser"
+        );
     }
 
     #[test]
@@ -320,7 +327,7 @@ mod tests {
             ("/__edit-agent/boot", 404),
         ] {
             assert_eq!(
-                verdict(Method::GET, path, &[("host", "localhost")]),
+                verdict(&Method::GET, path, &[("host", "localhost")]),
                 expected,
                 "{path}"
             );

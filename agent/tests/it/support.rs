@@ -301,8 +301,8 @@ impl Environment {
                     self.rest_of_log().await,
                     self.seen
                 ),
-                Err(_elapsed) => panic!(
-                    "no `{name}` within {PATIENCE:?}; last: {:#?}",
+                Err(elapsed) => panic!(
+                    "no `{name}`: {elapsed} ({PATIENCE:?}); last: {:#?}",
                     self.seen.last()
                 ),
             };

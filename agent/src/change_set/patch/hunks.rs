@@ -299,3 +299,114 @@ impl Mismatch<'_> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Body, read};
+    use super::*;
+
+    fn patched(content: &str, hunks: &str) -> Result<String, String> {
+        let diff = format!("--- a/f\n+++ b/f\n{hunks}");
+        let files = read::read(&diff).map_err(|broken| broken.to_string())?;
+        let Body::Hunks(hunks) = &files[0].body else {
+            return Err("no hunks".to_owned());
+        };
+        let bytes = apply(&"f".parse().expect("valid"), content.as_bytes(), hunks)
+            .map_err(|fault| fault.message)?;
+        Ok(String::from_utf8(bytes).expect("text stays text"))
+    }
+
+    #[test]
+    fn hunks_that_stand_where_they_say_are_applied() {
+        let changed = patched(
+            "a\nb\nc\nb\n",
+            "@@ -2 +2 @@\n-b\n+B\n@@ -3,2 +3,3 @@\n c\n b\n+d\n",
+        );
+        assert_eq!(changed.as_deref(), Ok("a\nB\nc\nb\nd\n"));
+    }
+
+    #[test]
+    fn hunks_that_stand_elsewhere_are_applied_if_there_is_one_place_only() {
+        let moved = "@@ -1,2 +1,2 @@\n b\n-c\n+C\n";
+        assert_eq!(
+            patched("a\na\nb\nc\n", moved).as_deref(),
+            Ok("a\na\nb\nC\n")
+        );
+        insta::assert_snapshot!(patched("a\nb\nc\nb\nc\n", moved).expect_err("ambiguous"), @"f: hunk 1 (line 3 of the patch) does not stand where it says, and the old lines of hunk 1 occur 2 times.");
+        // Where one hunk has moved, nobody knows whether another one that fits where it says is at its place.
+        let second = format!("{moved}@@ -5 +5 @@\n-a\n+A\n");
+        insta::assert_snapshot!(patched("a\na\nb\nc\na\n", &second).expect_err("ambiguous"), @"f: hunk 1 (line 3 of the patch) does not stand where it says, and the old lines of hunk 2 occur 3 times.");
+        let swapped = "@@ -1 +1 @@\n-c\n+C\n@@ -2 +2 @@\n-b\n+B\n";
+        insta::assert_snapshot!(patched("a\nb\nc\n", swapped).expect_err("out of order"), @"f: hunk 2 (line 6 of the patch) occurs only before the hunk that precedes it.");
+    }
+
+    #[test]
+    fn what_differs_is_shown() {
+        let refusal =
+            |content: &str| patched(content, "@@ -1,2 +1,2 @@\n a\n-b\n+B\n").expect_err("refused");
+        insta::assert_snapshot!(refusal("a\nx\n"), @r#"f: hunk 1 (line 3 of the patch) does not apply: line 2 is "x" and should be "b"."#);
+        insta::assert_snapshot!(refusal("a\n"), @r#"f: hunk 1 (line 3 of the patch) does not apply: line 2 should be "b", but the file ends before it."#);
+        insta::assert_snapshot!(refusal("a\nb"), @r#"f: hunk 1 (line 3 of the patch) does not apply: line 2, "b", has no newline and should have one."#);
+        insta::assert_snapshot!(refusal("a\r\nb\r\n"), @r#"f: hunk 1 (line 3 of the patch) does not apply: line 1, "a", ends in CR LF and should end in LF."#);
+        insta::assert_snapshot!(refusal("a\nb \n"), @r#"f: hunk 1 (line 3 of the patch) does not apply: line 2 is "b " and should be "b"."#);
+    }
+
+    #[test]
+    fn a_hunk_without_old_lines_is_for_an_empty_file() {
+        let insert = "@@ -0,0 +1 @@\n+a\n";
+        assert_eq!(patched("", insert).as_deref(), Ok("a\n"));
+        insta::assert_snapshot!(patched("x\n", insert).expect_err("refused"), @"f: hunk 1 (line 3 of the patch) has no line by which its place could be checked; make the patch with context.");
+    }
+
+    #[test]
+    fn a_line_that_loses_its_newline_must_be_the_last() {
+        let lost = "@@ -1 +1 @@\n-a\n+b\n\\ No newline at end of file\n";
+        assert_eq!(patched("a\n", lost).as_deref(), Ok("b"));
+        insta::assert_snapshot!(patched("a\nc\n", lost).expect_err("refused"), @"f: hunk 1 (line 3 of the patch) would join two lines.");
+    }
+
+    #[test]
+    fn very_many_hunks_that_are_out_of_place_are_not_searched_for() {
+        let content = "x\n".repeat(30_000);
+        let hunks: String = (0..1000)
+            .map(|n| format!("@@ -{0} +{0} @@\n-y\n+z\n", n + 1))
+            .collect();
+        insta::assert_snapshot!(patched(&content, &hunks).expect_err("refused"), @"f: its hunks do not stand where they say, and there is too much to search.");
+    }
+
+    fn lines() -> impl Strategy<Value = String> {
+        let line = prop_oneof![
+            Just("a\n"),
+            Just("b\n"),
+            Just("c\r\n"),
+            Just("\n"),
+            Just("--- x\n"),
+            Just("@@ y\n"),
+            Just("d")
+        ];
+        proptest::collection::vec(line, 0..40).prop_map(|lines| lines.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn what_diffy_finds_different_is_applied_exactly(old in lines(), new in lines(), context in 1_usize..5) {
+            prop_assume!(old != new);
+            let patch = diffy::DiffOptions::new().set_context_len(context).create_patch(&old, &new).to_string();
+            let hunks = patch.split_once("\n+++ modified\n").map(|(_, hunks)| hunks).unwrap_or_default();
+            // A hunk that only inserts at the ends of a file has fewer lines of context; without any it is refused.
+            match patched(&old, hunks) {
+                Ok(changed) => prop_assert_eq!(changed, new),
+                Err(why) => prop_assert!(why.contains("no line by which"), "{}", why),
+            }
+        }
+
+        #[test]
+        fn occurrences_are_counted_as_by_looking_everywhere(text in proptest::collection::vec(0_usize..3, 0..40),
+                                                            pattern in proptest::collection::vec(0_usize..3, 1..5)) {
+            let places: Vec<usize> = (0..text.len()).filter(|place| text[*place..].starts_with(&pattern)).collect();
+            prop_assert_eq!(occurrences(&text, &pattern), (places.len(), places.first().copied()));
+        }
+    }
+}
