@@ -51,12 +51,7 @@ fn describe(ranges: &[(usize, usize)], more: bool) -> String {
 
 /// What merging costs at most, counted in bytes that could be copied in the time: quadratic in the lines that differ.
 pub(super) fn cost(base: &[u8], present: &[u8], asked: &[u8]) -> usize {
-    let lines = |text: &[u8]| {
-        text.iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            .min(LINES_MAX)
-    };
+    let lines = |text: &[u8]| text.split(|byte| *byte == b'\n').count().min(LINES_MAX);
     let rows = lines(base);
     base.len() + present.len() + asked.len() + rows * (lines(present) + lines(asked))
 }
@@ -146,7 +141,7 @@ fn differences<'a>(base: &'a [u8], other: &'a [u8]) -> Result<Vec<Difference<'a>
         .create_patch_bytes(&old, &new);
     // With so much context there is at most one hunk, which has every line.
     let (mut base_at, mut other_at) = (start, start);
-    for line in patch.hunks().iter().flat_map(|hunk| hunk.lines()) {
+    for line in patch.hunks().iter().flat_map(diffy::Hunk::lines) {
         match line {
             Line::Context(_) => {
                 base_at += 1;
@@ -266,8 +261,8 @@ mod tests {
 
     #[test]
     fn versions_that_differ_in_very_many_lines_are_not_merged() {
-        let old: String = (0..9_000).map(|n| format!("{n}\n")).collect();
-        let new: String = (0..9_000).map(|n| format!("{n}x\n")).collect();
+        let numbered = |end: &str| (0..9_000).map(|n| n.to_string() + end).collect::<String>();
+        let (old, new) = (numbered("\n"), numbered("x\n"));
         assert_eq!(
             merged(&old, &new, &old),
             Err("too much of it differs to merge".to_owned())

@@ -192,16 +192,12 @@ impl<'t> Overlay<'t> {
 
     /// Takes `work` off what this plan may cost, counted in bytes.
     pub(super) fn spend(&mut self, path: &SitePath, at: &str, work: usize) -> Result<(), Fault> {
-        match self.work_left.checked_sub(work) {
-            Some(left) => {
-                self.work_left = left;
-                Ok(())
-            }
-            None => {
-                let what = "all changes before it together are too much work for one instruction.";
-                Err(Fault::of(path, at, ErrorCode::LimitExceeded, what))
-            }
-        }
+        let Some(left) = self.work_left.checked_sub(work) else {
+            let what = "all changes up to this one are too much work for one instruction.";
+            return Err(Fault::of(path, at, ErrorCode::LimitExceeded, what));
+        };
+        self.work_left = left;
+        Ok(())
     }
 
     /// Removes the file at `path`.

@@ -108,8 +108,13 @@ impl Claimed {
                 },
             )
         };
+        let instructions = queue(&session.queue_url, Some(DEAD_QUEUE));
+        let released = instructions.release_all().await.map_err(port)?;
+        if released > 0 {
+            tracing::info!(released, "an agent died with instructions in its hands; they are taken up now");
+        }
         Ok(Self {
-            queue: Arc::new(queue(&session.queue_url, Some(DEAD_QUEUE))),
+            queue: Arc::new(instructions),
             dead: Arc::new(queue(DEAD_QUEUE, None)),
             receipts: store.receipts(),
             sessions,

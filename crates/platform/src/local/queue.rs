@@ -55,6 +55,18 @@ impl LocalQueue {
         &self.queue.name
     }
 
+    /// Makes everything visible at once that is in flight, and returns how many messages that were. For a consumer that
+    /// knows that it is the only one, and that whoever held these deliveries is dead.
+    pub async fn release_all(&self) -> Result<usize> {
+        self.run("release the deliveries of", |queue, connection| {
+            let now = queue.store.now().unix_ms();
+            let released = connection.prepare_cached(RELEASE_ALL)?.execute((&queue.name, now, VISIBLE))?;
+            queue.store.announce();
+            Ok(released)
+        })
+        .await
+    }
+
     async fn run<T, W>(&self, operation: &'static str, work: W) -> Result<T>
     where
         T: Send + 'static,
@@ -260,6 +272,8 @@ const HELD: &str = "SELECT received_at, group_id FROM messages
 
 const HIDE: &str = "UPDATE messages SET visible_at = ?2 WHERE number = ?1";
 
+const RELEASE_ALL: &str = "UPDATE messages SET visible_at = ?3 WHERE queue = ?1 AND visible_at > ?2";
+
 const DEPTH: &str = "SELECT count(*), count(*) FILTER (WHERE visible_at > ?2) FROM messages
     WHERE queue = ?1 AND (kept_until > ?2 OR visible_at > ?2)";
 
@@ -429,4 +443,85 @@ fn checked(visibility: Duration) -> Outcome<Duration> {
     }
     let milliseconds = visibility.as_nanos().div_ceil(1_000_000);
     Ok(Duration::from_millis(u64::try_from(milliseconds).expect("below the maximum")))
+}
+
+/// Linux tells of every write, also of our own, so that only here is it seen whether the store announces what it does.
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use super::*;
+    use crate::local::Clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// When something happens: a receiver that nobody tells has looked 34 ms before and will look in 66 ms.
+    const MOMENT: Duration = Duration::from_millis(1_234);
+
+    /// A queue on a system that tells of no writes, its dead letters, and the folder of both. Time is tokio's.
+    fn untold() -> (LocalQueue, LocalQueue, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let begun = Instant::now();
+        let clock: Clock = Arc::new(move || Timestamp::from_unix_ms(1_795_339_800_000).plus(begun.elapsed()));
+        let mut store = Store::open(&folder.path().join("store"), clock).expect("open");
+        store.watch_nothing();
+        let store = Arc::new(store);
+        let settings = QueueSettings { max_receive_count: 1, dead: Some("dead".to_owned()) };
+        let queue = LocalQueue::new(Arc::clone(&store), "queue", settings);
+        (queue, LocalQueue::new(store, "dead", QueueSettings::default()), folder)
+    }
+
+    async fn send(queue: &LocalQueue, body: &str) {
+        let (group, deduplication_id) = ("one".to_owned(), body.to_owned());
+        queue.send(&Outgoing { body: body.to_owned(), group, deduplication_id }).await.expect("send");
+    }
+
+    async fn receive(queue: &LocalQueue) -> Delivery {
+        queue.receive(20 * SECOND, 60 * SECOND).await.expect("receive").expect("a message must come")
+    }
+
+    /// Whether `deed` lets a waiting receiver of `queue` have a message in the same moment.
+    async fn lets_in(queue: &LocalQueue, deed: impl Future<Output = ()>) -> bool {
+        let begun = Instant::now();
+        let at_moment = async {
+            tokio::time::sleep(MOMENT).await;
+            deed.await;
+        };
+        let (_, ()) = tokio::join!(receive(queue), at_moment);
+        begun.elapsed() == MOMENT
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_is_sent_is_announced() {
+        let (queue, _, _folder) = untold();
+        assert!(lets_in(&queue, send(&queue, "a")).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_is_released_is_announced() {
+        let (_, queue, _folder) = untold();
+        send(&queue, "a").await;
+        let held = receive(&queue).await;
+        let release = async { assert_eq!(queue.extend(&held.handle, Duration::ZERO).await.expect("release"), Lease::Held) };
+        assert!(lets_in(&queue, release).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_is_unblocked_is_announced() {
+        let (queue, _, _folder) = untold();
+        send(&queue, "a").await;
+        send(&queue, "b").await;
+        let held = receive(&queue).await;
+        let delete = async { assert_eq!(queue.delete(&held.handle).await.expect("delete"), Lease::Held) };
+        assert!(lets_in(&queue, delete).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_letter_is_announced() {
+        let (queue, dead, _folder) = untold();
+        send(&queue, "a").await;
+        queue.receive(Duration::ZERO, Duration::ZERO).await.expect("receive").expect("sent");
+        let look = async { assert_eq!(queue.receive(Duration::ZERO, SECOND).await.expect("receive"), None) };
+        assert!(lets_in(&dead, look).await);
+    }
 }

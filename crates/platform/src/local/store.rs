@@ -99,6 +99,12 @@ impl Store {
         Watch::of(&self.log)
     }
 
+    /// From now on nobody tells of writes, as on a system that cannot.
+    #[cfg(test)]
+    pub(super) fn watch_nothing(&mut self) {
+        self.log = PathBuf::from("there is no such file");
+    }
+
     /// Wakes everybody in this process who waits for a message.
     pub(super) fn announce(&self) {
         self.changed.notify_waiters();

@@ -227,3 +227,20 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(future)
 }
+
+#[test]
+fn what_a_dead_consumer_held_is_taken_up_at_once_by_the_one_that_knows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("edit.sqlite");
+    block_on(async {
+        let queue = queue(&path);
+        send(&queue, 1).await;
+        let long = Duration::from_secs(3600);
+        let held = queue.receive(Duration::ZERO, long).await.expect("received").expect("a message");
+        assert_eq!(queue.release_all().await.expect("released"), 1);
+        let again = queue.receive(Duration::ZERO, long).await.expect("received").expect("it is there again");
+        assert_eq!((again.message_id, again.receive_count), (held.message_id, 2));
+        assert_eq!(queue.delete(&held.handle).await.expect("asked"), Lease::Lost, "the dead one's handle is stale");
+        assert_eq!(queue.delete(&again.handle).await.expect("asked"), Lease::Held);
+    });
+}

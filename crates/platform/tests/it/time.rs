@@ -145,18 +145,6 @@ async fn a_message_that_nobody_wants_is_kept_for_fourteen_days() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letters_wake_whoever_waits_for_them() {
-    let settings = QueueSettings { max_receive_count: 1, dead: Some("dead".to_owned()) };
-    let scene = Scene::with(settings);
-    let dead = open(&scene.folder, scene.begun).queue("dead", QueueSettings::default());
-    scene.send("one", "a").await;
-    scene.receive(Duration::ZERO, SECOND).await.expect("sent");
-    let (letter, none) = tokio::join!(dead.receive(20 * SECOND, SECOND), scene.receive(2 * SECOND, SECOND));
-    assert_eq!(letter.expect("receive").map(|letter| letter.body).as_deref(), Some("a"));
-    assert_eq!(none, None);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_receive_that_was_given_up_does_not_count() {
     let settings = QueueSettings { max_receive_count: 1, dead: Some("dead".to_owned()) };
     let scene = Scene::with(settings);
