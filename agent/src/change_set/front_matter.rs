@@ -125,7 +125,8 @@ impl Edit<'_> {
     /// What applying it costs, in bytes that are read.
     pub(super) fn cost(&self, content: &[u8]) -> usize {
         let keys = self.set.len() + self.unset.len();
-        content.len() + content.len().min(FRONT_MATTER_MAX_BYTES) * keys * 2
+        // Each key has the front matter read twice, compared and written.
+        content.len() + content.len().min(FRONT_MATTER_MAX_BYTES) * keys * 16
     }
 }
 

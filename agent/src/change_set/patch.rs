@@ -178,6 +178,9 @@ impl<'d> Patch<'d> {
         let mut faults = Vec::new();
         let mut stage = Stage::default();
         for (index, (file, target)) in self.files.iter().enumerate() {
+            if overlay.is_exhausted() {
+                break;
+            }
             stage.enter(file.message, target);
             let moves_later = |path: &SitePath| {
                 let mut later = self.files[index + 1..]

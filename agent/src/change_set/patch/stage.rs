@@ -174,7 +174,7 @@ impl FilePatch<'_> {
     }
 
     /// The file with this patch's lines and mode.
-    fn changed(&self, path: &SitePath, held: &Held, overlay: &Overlay<'_>) -> Result<Held, Fault> {
+    fn changed(&self, path: &SitePath, held: &Held, overlay: &mut Overlay<'_>) -> Result<Held, Fault> {
         let mut changed = held.clone();
         if let Some(mode) = self.mode.as_ref().and_then(|modes| modes.new.as_deref()) {
             changed.executable = mode == "100755";

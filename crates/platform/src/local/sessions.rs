@@ -146,7 +146,8 @@ fn session_id(text: String) -> Outcome<SessionId> {
     Ok(serde_json::from_value(serde_json::Value::String(text))?)
 }
 
-/// Puts the waking session into the first free slot below `limit`, or into its own if it still has one there.
+/// Puts the waking session into the first free slot below `limit`. The one that it had before is free, like that of any
+/// other session that can be woken.
 fn take_slot(transaction: &Transaction<'_>, waking: &Session, limit: u32, now: Timestamp) -> Outcome<bool> {
     let client = waking.client_id.as_str();
     let mut held = Vec::new();
@@ -155,7 +156,7 @@ fn take_slot(transaction: &Transaction<'_>, waking: &Session, limit: u32, now: T
         let mut rows = statement.query((client, limit))?;
         while let Some(row) = rows.next()? {
             let (number, holder, generation) = (row.get(0)?, session_id(row.get(1)?)?, Generation(row.get(2)?));
-            if holder != waking.session_id && is_held(transaction, &holder, generation, now)? {
+            if is_held(transaction, &holder, generation, now)? {
                 held.push(number);
             }
         }
@@ -163,13 +164,8 @@ fn take_slot(transaction: &Transaction<'_>, waking: &Session, limit: u32, now: T
     let Some(free) = (0..limit).find(|number| !held.contains(number)) else {
         return Ok(false);
     };
-    transaction.prepare_cached(GIVE_BACK)?.execute([waking.session_id.as_str()])?;
-    transaction.prepare_cached(TAKE_SLOT)?.execute((
-        client,
-        free,
-        waking.session_id.as_str(),
-        waking.generation.0,
-    ))?;
+    let holder = (waking.session_id.as_str(), waking.generation.0);
+    transaction.prepare_cached(TAKE_SLOT)?.execute((client, free, holder.0, holder.1))?;
     Ok(true)
 }
 
