@@ -176,6 +176,7 @@ impl<'t> Overlay<'t> {
     pub(super) fn put(&mut self, path: &SitePath, at: &str, held: Held) -> Result<(), Fault> {
         if !held.pristine {
             self.limits.check_file(path, at, held.content.len())?;
+            self.spend(path, at, held.content.len())?;
         }
         let others = self.written_bytes - self.slots.get(path).map_or(0, Slot::written_bytes);
         let slot = self.slots.entry(path.clone()).or_insert(Slot {

@@ -111,6 +111,8 @@ async fn every_example_is_answered_as_it_says() {
     for (name, example) in read_all(&examples.join("refused")) {
         let body = match example["raw"].as_str() {
             Some(raw) => raw.to_owned(),
+            // The door takes an array for a call of several; a queue would take it for one message.
+            None if example["message"].is_array() => format!("[{}]", example["message"]),
             None => example["message"].to_string(),
         };
         let answer = environment.request("POST", "/_edit/instructions", &[], Some(body)).await;

@@ -17,7 +17,7 @@ fn assert_work_tree_is(repository: &Repository, tree: &std::path::Path, branch: 
 #[tokio::test]
 async fn an_agent_that_dies_at_every_moment_of_an_instruction_carries_it_out_once() {
     let repository = Repository::amelia();
-    let mut first = Start::of(&repository.address()).variable("EDIT_AGENT_CRASH_AT", CRASH_POINTS[0]).ready().await;
+    let first = Start::of(&repository.address()).variable("EDIT_AGENT_CRASH_AT", CRASH_POINTS[0]).ready().await;
     let asked = ["--no-wait", "--id", "survivor", "--replace", "src/pages/index.astro", "Rare stamps", "Sturdy stamps", "--write", "src/pages/new.md=# New"];
     first.send_output(&asked).await;
     let (status, _) = first.ended().await;
@@ -28,7 +28,7 @@ async fn an_agent_that_dies_at_every_moment_of_an_instruction_carries_it_out_onc
         let (status, log) = environment.ended().await;
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "it did not die at {point}:\n{log}");
     }
-    let mut last = Start::of(&repository.address()).ready().await;
+    let last = Start::of(&repository.address()).ready().await;
     // Whether or not the receipt was written before the last death, asking again gives the same answer.
     let receipt = last.lands(&["--id", "survivor", "--replace", "src/pages/index.astro", "Rare stamps", "Sturdy stamps", "--write", "src/pages/new.md=# New"]).await;
     assert_eq!(receipt["commit"], repository.git(&["rev-parse", "edit/local"]));

@@ -159,7 +159,7 @@ impl FilePatch<'_> {
         &self,
         path: &SitePath,
         held: &Held,
-        overlay: &Overlay<'_>,
+        overlay: &mut Overlay<'_>,
     ) -> Result<(), Fault> {
         let what = match &self.body {
             Body::None if !held.content.is_empty() => {
@@ -174,7 +174,12 @@ impl FilePatch<'_> {
     }
 
     /// The file with this patch's lines and mode.
-    fn changed(&self, path: &SitePath, held: &Held, overlay: &mut Overlay<'_>) -> Result<Held, Fault> {
+    fn changed(
+        &self,
+        path: &SitePath,
+        held: &Held,
+        overlay: &mut Overlay<'_>,
+    ) -> Result<Held, Fault> {
         let mut changed = held.clone();
         if let Some(mode) = self.mode.as_ref().and_then(|modes| modes.new.as_deref()) {
             changed.executable = mode == "100755";
@@ -183,17 +188,16 @@ impl FilePatch<'_> {
             Body::None => return Ok(changed),
             Body::Hunks(hunks) => {
                 refuse_lfs(path, AT, held)?;
+                // Every line is looked at, and in the worst case hashed.
+                overlay.spend(path, AT, held.content.len() * 4)?;
                 hunks::apply(path, &held.content, hunks)?
             }
             Body::Binary { forward, reverse } => {
                 refuse_lfs(path, AT, held)?;
-                changed_bytes(
-                    path,
-                    &held.content,
-                    forward,
-                    reverse,
-                    overlay.limits().file_bytes,
-                )?
+                let max_bytes = overlay.limits().file_bytes;
+                let content = changed_bytes(path, &held.content, forward, reverse, max_bytes)?;
+                overlay.spend(path, AT, held.content.len() + content.len())?;
+                content
             }
         };
         if content != *held.content {
