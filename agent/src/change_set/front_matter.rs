@@ -21,6 +21,7 @@
 
 use std::collections::BTreeMap;
 
+use contract::limits::KEY_MAX_BYTES;
 use contract::{ErrorCode, SitePath};
 use serde_json::Map;
 
@@ -44,9 +45,6 @@ use writer::Writer;
 /// Dots of a key: following it takes time for each of them.
 const KEY_MAX_DOTS: usize = 16;
 
-/// Bytes of a key: YAML takes no longer ones on one line.
-const KEY_MAX_BYTES: usize = 512;
-
 /// What a `frontmatter` change asks for: first all of `set`, then all of `unset`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Edit<'c> {
@@ -68,7 +66,7 @@ impl Edit<'_> {
                 Ok(changed) => yaml = changed,
                 Err(why) => faults.push(invalid(
                     path,
-                    format!(".set[{}]", quote(key)),
+                    member(".set", key),
                     format!("{}: {why}.", quote(key)),
                 )),
             }
@@ -294,6 +292,19 @@ fn indentation_of(entries: &[Entry]) -> (usize, usize) {
             _ => None,
         });
     (step, dashes.unwrap_or(step))
+}
+
+/// The JSON path of a member of an object: `.set.title`, `.set["seo.title"]`.
+fn member(object: &str, key: &str) -> String {
+    let is_word = key
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && key.starts_with(|c: char| !c.is_ascii_digit());
+    if is_word {
+        format!("{object}.{key}")
+    } else {
+        format!("{object}[{}]", serde_json::Value::from(key))
+    }
 }
 
 /// The anchor of one of these entries to which an alias leads: changing what is in it would change two places.
@@ -565,7 +576,7 @@ image: { src: ./a.jpg, alt: \"A stamp\" }
     fn a_value_that_is_used_in_another_place_is_not_pulled_away() {
         let text = "---\nbase: &b { x: 1 }\nother: *b\nfree: &f 1\n---\n";
         let refusal = |set: Value| edited(text, &set, &[]).expect_err("refused");
-        insta::assert_snapshot!(refusal(json!({"base": 1})), @r#".set["base"] src/a.md: "base": the result could not be read: nothing before is anchored as &b."#);
+        insta::assert_snapshot!(refusal(json!({"base": 1})), @r#".set.base src/a.md: "base": the result could not be read: nothing before is anchored as &b."#);
         insta::assert_snapshot!(refusal(json!({"base.x": 2})), @r#".set["base.x"] src/a.md: "base.x": it is part of &b, which is used in another place too."#);
         insta::assert_snapshot!(refusal(json!({"other.x": 2})), @r#".set["other.x"] src/a.md: "other.x": "other" is not a mapping, so nothing can be set in it."#);
         let expected = text.replace("*b", "1").replace("&f 1", "2");
@@ -582,7 +593,7 @@ image: { src: ./a.jpg, alt: \"A stamp\" }
         insta::assert_snapshot!(edited("---\na: x\n---\n", &set, &[]).expect_err("refused"), @r#"
         .set["a.b"] src/a.md: "a.b": "a" is not a mapping, so nothing can be set in it.
         .set["c..d"] src/a.md: "c..d": a part of the key is empty.
-        .set["e"] src/a.md: "e": the value is nested too deeply.
+        .set.e src/a.md: "e": the value is nested too deeply.
         "#);
     }
 
