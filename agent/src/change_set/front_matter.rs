@@ -4,8 +4,8 @@
 //! file ──▶ fences ──▶ reader ──▶ nodes with places ──▶ edits of bytes ──▶ reader again ──▶ is it what was asked?
 //! ```
 //!
-//! - **Spans, not a printer.** The front matter is never parsed and written back. A [reader](self::reader) says where
-//!   each key and value is, and [edits](self::edits) replace exactly those bytes, so comments, order, quotes,
+//! - **Spans, not a printer.** The front matter is never parsed and written back. A [`reader`] says where
+//!   each key and value is, and [`edits`] replace exactly those bytes, so comments, order, quotes,
 //!   indentation, anchors and line endings of everything else stay. The reader is our own and knows the part of YAML
 //!   that front matter is written in; what it does not know it refuses. `yaml-edit` was considered: it is lossless too,
 //!   but far larger than the task and too young to trust without all of the checks below.
@@ -19,9 +19,6 @@
 //!
 //! TOML (`+++`), JSON and the code of `.astro` files are not YAML and are refused.
 
-use std::collections::BTreeMap;
-
-use contract::limits::KEY_MAX_BYTES;
 use contract::{ErrorCode, SitePath};
 use serde_json::Map;
 
@@ -30,6 +27,7 @@ use super::text::as_text;
 
 mod edits;
 mod fences;
+mod key;
 mod node;
 mod plain;
 #[cfg(test)]
@@ -37,13 +35,10 @@ mod properties;
 mod reader;
 mod writer;
 
-use edits::{Document, Found};
+use edits::Found;
 use fences::{FRONT_MATTER_MAX_BYTES, File};
-use node::{Entry, Kind, Node, Place, Value};
-use writer::Writer;
-
-/// Dots of a key: following it takes time for each of them.
-const KEY_MAX_DOTS: usize = 16;
+use key::Asked;
+use node::{Entry, Value};
 
 /// What a `frontmatter` change asks for: first all of `set`, then all of `unset`.
 #[derive(Debug, Clone, Copy)]
@@ -135,165 +130,6 @@ fn value_of(entries: &[Entry], key: &str) -> Option<Value> {
     }
 }
 
-/// What is asked of one key.
-#[derive(Debug)]
-enum Asked<'c> {
-    Set(&'c serde_json::Value),
-    Unset,
-}
-
-impl File<'_> {
-    fn meaning(&self, path: &SitePath, yaml: &str) -> Result<BTreeMap<String, Value>, Fault> {
-        let entries = reader::read(yaml).map_err(|why| self.unreadable(path, &why))?;
-        Ok(meaning_of(&entries))
-    }
-
-    /// `yaml` with one key set or removed, and `meaning` brought along. Fails without changing anything.
-    fn with_key(
-        &self,
-        yaml: &str,
-        meaning: &mut BTreeMap<String, Value>,
-        key: &str,
-        asked: &Asked<'_>,
-    ) -> Result<String, String> {
-        if key.len() > KEY_MAX_BYTES {
-            return Err(format!("a key has at most {KEY_MAX_BYTES} bytes"));
-        }
-        if key.matches('.').count() > KEY_MAX_DOTS {
-            return Err(format!("a key has at most {KEY_MAX_DOTS} dots"));
-        }
-        let entries = reader::read(yaml).map_err(|why| why.what)?;
-        let (step, dash_indent) = indentation_of(&entries);
-        let writer = Writer {
-            line_ending: self.line_ending,
-            step,
-            dash_indent,
-        };
-        let document = Document {
-            text: yaml,
-            entries: &entries,
-            writer,
-        };
-        let mut expected = meaning.clone();
-        let found = edits::find(&entries, key);
-        if let Found::Entry(_, parents) | Found::Missing(parents, _) = &found
-            && let Some(anchor) = shared_anchor(&entries, parents)
-        {
-            return Err(format!(
-                "it is part of &{anchor}, which is used in another place too"
-            ));
-        }
-        let edits = match (found, asked) {
-            (Found::EmptyPart, _) => return Err("a part of the key is empty".to_owned()),
-            (Found::NoMapping(entry), Asked::Set(_)) => {
-                return Err(format!(
-                    "{} is not a mapping, so nothing can be set in it",
-                    quote(&entry.key)
-                ));
-            }
-            (Found::Missing(..) | Found::NoMapping(_), Asked::Unset) => return Ok(yaml.to_owned()),
-            (Found::Entry(entry, parents), Asked::Set(value)) => {
-                let value_asked = shallow(value)?;
-                if entry.value.value() == value_asked {
-                    return Ok(yaml.to_owned());
-                }
-                put(
-                    &mut expected,
-                    parents.iter().map(|parent| parent.key.as_str()),
-                    &entry.key,
-                    Some(value_asked),
-                );
-                edits::set(document, entry, &parents, value)?
-            }
-            (Found::Missing(parents, keys), Asked::Set(value)) => {
-                let value_asked = shallow(value)?;
-                let (last, on_the_way) = keys.split_last().ok_or("the key is empty")?;
-                let path = parents
-                    .iter()
-                    .map(|parent| parent.key.as_str())
-                    .chain(on_the_way.iter().map(String::as_str));
-                put(&mut expected, path, last, Some(value_asked));
-                edits::add(document, &parents, &keys, value)?
-            }
-            (Found::Entry(entry, parents), Asked::Unset) => {
-                put(
-                    &mut expected,
-                    parents.iter().map(|parent| parent.key.as_str()),
-                    &entry.key,
-                    None,
-                );
-                edits::unset(document, entry, &parents)?
-            }
-        };
-        let changed = edits::apply(yaml, &edits);
-        let again = reader::read(&changed)
-            .map_err(|why| format!("the result could not be read: {}", why.what))?;
-        if meaning_of(&again) != expected {
-            return Err("the result would not say exactly what was asked".to_owned());
-        }
-        *meaning = expected;
-        Ok(changed)
-    }
-}
-
-fn meaning_of(entries: &[Entry]) -> BTreeMap<String, Value> {
-    entries
-        .iter()
-        .map(|entry| (entry.key.clone(), entry.value.value()))
-        .collect()
-}
-
-fn shallow(value: &serde_json::Value) -> Result<Value, String> {
-    let value = Value::from(value);
-    if value.is_shallow() {
-        Ok(value)
-    } else {
-        Err("the value is nested too deeply".to_owned())
-    }
-}
-
-/// Puts a value where it is expected to be afterwards.
-fn put<'k>(
-    meaning: &mut BTreeMap<String, Value>,
-    path: impl Iterator<Item = &'k str>,
-    key: &str,
-    value: Option<Value>,
-) {
-    let mut mapping = meaning;
-    for part in path {
-        let inner = mapping.entry(part.to_owned()).or_insert(Value::Null);
-        if !matches!(inner, Value::Mapping(_)) {
-            *inner = Value::Mapping(BTreeMap::new());
-        }
-        let Value::Mapping(inner) = inner else { return };
-        mapping = inner;
-    }
-    match value {
-        Some(value) => drop(mapping.insert(key.to_owned(), value)),
-        None => drop(mapping.remove(key)),
-    }
-}
-
-/// The columns by which the file indents mappings and sequences: those of the first of each, or two.
-fn indentation_of(entries: &[Entry]) -> (usize, usize) {
-    let steps = entries
-        .iter()
-        .filter_map(|entry| match (&entry.value.kind, &entry.value.place) {
-            (Kind::Mapping { entries }, Place::Lines { .. }) => {
-                Some(entries.first()?.indent - entry.indent)
-            }
-            _ => None,
-        });
-    let step = steps.into_iter().next().unwrap_or(2);
-    let dashes = entries
-        .iter()
-        .find_map(|entry| match (&entry.value.kind, &entry.value.place) {
-            (Kind::Sequence { indent, .. }, Place::Lines { .. }) => Some(*indent),
-            _ => None,
-        });
-    (step, dashes.unwrap_or(step))
-}
-
 /// The JSON path of a member of an object: `.set.title`, `.set["seo.title"]`.
 fn member(object: &str, key: &str) -> String {
     let is_word = key
@@ -307,25 +143,6 @@ fn member(object: &str, key: &str) -> String {
     }
 }
 
-/// The anchor of one of these entries to which an alias leads: changing what is in it would change two places.
-fn shared_anchor<'e>(entries: &[Entry], parents: &[&'e Entry]) -> Option<&'e str> {
-    let anchors = parents
-        .iter()
-        .filter_map(|parent| parent.value.anchor.as_deref());
-    anchors
-        .into_iter()
-        .find(|anchor| entries.iter().any(|entry| has_alias(&entry.value, anchor)))
-}
-
-fn has_alias(node: &Node, anchor: &str) -> bool {
-    match &node.kind {
-        Kind::Alias(name) => name == anchor,
-        Kind::Sequence { items, .. } => items.iter().any(|item| has_alias(item, anchor)),
-        Kind::Mapping { entries } => entries.iter().any(|entry| has_alias(&entry.value, anchor)),
-        Kind::Null | Kind::Scalar { .. } => false,
-    }
-}
-
 fn invalid(path: &SitePath, at: impl Into<String>, what: impl std::fmt::Display) -> Fault {
     Fault::of(path, at, ErrorCode::FrontmatterInvalid, what)
 }
@@ -336,7 +153,12 @@ mod tests {
 
     use super::*;
 
-    fn edited_at(path: &str, text: &str, set: &Value, unset: &[&str]) -> Result<String, String> {
+    pub(super) fn edited_at(
+        path: &str,
+        text: &str,
+        set: &Value,
+        unset: &[&str],
+    ) -> Result<String, String> {
         let path = path.parse().expect("a valid path");
         let set = set.as_object().cloned().unwrap_or_default();
         let unset: Vec<String> = unset.iter().map(|key| (*key).to_owned()).collect();
@@ -354,7 +176,7 @@ mod tests {
         }
     }
 
-    fn edited(text: &str, set: &Value, unset: &[&str]) -> Result<String, String> {
+    pub(super) fn edited(text: &str, set: &Value, unset: &[&str]) -> Result<String, String> {
         edited_at("src/a.md", text, set, unset)
     }
 
@@ -514,46 +336,6 @@ image: { src: ./a.jpg, alt: \"A stamp\" }
                 "{old}"
             );
         }
-    }
-
-    #[test]
-    fn byte_order_mark_and_line_endings_stay() {
-        let text = "\u{feff}---\r\na: 1\r\n---\r\nBody\nx";
-        let set = json!({"a": "x\ny", "b": ["z"]});
-        let expected = "\u{feff}---\r\na: |-\r\n  x\r\n  y\r\nb:\r\n  - z\r\n---\r\nBody\nx";
-        assert_eq!(edited(text, &set, &[]).as_deref(), Ok(expected));
-    }
-
-    #[test]
-    fn a_file_without_front_matter_gets_one() {
-        let set = json!({"title": "x"});
-        let cases = [
-            ("# Body\n", "---\ntitle: x\n---\n\n# Body\n"),
-            ("\r\nBody\r\n", "---\r\ntitle: x\r\n---\r\n\r\nBody\r\n"),
-            ("\u{feff}Body", "\u{feff}---\ntitle: x\n---\n\nBody"),
-            ("", "---\ntitle: x\n---\n"),
-            ("---\n---\nBody", "---\ntitle: x\n---\nBody"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(edited(text, &set, &[]).as_deref(), Ok(expected), "{text:?}");
-        }
-        assert_eq!(
-            edited("# Body\n", &json!({}), &["title"]).as_deref(),
-            Ok("# Body\n")
-        );
-    }
-
-    #[test]
-    fn what_is_no_yaml_front_matter_is_refused() {
-        let refusal =
-            |path, text| edited_at(path, text, &json!({"a": 2}), &[]).expect_err("refused");
-        insta::assert_snapshot!(refusal("a.astro", "---\nconst a = 1;\n---\n"), @".path a.astro: the front matter of an .astro file is code; use `replace`.");
-        insta::assert_snapshot!(refusal("a.json", "{}"), @".path a.json: only Markdown files have YAML front matter.");
-        insta::assert_snapshot!(refusal("a.md", "+++\na = 1\n+++\n"), @".path a.md: the front matter is TOML, not YAML.");
-        insta::assert_snapshot!(refusal("a.md", "---json\n{}\n---\n"), @".path a.md: the front matter does not begin with `---` alone on its line.");
-        insta::assert_snapshot!(refusal("a.md", "---\n{\"a\": 1}\n---\n"), @".path a.md: the front matter cannot be read at line 2: the front matter is written in braces.");
-        insta::assert_snapshot!(refusal("a.md", "\n---\na: 1\n---\n"), @".path a.md: empty lines stand before the front matter, which not every reader takes.");
-        insta::assert_snapshot!(refusal("a.md", "---\na: 1\n"), @".path a.md: the front matter is not closed by a line `---`.");
     }
 
     #[test]

@@ -151,3 +151,50 @@ pub(super) fn after_line(text: &str, at: usize) -> usize {
         .position(|byte| *byte == b'\n')
         .map_or(text.len(), |length| at + length + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{edited, edited_at};
+
+    #[test]
+    fn byte_order_mark_and_line_endings_stay() {
+        let text = "\u{feff}---\r\na: 1\r\n---\r\nBody\nx";
+        let set = json!({"a": "x\ny", "b": ["z"]});
+        let expected = "\u{feff}---\r\na: |-\r\n  x\r\n  y\r\nb:\r\n  - z\r\n---\r\nBody\nx";
+        assert_eq!(edited(text, &set, &[]).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn a_file_without_front_matter_gets_one() {
+        let set = json!({"title": "x"});
+        let cases = [
+            ("# Body\n", "---\ntitle: x\n---\n\n# Body\n"),
+            ("\r\nBody\r\n", "---\r\ntitle: x\r\n---\r\n\r\nBody\r\n"),
+            ("\u{feff}Body", "\u{feff}---\ntitle: x\n---\n\nBody"),
+            ("", "---\ntitle: x\n---\n"),
+            ("---\n---\nBody", "---\ntitle: x\n---\nBody"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(edited(text, &set, &[]).as_deref(), Ok(expected), "{text:?}");
+        }
+        assert_eq!(
+            edited("# Body\n", &json!({}), &["title"]).as_deref(),
+            Ok("# Body\n")
+        );
+    }
+
+    #[test]
+    fn what_is_no_yaml_front_matter_is_refused() {
+        let refusal =
+            |path, text| edited_at(path, text, &json!({"a": 2}), &[]).expect_err("refused");
+        insta::assert_snapshot!(refusal("a.astro", "---\nconst a = 1;\n---\n"), @".path a.astro: the front matter of an .astro file is code; use `replace`.");
+        insta::assert_snapshot!(refusal("a.json", "{}"), @".path a.json: only Markdown files have YAML front matter.");
+        insta::assert_snapshot!(refusal("a.md", "+++\na = 1\n+++\n"), @".path a.md: the front matter is TOML, not YAML.");
+        insta::assert_snapshot!(refusal("a.md", "---json\n{}\n---\n"), @".path a.md: the front matter does not begin with `---` alone on its line.");
+        insta::assert_snapshot!(refusal("a.md", "---\n{\"a\": 1}\n---\n"), @".path a.md: the front matter cannot be read at line 2: the front matter is written in braces.");
+        insta::assert_snapshot!(refusal("a.md", "\n---\na: 1\n---\n"), @".path a.md: empty lines stand before the front matter, which not every reader takes.");
+        insta::assert_snapshot!(refusal("a.md", "---\na: 1\n"), @".path a.md: the front matter is not closed by a line `---`.");
+    }
+}

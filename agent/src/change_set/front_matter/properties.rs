@@ -423,7 +423,7 @@ proptest! {
     fn what_our_reader_takes_another_reader_understands_alike(yaml in soup().prop_map(|yaml| yaml + "\n")) {
         // yaml-rust2 takes a tab for less than the standard does.
         if let (Ok(entries), false) = (reader::read(&yaml), yaml.contains('\t')) {
-            let ours = super::meaning_of(&entries);
+            let ours = super::key::meaning_of(&entries);
             let ours = node::Value::Mapping(ours);
             if is_plain(&ours) {
                 let theirs = oracle(&yaml).map_err(TestCaseError::fail)?;

@@ -303,7 +303,7 @@ const HELD: &str = "SELECT received_at, group_id FROM messages
 const HIDE: &str = "UPDATE messages SET visible_at = ?2 WHERE number = ?1";
 
 const RELEASE_ALL: &str =
-    "UPDATE messages SET visible_at = ?3 WHERE queue = ?1 AND visible_at > ?2";
+    "UPDATE messages SET visible_at = ?3 WHERE queue = ?1 AND head = 1 AND visible_at > ?2";
 
 const DEPTH: &str = "SELECT count(*), count(*) FILTER (WHERE visible_at > ?2) FROM messages
     WHERE queue = ?1 AND (kept_until > ?2 OR visible_at > ?2)";
@@ -619,7 +619,7 @@ mod tests {
                     .await
                     .expect("release"),
                 Lease::Held
-            )
+            );
         };
         assert!(lets_in(&queue, release).await);
     }
@@ -634,7 +634,7 @@ mod tests {
             assert_eq!(
                 queue.delete(&held.handle).await.expect("delete"),
                 Lease::Held
-            )
+            );
         };
         assert!(lets_in(&queue, delete).await);
     }
@@ -655,7 +655,7 @@ mod tests {
                     .await
                     .expect("receive"),
                 None
-            )
+            );
         };
         assert!(lets_in(&dead, look).await);
     }

@@ -223,11 +223,13 @@ async fn a_receive_that_was_given_up_does_not_count() {
         poll_once(&mut pin!(scene.queue.receive(20 * SECOND, 3_600 * SECOND))).await;
         other_process.execute_batch("COMMIT").expect("commit");
     }
+    tokio::time::sleep(SECOND).await;
     let received = scene
         .receive(20 * SECOND, 60 * SECOND)
         .await
         .expect("nobody has it");
     assert_eq!(received.receive_count, 1);
+    assert!(received.first_received_at.since(received.sent_at) >= SECOND);
 }
 
 #[tokio::test(start_paused = true)]
