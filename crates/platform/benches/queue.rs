@@ -8,6 +8,7 @@ use std::io::{Write as _, stdout};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use platform::local::{LocalStore, QueueSettings};
 use platform::{Instructions, Lease, Outgoing};
 
@@ -122,16 +123,7 @@ async fn rest(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What all threads have used, from the scheduler's own count, because ticks are too coarse.
+/// What all threads have used, including those that have ended.
 fn processor_time() -> anyhow::Result<Duration> {
-    let mut nanoseconds = 0;
-    for thread in std::fs::read_dir("/proc/self/task")? {
-        let counts = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-        nanoseconds += counts
-            .split(' ')
-            .next()
-            .unwrap_or_default()
-            .parse::<u64>()?;
-    }
-    Ok(Duration::from_nanos(nanoseconds))
+    Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
 }
