@@ -46,7 +46,7 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<Exit, Failure> {
     let running = match started {
         Ok(running) => running,
         Err(failure) => {
-            console.phase_failed(&events);
+            Console::phase_failed(&events);
             console.finish(&mut tasks).await;
             return Err(failure);
         }
@@ -85,6 +85,7 @@ struct Running {
 
 impl Running {
     fn announce(&self, events: &Events, console: &Console) {
+        console.suggest(&self.suggestion);
         events.publish(Event::Ready {
             preview_url: self.claimed.session.preview_url.clone(),
             port: self.address.port(),
@@ -93,12 +94,6 @@ impl Running {
             remote: self.remote.clone(),
             site: self.health,
         });
-        console.ready(
-            &self.claimed.session.preview_url,
-            &self.claimed.session.draft_branch,
-            &self.remote,
-            &self.suggestion,
-        );
     }
 
     /// Stops, in this order: nothing new is taken on; the instruction that runs is finished and pushed; the files it

@@ -111,7 +111,10 @@ impl Claimed {
         let instructions = queue(&session.queue_url, Some(DEAD_QUEUE));
         let released = instructions.release_all().await.map_err(port)?;
         if released > 0 {
-            tracing::info!(released, "an agent died with instructions in its hands; they are taken up now");
+            tracing::info!(
+                released,
+                "an agent died with instructions in its hands; they are taken up now"
+            );
         }
         Ok(Self {
             queue: Arc::new(instructions),

@@ -1,8 +1,7 @@
 //! What the developer sees: phases with their times while it starts, then one line an instruction.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use contract::{Receipt, Status};
@@ -19,7 +18,7 @@ pub(super) struct Console {
     bar: ProgressBar,
     json: bool,
     finishing: CancellationToken,
-    failed: Arc<AtomicBool>,
+    suggestion: Arc<OnceLock<String>>,
 }
 
 /// Shows how far a transfer is.
@@ -54,7 +53,7 @@ impl Console {
             bar,
             json,
             finishing: CancellationToken::new(),
-            failed: Arc::default(),
+            suggestion: Arc::default(),
         };
         tasks.spawn(console.clone().show(events.clone()));
         console
@@ -75,7 +74,7 @@ impl Console {
     }
 
     /// The phase that was under way failed.
-    pub(super) fn phase_failed(&self, events: &Events) {
+    pub(super) fn phase_failed(events: &Events) {
         let (all, _) = events.subscribe(Some(0));
         let open = all
             .iter()
@@ -85,7 +84,6 @@ impl Console {
                 _ => None,
             });
         if let Some((phase, PhaseState::Started)) = open {
-            self.failed.store(true, Ordering::Relaxed);
             events.publish(Event::Phase {
                 phase,
                 state: PhaseState::Failed,
@@ -95,9 +93,9 @@ impl Console {
         }
     }
 
-    /// The preview is there.
-    pub(super) fn ready(&self, preview_url: &str, branch: &str, remote: &str, suggestion: &str) {
-        self.say(&format!("\n  Preview  {preview_url}\n  Draft    {branch} in {remote}\n  Try      {suggestion}\n  Stop     Ctrl-C\n"));
+    /// What the developer might send first; shown with the preview's address.
+    pub(super) fn suggest(&self, suggestion: &str) {
+        self.suggestion.set(suggestion.to_owned()).ok();
     }
 
     /// Shows what is left to show, and ends.
@@ -151,6 +149,9 @@ impl Console {
                 self.bar.set_length(0);
                 self.bar.set_message(phase_words(*phase));
                 self.bar.enable_steady_tick(Duration::from_millis(120));
+                if self.bar.is_hidden() {
+                    self.line(&format!("  · {}", phase_words(*phase)));
+                }
             }
             Event::Phase {
                 phase,
@@ -207,22 +208,23 @@ impl Console {
                 commit,
                 unpushed,
                 queued,
+            } => self.line(&stopped_line(commit.as_deref(), *unpushed, *queued)),
+            Event::Ready {
+                preview_url,
+                draft_branch,
+                remote,
+                ..
             } => {
-                let commit = commit.as_deref().map_or_else(String::new, |commit| {
-                    format!(" at {}", &commit[..commit.len().min(10)])
-                });
-                let left = match (unpushed, queued) {
-                    (0, 0) => "Everything is pushed.".to_owned(),
-                    (0, queued) => format!(
-                        "Everything is pushed; {queued} instructions wait for the next start."
-                    ),
-                    (unpushed, queued) => format!(
-                        "{unpushed} commits could not be pushed and are kept in the workspace; {queued} instructions wait. They go on at the next start."
-                    ),
-                };
-                self.line(&format!("Stopped{commit}. {left}"));
+                let suggestion = self
+                    .suggestion
+                    .get()
+                    .map(String::as_str)
+                    .unwrap_or_default();
+                self.line(&format!(
+                    "\n  Preview  {preview_url}\n  Draft    {draft_branch} in {remote}\n  Try      {suggestion}\n  Stop     Ctrl-C\n"
+                ));
             }
-            Event::Site { .. } | Event::Progress { .. } | Event::Ready { .. } => {}
+            Event::Site { .. } | Event::Progress { .. } => {}
         }
     }
 
@@ -242,6 +244,23 @@ fn phase_words(phase: PhaseName) -> &'static str {
         PhaseName::Install => "install",
         PhaseName::Serve => "serve",
     }
+}
+
+/// Where everything is when it has stopped.
+fn stopped_line(commit: Option<&str>, unpushed: usize, queued: u64) -> String {
+    let commit = commit.map_or_else(String::new, |commit| {
+        format!(" at {}", &commit[..commit.len().min(10)])
+    });
+    let left = match (unpushed, queued) {
+        (0, 0) => "Everything is pushed.".to_owned(),
+        (0, queued) => {
+            format!("Everything is pushed; {queued} instructions wait for the next start.")
+        }
+        (unpushed, queued) => format!(
+            "{unpushed} commits could not be pushed and are kept in the workspace; {queued} instructions wait. They go on at the next start."
+        ),
+    };
+    format!("Stopped{commit}. {left}")
 }
 
 /// One line an instruction.

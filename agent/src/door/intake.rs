@@ -157,10 +157,14 @@ impl Intake {
             .receipts
             .get(&identity.session_id, &instruction.instruction_id)
             .await?;
-        let known = existing.and_then(|receipt| receipt.fingerprint).or_else(|| {
-            let twin = before.iter().find(|(other, _)| other.instruction_id == instruction.instruction_id)?;
-            Some(twin.0.fingerprint.clone())
-        });
+        let known = existing
+            .and_then(|receipt| receipt.fingerprint)
+            .or_else(|| {
+                let twin = before
+                    .iter()
+                    .find(|(other, _)| other.instruction_id == instruction.instruction_id)?;
+                Some(twin.0.fingerprint.clone())
+            });
         let reused = known.is_some_and(|fingerprint| fingerprint != instruction.fingerprint);
         if reused {
             return one(
@@ -219,13 +223,20 @@ impl Intake {
 /// The messages of a call, byte for byte as they were sent, and whether it was one message that was no array.
 fn split(call: &[u8]) -> Result<(Vec<Box<RawValue>>, bool), Declined> {
     let array = call.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let messages = if array { serde_json::from_slice(call) } else { serde_json::from_slice(call).map(|message| vec![message]) };
+    let messages = if array {
+        serde_json::from_slice(call)
+    } else {
+        serde_json::from_slice(call).map(|message| vec![message])
+    };
     match messages {
         Ok(messages) => Ok((messages, !array)),
         Err(error) => {
             let mut problems = Problems::default();
             problems.push("$", format!("is not JSON: {error}"));
-            Err(Declined::Invalid { code: ErrorCode::InvalidMessage, problems })
+            Err(Declined::Invalid {
+                code: ErrorCode::InvalidMessage,
+                problems,
+            })
         }
     }
 }
