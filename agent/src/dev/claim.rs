@@ -108,8 +108,11 @@ impl Claimed {
                 },
             )
         };
+        let own = queue(&session.queue_url, Some(DEAD_QUEUE));
+        // As above: whoever received from it before is dead.
+        own.take_back().await.map_err(port)?;
         Ok(Self {
-            queue: Arc::new(queue(&session.queue_url, Some(DEAD_QUEUE))),
+            queue: Arc::new(own),
             dead: Arc::new(queue(DEAD_QUEUE, None)),
             receipts: store.receipts(),
             sessions,

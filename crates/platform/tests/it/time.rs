@@ -85,6 +85,19 @@ async fn a_message_of_another_process_arrives_within_a_second_even_where_nobody_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_dead_held_is_taken_back_at_once_and_their_handles_are_dead() {
+    let scene = Scene::begin();
+    scene.send("one", "a").await;
+    let dead = scene.receive(SECOND, 60 * SECOND).await.expect("a");
+    let after_the_crash = scene.of_another_process();
+    after_the_crash.take_back().await.expect("taken back");
+    assert_eq!(scene.queue.extend(&dead.handle, SECOND).await.expect("extend"), Lease::Lost);
+    let again = after_the_crash.receive(Duration::ZERO, SECOND).await.expect("receive").expect("a, at once");
+    assert_eq!((again.body.as_str(), again.receive_count), ("a", 2));
+    assert_eq!(scene.queue.delete(&dead.handle).await.expect("delete"), Lease::Lost);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_comes_back_to_the_millisecond() {
     let scene = Scene::begin();
     scene.send("one", "a").await;
