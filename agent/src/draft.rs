@@ -157,6 +157,7 @@ impl Draft {
             &[&draft.published_branch, &draft.draft_branch],
             progress,
         )?;
+        draft.remote.refuse_checked_out(&draft.draft_branch)?;
         draft.settle_branch()?;
         draft.landed = draft.read_landed(draft.tip()?, None)?;
         Ok(draft)
@@ -281,6 +282,10 @@ impl Draft {
             if found == self.seen_tip()? {
                 // The remote is where it was, so nobody came between: it does not want this commit.
                 return match refusal {
+                    Some(reason) if remote::may_pass(&reason) => Err(DraftError::PushUndone {
+                        remote: self.remote.to_string(),
+                        reason,
+                    }),
                     Some(reason) => Ok(Pushed::Rejected { reason }),
                     None => Err(DraftError::PushVanished {
                         remote: self.remote.to_string(),

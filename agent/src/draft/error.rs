@@ -35,6 +35,14 @@ pub(crate) enum DraftError {
         /// What it said.
         source: git2::Error,
     },
+    /// The remote cannot prove that it is itself.
+    #[error("the server of {remote} is not known to be the right one")]
+    UnknownServer {
+        /// Which one.
+        remote: String,
+        /// What is wrong with its key or certificate.
+        source: git2::Error,
+    },
     /// The remote did not answer, or not what a git server answers.
     #[error("could not {operation} {remote}")]
     Unreachable {
@@ -52,6 +60,14 @@ pub(crate) enum DraftError {
         branch: String,
         /// Where.
         place: PathBuf,
+    },
+    /// The remote could not take the commit now.
+    #[error("{remote} could not take the commit: {reason}")]
+    PushUndone {
+        /// Which one.
+        remote: String,
+        /// What it said.
+        reason: String,
     },
     /// The push was accepted, and yet the commit is not there.
     #[error("{remote} accepted a push to {branch}, but the branch did not move")]
@@ -111,13 +127,16 @@ impl DraftError {
             Self::Credentials { .. } => {
                 "Name a key or token that may write to the repository: --deploy-key file:PATH or env:NAME."
             }
+            Self::UnknownServer { .. } => {
+                "Check its host key (connecting once with `ssh` puts it into ~/.ssh/known_hosts), or its certificate."
+            }
             Self::Unreachable { .. } => {
                 "Check the address and the network; the work done so far is kept."
             }
             Self::CheckedOut { .. } => {
                 "Check out another branch there (for example `git switch -`), or use another --thread."
             }
-            Self::PushVanished { .. } | Self::RemoteBusy { .. } => {
+            Self::PushUndone { .. } | Self::PushVanished { .. } | Self::RemoteBusy { .. } => {
                 "It is tried again; if it stays so, look at what else pushes to this branch."
             }
             Self::OtherClone { .. } => "Name another --workspace.",
@@ -143,7 +162,9 @@ impl DraftError {
             Self::NoRepository { .. }
                 | Self::NoBranch { .. }
                 | Self::Credentials { .. }
+                | Self::UnknownServer { .. }
                 | Self::Unreachable { .. }
+                | Self::PushUndone { .. }
                 | Self::PushVanished { .. }
                 | Self::RemoteBusy { .. }
                 | Self::Empty { .. }

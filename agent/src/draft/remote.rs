@@ -136,6 +136,20 @@ impl Remote {
         }
     }
 
+    /// Fails if the developer looks at the branch in a work tree of theirs: it would move under their hands.
+    pub(super) fn refuse_checked_out(&self, branch: &str) -> Result<(), DraftError> {
+        let Self::Local { path } = self else {
+            return Ok(());
+        };
+        match checked_out_at(&self.open_local(path)?, &format!("refs/heads/{branch}")) {
+            Some(place) => Err(DraftError::CheckedOut {
+                branch: branch.to_owned(),
+                place,
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn push_local(
         &self,
         path: &Path,
@@ -144,14 +158,9 @@ impl Remote {
         tip: Oid,
         expected: Option<Oid>,
     ) -> Result<Option<String>, DraftError> {
+        self.refuse_checked_out(branch)?;
         let remote = self.open_local(path)?;
         let reference = format!("refs/heads/{branch}");
-        if let Some(place) = checked_out_at(&remote, &reference) {
-            return Err(DraftError::CheckedOut {
-                branch: branch.to_owned(),
-                place,
-            });
-        }
         let push = || -> Result<(), git2::Error> {
             write_objects(clone, &remote, tip)?;
             match expected {
@@ -295,7 +304,7 @@ impl Remote {
     fn callbacks(&self) -> git2::RemoteCallbacks<'_> {
         match self {
             Self::Local { .. } => git2::RemoteCallbacks::new(),
-            Self::Server { credentials, .. } => credentials.callbacks(),
+            Self::Server { url, credentials } => credentials.callbacks(url),
         }
     }
 
@@ -330,6 +339,9 @@ impl Remote {
             || (source.class() == ErrorClass::Ssh && source.message().contains("authenticate"))
         {
             return DraftError::Credentials { remote, source };
+        }
+        if source.code() == ErrorCode::Certificate {
+            return DraftError::UnknownServer { remote, source };
         }
         if source.message().contains("status code: 404") {
             return DraftError::NoRepository { remote };
@@ -486,8 +498,12 @@ fn checked_out_at(repository: &Repository, reference: &str) -> Option<PathBuf> {
             .is_ok_and(|text| text.trim().strip_prefix("ref: ") == Some(reference))
     };
     let common = repository.commondir();
-    if !repository.is_bare() && head_is(&common.join("HEAD")) {
-        return Some(repository.workdir().unwrap_or(common).to_owned());
+    // What was named may itself be a linked work tree; the main one is that of the common directory.
+    if let Ok(main) = Repository::open(common)
+        && let Some(place) = main.workdir()
+        && head_is(&common.join("HEAD"))
+    {
+        return Some(place.to_owned());
     }
     for worktree in fs::read_dir(common.join("worktrees")).ok()?.flatten() {
         if head_is(&worktree.path().join("HEAD")) {
@@ -500,6 +516,14 @@ fn checked_out_at(repository: &Repository, reference: &str) -> Option<PathBuf> {
         }
     }
     None
+}
+
+/// Whether a refusal speaks of the server's own trouble, not of the commit. These are git's own words: for somebody else's
+/// lock on the branch, and for a disk that is full there.
+pub(super) fn may_pass(refusal: &str) -> bool {
+    ["failed to update ref", "cannot lock ref", "unpacker error"]
+        .iter()
+        .any(|words| refusal.contains(words))
 }
 
 /// The server's status and what it said beside it, in one bounded line.
