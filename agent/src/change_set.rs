@@ -188,6 +188,9 @@ pub(crate) fn plan(
             }
             Err(Stop::Tree(error)) => return Err(error.into()),
         }
+        if overlay.is_exhausted() {
+            break;
+        }
     }
     problems.into_result()?;
 

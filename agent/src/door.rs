@@ -17,6 +17,7 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt as _;
 use relay::Relay;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -85,6 +86,12 @@ impl Door {
         let service = self
             .router()
             .into_make_service_with_connect_info::<SocketAddr>();
+        // An HMR message is small and alone: it must not wait for more to go with it.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps Nagle's algorithm");
+            }
+        });
         let server = axum::serve(listener, service)
             .with_graceful_shutdown(closing.clone().cancelled_owned());
         let deadline = async {

@@ -21,13 +21,15 @@
 
 use std::collections::BTreeMap;
 
+use contract::limits::KEY_MAX_BYTES;
 use contract::{ErrorCode, SitePath};
 use serde_json::Map;
 
 use super::fault::{Fault, quote};
-use super::text::{LineEndings, as_text};
+use super::text::as_text;
 
 mod edits;
+mod fences;
 mod node;
 mod plain;
 #[cfg(test)]
@@ -36,19 +38,12 @@ mod reader;
 mod writer;
 
 use edits::{Document, Found};
+use fences::{FRONT_MATTER_MAX_BYTES, File};
 use node::{Entry, Kind, Node, Place, Value};
 use writer::Writer;
 
-/// Bytes of a front matter: far more than any page has, and a bound on what each key costs.
-const FRONT_MATTER_MAX_BYTES: usize = 256 * 1024;
-
-/// Bytes of a key: YAML takes no longer ones on one line.
-const KEY_MAX_BYTES: usize = 512;
-
-/// Endings of the files whose front matter Astro reads as YAML.
-const MARKDOWN_ENDINGS: [&str; 8] = [
-    "md", "mdx", "markdown", "mdoc", "mdown", "mdwn", "mkd", "mkdn",
-];
+/// Dots of a key: following it takes time for each of them.
+const KEY_MAX_DOTS: usize = 16;
 
 /// What a `frontmatter` change asks for: first all of `set`, then all of `unset`.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +66,7 @@ impl Edit<'_> {
                 Ok(changed) => yaml = changed,
                 Err(why) => faults.push(invalid(
                     path,
-                    format!(".set[{}]", quote(key)),
+                    member(".set", key),
                     format!("{}: {why}.", quote(key)),
                 )),
             }
@@ -128,14 +123,14 @@ impl Edit<'_> {
     /// What applying it costs, in bytes that are read.
     pub(super) fn cost(&self, content: &[u8]) -> usize {
         let keys = self.set.len() + self.unset.len();
-        content.len() + content.len().min(FRONT_MATTER_MAX_BYTES) * keys * 2
+        // Each key has the front matter read twice, compared and written.
+        content.len() + content.len().min(FRONT_MATTER_MAX_BYTES) * keys * 16
     }
 }
 
 fn value_of(entries: &[Entry], key: &str) -> Option<Value> {
     match edits::find(entries, key) {
-        Found::Entry(entry, _) => Some(entry.value.value()),
-        Found::NoMapping(entry) => Some(entry.value.value()),
+        Found::Entry(entry, _) | Found::NoMapping(entry) => Some(entry.value.value()),
         Found::Missing(..) | Found::EmptyPart => None,
     }
 }
@@ -147,135 +142,10 @@ enum Asked<'c> {
     Unset,
 }
 
-/// A file with the place of its front matter.
-#[derive(Debug, Clone, Copy)]
-struct File<'f> {
-    text: &'f str,
-    /// The lines between the fences; `None` if the file has no front matter.
-    yaml: Option<(usize, usize)>,
-    line_ending: &'f str,
-}
-
-impl<'f> File<'f> {
-    fn locate(path: &SitePath, text: &'f str) -> Result<Self, Fault> {
-        let refuse = |what: &str| Err(invalid(path, ".path", what));
-        let extension = path.extension();
-        if extension == "astro" {
-            return refuse("the front matter of an .astro file is code; use `replace`.");
-        }
-        if !MARKDOWN_ENDINGS.contains(&extension.as_str()) {
-            return refuse("only Markdown files have YAML front matter.");
-        }
-        let start = if text.starts_with('\u{feff}') {
-            '\u{feff}'.len_utf8()
-        } else {
-            0
-        };
-        let body = &text[start..];
-        let first = body.lines().next().unwrap_or_default();
-        let none = Self {
-            text,
-            yaml: None,
-            line_ending: Self::line_ending_of(text),
-        };
-        if first.starts_with("+++") {
-            return refuse("the front matter is TOML, not YAML.");
-        }
-        if !first.starts_with("---") {
-            let later = body
-                .lines()
-                .find(|line| !line.trim().is_empty())
-                .unwrap_or_default();
-            if first.trim().is_empty() && (later.starts_with("---") || later.starts_with("+++")) {
-                return refuse(
-                    "empty lines stand before the front matter, which not every reader takes.",
-                );
-            }
-            return Ok(none);
-        }
-        // Some readers take `----` or `---json` for a fence too.
-        if !first[3..].trim().is_empty() {
-            return refuse("the front matter does not begin with `---` alone on its line.");
-        }
-        let yaml_start = after_line(text, start);
-        let line_ending = if text[..yaml_start].ends_with("\r\n") {
-            "\r\n"
-        } else {
-            "\n"
-        };
-        let mut line = yaml_start;
-        while line < text.len() {
-            let next = after_line(text, line);
-            if text[line..next]
-                .strip_prefix("---")
-                .is_some_and(|rest| rest.trim().is_empty())
-            {
-                if line - yaml_start > FRONT_MATTER_MAX_BYTES {
-                    return refuse("the front matter is larger than 256 KB.");
-                }
-                return Ok(Self {
-                    text,
-                    yaml: Some((yaml_start, line)),
-                    line_ending,
-                });
-            }
-            line = next;
-        }
-        refuse("the front matter is not closed by a line `---`.")
-    }
-
-    fn line_ending_of(text: &str) -> &'static str {
-        let first_is_crlf = text.find('\n').is_some_and(|at| text[..at].ends_with('\r'));
-        if LineEndings::of(text) == LineEndings::CrLf || first_is_crlf {
-            "\r\n"
-        } else {
-            "\n"
-        }
-    }
-
-    fn yaml(&self) -> &'f str {
-        self.yaml.map_or("", |(start, end)| &self.text[start..end])
-    }
-
-    /// The file with another front matter; one that had none and gets none stays as it is.
-    fn with_yaml(&self, yaml: &str) -> String {
-        if let Some((start, end)) = self.yaml {
-            return [&self.text[..start], yaml, &self.text[end..]].concat();
-        }
-        if yaml.is_empty() {
-            return self.text.to_owned();
-        }
-        let mark = if self.text.starts_with('\u{feff}') {
-            "\u{feff}"
-        } else {
-            ""
-        };
-        let body = &self.text[mark.len()..];
-        let ending = self.line_ending;
-        let gap = if body.is_empty() || body.starts_with(['\n', '\r']) {
-            ""
-        } else {
-            ending
-        };
-        [mark, "---", ending, yaml, "---", ending, gap, body].concat()
-    }
-
+impl File<'_> {
     fn meaning(&self, path: &SitePath, yaml: &str) -> Result<BTreeMap<String, Value>, Fault> {
         let entries = reader::read(yaml).map_err(|why| self.unreadable(path, &why))?;
         Ok(meaning_of(&entries))
-    }
-
-    fn unreadable(&self, path: &SitePath, why: &reader::Unreadable) -> Fault {
-        let at = self.yaml.map_or(0, |(start, _)| start) + why.at;
-        let line = self.text[..at.min(self.text.len())].matches('\n').count() + 1;
-        invalid(
-            path,
-            ".path",
-            format!(
-                "the front matter cannot be read at line {line}: {}.",
-                why.what
-            ),
-        )
     }
 
     /// `yaml` with one key set or removed, and `meaning` brought along. Fails without changing anything.
@@ -288,6 +158,9 @@ impl<'f> File<'f> {
     ) -> Result<String, String> {
         if key.len() > KEY_MAX_BYTES {
             return Err(format!("a key has at most {KEY_MAX_BYTES} bytes"));
+        }
+        if key.matches('.').count() > KEY_MAX_DOTS {
+            return Err(format!("a key has at most {KEY_MAX_DOTS} dots"));
         }
         let entries = reader::read(yaml).map_err(|why| why.what)?;
         let (step, dash_indent) = indentation_of(&entries);
@@ -421,6 +294,19 @@ fn indentation_of(entries: &[Entry]) -> (usize, usize) {
     (step, dashes.unwrap_or(step))
 }
 
+/// The JSON path of a member of an object: `.set.title`, `.set["seo.title"]`.
+fn member(object: &str, key: &str) -> String {
+    let is_word = key
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && key.starts_with(|c: char| !c.is_ascii_digit());
+    if is_word {
+        format!("{object}.{key}")
+    } else {
+        format!("{object}[{}]", serde_json::Value::from(key))
+    }
+}
+
 /// The anchor of one of these entries to which an alias leads: changing what is in it would change two places.
 fn shared_anchor<'e>(entries: &[Entry], parents: &[&'e Entry]) -> Option<&'e str> {
     let anchors = parents
@@ -442,14 +328,6 @@ fn has_alias(node: &Node, anchor: &str) -> bool {
 
 fn invalid(path: &SitePath, at: impl Into<String>, what: impl std::fmt::Display) -> Fault {
     Fault::of(path, at, ErrorCode::FrontmatterInvalid, what)
-}
-
-/// The start of the line after the one at `at`: after its LF, or the end of the text.
-fn after_line(text: &str, at: usize) -> usize {
-    text.as_bytes()[at..]
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .map_or(text.len(), |length| at + length + 1)
 }
 
 #[cfg(test)]
@@ -698,7 +576,7 @@ image: { src: ./a.jpg, alt: \"A stamp\" }
     fn a_value_that_is_used_in_another_place_is_not_pulled_away() {
         let text = "---\nbase: &b { x: 1 }\nother: *b\nfree: &f 1\n---\n";
         let refusal = |set: Value| edited(text, &set, &[]).expect_err("refused");
-        insta::assert_snapshot!(refusal(json!({"base": 1})), @r#".set["base"] src/a.md: "base": the result could not be read: nothing before is anchored as &b."#);
+        insta::assert_snapshot!(refusal(json!({"base": 1})), @r#".set.base src/a.md: "base": the result could not be read: nothing before is anchored as &b."#);
         insta::assert_snapshot!(refusal(json!({"base.x": 2})), @r#".set["base.x"] src/a.md: "base.x": it is part of &b, which is used in another place too."#);
         insta::assert_snapshot!(refusal(json!({"other.x": 2})), @r#".set["other.x"] src/a.md: "other.x": "other" is not a mapping, so nothing can be set in it."#);
         let expected = text.replace("*b", "1").replace("&f 1", "2");
@@ -715,7 +593,7 @@ image: { src: ./a.jpg, alt: \"A stamp\" }
         insta::assert_snapshot!(edited("---\na: x\n---\n", &set, &[]).expect_err("refused"), @r#"
         .set["a.b"] src/a.md: "a.b": "a" is not a mapping, so nothing can be set in it.
         .set["c..d"] src/a.md: "c..d": a part of the key is empty.
-        .set["e"] src/a.md: "e": the value is nested too deeply.
+        .set.e src/a.md: "e": the value is nested too deeply.
         "#);
     }
 

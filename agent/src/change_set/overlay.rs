@@ -48,7 +48,8 @@ pub(super) enum Place {
     Submodule,
 }
 
-/// Bytes that a plan may produce in all, what a later change replaces included: a bound on its time.
+/// Bytes that a plan may read and produce in all, what a later change replaces included: a bound on its time and its
+/// memory.
 const WORK_MAX_BYTES: usize = 1 << 30;
 
 /// Limits of a plan: the client's where its policy has them.
@@ -105,8 +106,10 @@ pub(super) struct Overlay<'t> {
     others: BTreeMap<SitePath, Place>,
     /// Bytes of all files that are not as the tree has them.
     written_bytes: usize,
-    /// Bytes that may still be produced.
+    /// Bytes that may still be read and produced.
     work_left: usize,
+    /// Whether there was not enough of them.
+    exhausted: bool,
 }
 
 impl<'t> Overlay<'t> {
@@ -119,6 +122,7 @@ impl<'t> Overlay<'t> {
             others: BTreeMap::new(),
             written_bytes: 0,
             work_left: WORK_MAX_BYTES,
+            exhausted: false,
         }
     }
 
@@ -151,7 +155,10 @@ impl<'t> Overlay<'t> {
             let what = format!("{parent} is {obstacle}, not a folder.");
             return Err(Fault::of(path, at, ErrorCode::PathNotAllowed, what).into());
         }
-        Ok(self.at(path)?)
+        let place = self.at(path)?;
+        // Reading may have been too much already.
+        self.spend(path, at, 0)?;
+        Ok(place)
     }
 
     /// The ordinary file at `path`; what else is there, or nothing, is a fault.
@@ -192,15 +199,23 @@ impl<'t> Overlay<'t> {
 
     /// Takes `work` off what this plan may cost, counted in bytes.
     pub(super) fn spend(&mut self, path: &SitePath, at: &str, work: usize) -> Result<(), Fault> {
+        self.charge(work);
+        if self.exhausted {
+            let what = "all changes up to this one are too much work for one instruction.";
+            return Err(Fault::of(path, at, ErrorCode::LimitExceeded, what));
+        }
+        Ok(())
+    }
+
+    /// Whether the plan cost too much: then nothing more is worth judging.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    fn charge(&mut self, work: usize) {
         match self.work_left.checked_sub(work) {
-            Some(left) => {
-                self.work_left = left;
-                Ok(())
-            }
-            None => {
-                let what = "all changes before it together are too much work for one instruction.";
-                Err(Fault::of(path, at, ErrorCode::LimitExceeded, what))
-            }
+            Some(left) => self.work_left = left,
+            None => self.exhausted = true,
         }
     }
 
@@ -255,6 +270,7 @@ impl<'t> Overlay<'t> {
         }
         let place = match self.tree.file(path)? {
             Some(Entry::File(file)) => {
+                self.charge(file.content.len());
                 let held = Held {
                     content: Rc::new(file.content),
                     executable: file.executable,

@@ -123,6 +123,7 @@ const CONFIG_ENDINGS: [&str; 11] = [
 fn guarded(path: &SitePath) -> Option<Guard> {
     let lower = path.as_str().to_ascii_lowercase();
     let name = lower.rsplit('/').next().unwrap_or(&lower);
+    let ending = name.rsplit('.').next().unwrap_or(name);
     let dependency_dot = |part: &str| {
         DEPENDENCY_DOT_FILES
             .iter()
@@ -130,8 +131,7 @@ fn guarded(path: &SitePath) -> Option<Guard> {
     };
     if DEPENDENCY_FILES.contains(&name)
         || lower.split('/').any(dependency_dot)
-        || lower.starts_with("patches/")
-        || lower.contains("/patches/")
+        || (lower.split('/').any(|part| part == "patches") && ending == "patch")
     {
         return Some(Guard::Dependencies);
     }
@@ -139,12 +139,10 @@ fn guarded(path: &SitePath) -> Option<Guard> {
         .split('/')
         .any(|part| part.starts_with('.') && part != ".well-known");
     // `Dockerfile.dev`, `docker-compose.prod.yml`, `tsconfig.build.json`, `wrangler.jsonc`.
-    let page = [".astro", ".html", ".md", ".mdx"]
-        .iter()
-        .any(|ending| name.ends_with(ending));
+    let page = ["astro", "html", "md", "mdx"].contains(&ending);
     let variant = (!page && VARIANT_STARTS.iter().any(|start| name.starts_with(start)))
-        || name.ends_with(".dockerfile")
-        || (name.starts_with("tsconfig") && name.ends_with(".json"));
+        || ending == "dockerfile"
+        || (name.starts_with("tsconfig") && ending == "json");
     if hidden || variant || CONFIG_FILES.contains(&name) || is_tool_config(&lower, name) {
         return Some(Guard::Config);
     }
@@ -181,6 +179,7 @@ mod tests {
             "public/.well-known/security.txt",
             "public/robots.txt",
             "src/config.ts",
+            "src/content/patches/mission.md",
             "src/pages/[...slug].astro",
             "src/middleware.ts",
             "public/manifest.json",

@@ -20,7 +20,10 @@ fn site() -> MapTree {
         ("src/pages/index.astro", PAGE.as_bytes()),
         ("src/content/penny-black.md", POST.as_bytes()),
         ("public/a.jpg", b"\xff\xd8\0photo"),
-        ("public/large.psd", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+        (
+            "public/large.psd",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        ),
         ("package.json", b"{}\n"),
     ])
     .with("bin/build", b"#!/bin/sh\n", true)
@@ -33,19 +36,36 @@ fn path(text: &str) -> contract::SitePath {
 }
 
 fn write(at: &str, content: &str) -> Change {
-    Change::Write { path: path(at), content: Content::Inline(content.into()), base: None }
+    Change::Write {
+        path: path(at),
+        content: Content::Inline(content.into()),
+        base: None,
+    }
 }
 
 fn replace(at: &str, find: &str, replace: &str) -> Change {
-    Change::Replace { path: path(at), find: find.into(), replace: replace.into(), expect: 1, base: None }
+    Change::Replace {
+        path: path(at),
+        find: find.into(),
+        replace: replace.into(),
+        expect: 1,
+        base: None,
+    }
 }
 
 fn delete(at: &str) -> Change {
-    Change::Delete { path: path(at), base: None }
+    Change::Delete {
+        path: path(at),
+        base: None,
+    }
 }
 
 fn rename(from: &str, to: &str) -> Change {
-    Change::Move { from: path(from), to: path(to), base: None }
+    Change::Move {
+        from: path(from),
+        to: path(to),
+        base: None,
+    }
 }
 
 fn patch(diff: &str) -> Change {
@@ -54,7 +74,12 @@ fn patch(diff: &str) -> Change {
 
 fn frontmatter(at: &str, set: &Value) -> Change {
     let set = set.as_object().cloned().unwrap_or_default();
-    Change::Frontmatter { path: path(at), set, unset: Vec::new(), base: None }
+    Change::Frontmatter {
+        path: path(at),
+        set,
+        unset: Vec::new(),
+        base: None,
+    }
 }
 
 /// The same change by an author who saw this version.
@@ -94,9 +119,18 @@ fn outcome(tree: &MapTree, changes: &[Change]) -> String {
 }
 
 fn refusal_text(rejection: &Rejection) -> String {
-    let details: String =
-        rejection.details.iter().map(|problem| format!("\n{}: {}", problem.path, problem.message)).collect();
-    format!("{}: {}{details}", rejection.code.as_str(), rejection.message)
+    let detail = |problem: &contract::Problem| format!("\n{}: {}", problem.path, problem.message);
+    let details = rejection
+        .details
+        .iter()
+        .map(detail)
+        .collect::<Vec<_>>()
+        .concat();
+    format!(
+        "{}: {}{details}",
+        rejection.code.as_str(),
+        rejection.message
+    )
 }
 
 #[test]
@@ -108,7 +142,9 @@ fn changes_apply_in_order_and_only_their_net_effect_counts() {
         rename("bin/build", "bin/make"),
         write("bin/make", "#!/bin/bash\n"),
         frontmatter("src/content/penny-black.md", &json!({"year": 1841})),
-        patch("--- a/src/content/penny-black.md\n+++ b/src/content/penny-black.md\n@@ -3 +3 @@\n-year: 1841\n+year: 1842\n"),
+        patch(
+            "--- a/src/content/penny-black.md\n+++ b/src/content/penny-black.md\n@@ -3 +3 @@\n-year: 1841\n+year: 1842\n",
+        ),
         delete("public/a.jpg"),
         write("tmp.txt", "x"),
         delete("tmp.txt"),
@@ -127,19 +163,41 @@ fn changes_apply_in_order_and_only_their_net_effect_counts() {
 
 #[test]
 fn the_change_set_has_both_versions_of_a_file() {
-    let set = planned(&site(), &[replace("src/pages/index.astro", "Rare", "Old")]).expect("planned");
+    let set =
+        planned(&site(), &[replace("src/pages/index.astro", "Rare", "Old")]).expect("planned");
     let change = set.files.values().next().expect("one file");
-    assert_eq!(change.before.as_ref().map(|version| version.content.as_slice()), Some(PAGE.as_bytes()));
+    assert_eq!(
+        change
+            .before
+            .as_ref()
+            .map(|version| version.content.as_slice()),
+        Some(PAGE.as_bytes())
+    );
     let after = PAGE.replace("Rare", "Old");
-    assert_eq!(change.after.as_ref().map(|version| version.content.as_slice()), Some(after.as_bytes()));
-    assert_eq!(set.paths().map(contract::SitePath::as_str).collect::<Vec<_>>(), ["src/pages/index.astro"]);
+    assert_eq!(
+        change
+            .after
+            .as_ref()
+            .map(|version| version.content.as_slice()),
+        Some(after.as_bytes())
+    );
+    assert_eq!(
+        set.paths()
+            .map(contract::SitePath::as_str)
+            .collect::<Vec<_>>(),
+        ["src/pages/index.astro"]
+    );
 }
 
 #[test]
 fn one_problem_refuses_everything_and_all_problems_are_listed() {
     let changes = [
         replace("src/pages/index.astro", "Rare stampz", "x"),
-        replace("src/pages/index.astro", "also unknown, but nobody can tell what the file would be", "x"),
+        replace(
+            "src/pages/index.astro",
+            "also unknown, but nobody can tell what the file would be",
+            "x",
+        ),
         write("src/pages/fine.astro", "x"),
         delete("src/pages/none.astro"),
         write("package.json", "{}"),
@@ -175,7 +233,15 @@ fn one_problem_refuses_everything_and_all_problems_are_listed() {
 
 #[test]
 fn after_a_patch_that_cannot_be_read_nothing_else_is_judged() {
-    let changes = [patch("nonsense"), replace("src/pages/index.astro", "what the patch may have brought", "x"), delete(".env")];
+    let changes = [
+        patch("nonsense"),
+        replace(
+            "src/pages/index.astro",
+            "what the patch may have brought",
+            "x",
+        ),
+        delete(".env"),
+    ];
     insta::assert_snapshot!(outcome(&site(), &changes), @r"
     patch_failed: line 1 of the patch: no file is named: neither `diff --git` nor `---` and `+++` lines were found.
     $.action.changes[0].diff: line 1 of the patch: no file is named: neither `diff --git` nor `---` and `+++` lines were found.
@@ -200,7 +266,10 @@ fn what_changes_nothing_is_refused() {
 
 #[test]
 fn a_file_can_change_its_case_or_become_a_folder() {
-    let changes = [rename("public/a.jpg", "public/A.jpg"), rename("bin/build", "bin/build/sh")];
+    let changes = [
+        rename("public/a.jpg", "public/A.jpg"),
+        rename("bin/build", "bin/build/sh"),
+    ];
     insta::assert_snapshot!(outcome(&site(), &changes), @r##"
     Edit 4 files
     bin/build: gone
@@ -217,10 +286,15 @@ fn a_file_can_change_its_case_or_become_a_folder() {
 #[test]
 fn a_large_file_of_the_site_can_be_moved_but_not_written() {
     let tree = MapTree::of(&[("a.bin", &[0; 2000])]);
-    let policy = Policy { max_file_bytes: Some(1000), ..Policy::default() };
+    let policy = Policy {
+        max_file_bytes: Some(1000),
+        ..Policy::default()
+    };
     let planned = |changes: &[Change]| plan(changes, &tree, &policy, &BTreeMap::new());
     assert!(planned(&[rename("a.bin", "b.bin")]).is_ok());
-    let Err(PlanError::Rejected(rejection)) = planned(&[write("c.bin", &"x".repeat(1001))]) else { panic!("refused") };
+    let Err(PlanError::Rejected(rejection)) = planned(&[write("c.bin", &"x".repeat(1001))]) else {
+        panic!("refused")
+    };
     insta::assert_snapshot!(refusal_text(&rejection), @r"
     limit_exceeded: c.bin: would have 1001 bytes; one file may have at most 1000 (maxFileBytes).
     $.action.changes[0].path: c.bin: would have 1001 bytes; one file may have at most 1000 (maxFileBytes).
@@ -229,16 +303,32 @@ fn a_large_file_of_the_site_can_be_moved_but_not_written() {
 
 #[test]
 fn limits_name_themselves_and_the_actual_number() {
-    let policy = Policy { max_files: Some(2), ..Policy::default() };
+    let policy = Policy {
+        max_files: Some(2),
+        ..Policy::default()
+    };
     let changes = [write("a", "x"), rename("b", "c"), delete("a")];
-    let Err(PlanError::Rejected(rejection)) = plan(&changes, &site(), &policy, &BTreeMap::new()) else { panic!("refused") };
+    let Err(PlanError::Rejected(rejection)) = plan(&changes, &site(), &policy, &BTreeMap::new())
+    else {
+        panic!("refused")
+    };
     insta::assert_snapshot!(rejection.message, @"3 files are named; at most 2 are allowed (maxFiles).");
 
-    let large = Content::Url { url: "https://x/large".into(), sha256: "0".repeat(64) };
+    let large = Content::Url {
+        url: "https://x/large".into(),
+        sha256: "0".repeat(64),
+    };
     let fetched = BTreeMap::from([("https://x/large".to_owned(), vec![0; 20 << 20])]);
-    let write = |name: &str| Change::Write { path: path(name), content: large.clone(), base: None };
+    let write = |name: &str| Change::Write {
+        path: path(name),
+        content: large.clone(),
+        base: None,
+    };
     let changes = [write("a"), write("b"), delete("a"), write("c"), write("d")];
-    let Err(PlanError::Rejected(rejection)) = plan(&changes, &site(), &Policy::default(), &fetched) else { panic!("refused") };
+    let Err(PlanError::Rejected(rejection)) = plan(&changes, &site(), &Policy::default(), &fetched)
+    else {
+        panic!("refused")
+    };
     insta::assert_snapshot!(refusal_text(&rejection), @r"
     limit_exceeded: d: with it the changed files would have 62914560 bytes together; at most 52428800 are allowed.
     $.action.changes[4].path: d: with it the changed files would have 62914560 bytes together; at most 52428800 are allowed.
@@ -247,23 +337,38 @@ fn limits_name_themselves_and_the_actual_number() {
 
 #[test]
 fn copies_cannot_multiply_a_large_file() {
-    let tree = MapTree::of(&[("a", &[0; 15 << 20])]);
-    let copies: String = (0..9).map(|n| format!("diff --git a/a b/c{n}\ncopy from a\ncopy to c{n}\n")).collect();
-    let refused = outcome(&tree, &[patch(&copies)]);
-    assert!(refused.starts_with("limit_exceeded: c3: with it the changed files would have 62914560 bytes"), "{refused}");
+    let tree = MapTree::of(&[("a", &vec![0; 15 << 20])]);
+    let copy = |n| format!("diff --git a/a b/c{n}\ncopy from a\ncopy to c{n}\n");
+    let refused = outcome(
+        &tree,
+        &[patch(&(0..9).map(copy).collect::<Vec<_>>().concat())],
+    );
+    assert!(
+        refused
+            .starts_with("limit_exceeded: c3: with it the changed files would have 62914560 bytes"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn a_copy_cannot_bring_a_guarded_file_into_the_open() {
     let tree = MapTree::of(&[(".env", b"SECRET=1\n")]);
-    let copy = patch("diff --git a/.env b/public/env.txt\ncopy from .env\ncopy to public/env.txt\n");
+    let copy =
+        patch("diff --git a/.env b/public/env.txt\ncopy from .env\ncopy to public/env.txt\n");
     assert!(outcome(&tree, &[copy]).starts_with("policy_denied: .env"));
 }
 
 #[test]
 fn bytes_behind_an_address_must_have_been_fetched() {
-    let content = Content::Url { url: "https://x/y.jpg".into(), sha256: "0".repeat(64) };
-    let change = Change::Write { path: path("public/b.jpg"), content, base: None };
+    let content = Content::Url {
+        url: "https://x/y.jpg".into(),
+        sha256: "0".repeat(64),
+    };
+    let change = Change::Write {
+        path: path("public/b.jpg"),
+        content,
+        base: None,
+    };
     insta::assert_snapshot!(outcome(&site(), std::slice::from_ref(&change)), @r"
     content_unavailable: public/b.jpg: the bytes behind its `contentUrl` are not there.
     $.action.changes[0].contentUrl: public/b.jpg: the bytes behind its `contentUrl` are not there.
@@ -285,9 +390,15 @@ fn moved_on() -> MapTree {
 #[test]
 fn what_the_author_saw_and_what_is_there_are_merged() {
     let changes = [
-        seen(write("src/pages/index.astro", &PAGE.replace("Rare", "Old")), PAGE),
+        seen(
+            write("src/pages/index.astro", &PAGE.replace("Rare", "Old")),
+            PAGE,
+        ),
         seen(replace("src/pages/index.astro", "</h1>", "!</h1>"), PAGE),
-        seen(frontmatter("src/content/penny-black.md", &json!({"year": 1841})), POST),
+        seen(
+            frontmatter("src/content/penny-black.md", &json!({"year": 1841})),
+            POST,
+        ),
     ];
     insta::assert_snapshot!(outcome(&moved_on(), &changes), @r#"
     Edit 2 files in src
@@ -309,8 +420,14 @@ fn a_replace_that_only_fits_what_the_author_saw_is_merged_too() {
 #[test]
 fn what_overlaps_is_stale() {
     let changes = [
-        seen(write("src/pages/index.astro", &PAGE.replace("Welcome.", "Hello.")), PAGE),
-        seen(frontmatter("src/content/penny-black.md", &json!({"title": "Mine"})), POST),
+        seen(
+            write("src/pages/index.astro", &PAGE.replace("Welcome.", "Hello.")),
+            PAGE,
+        ),
+        seen(
+            frontmatter("src/content/penny-black.md", &json!({"title": "Mine"})),
+            POST,
+        ),
         seen(write("public/a.jpg", "new"), "\u{0}unknown"),
         seen(delete("bin/build"), "another version"),
         seen(write("src/pages/gone.astro", "x"), PAGE),
@@ -323,12 +440,18 @@ fn what_overlaps_is_stale() {
     $.action.changes[3].base: bin/build: changed since the author saw it.
     $.action.changes[4].base: src/pages/gone.astro: does not exist any more; the author saw a version of it.
     "#);
-    let find = seen(replace("src/pages/index.astro", "<p>Welcome.", "<p>Hello."), PAGE);
+    let find = seen(
+        replace("src/pages/index.astro", "<p>Welcome.", "<p>Hello."),
+        PAGE,
+    );
     assert!(outcome(&moved_on(), &[find]).starts_with("stale: "));
     let never = seen(replace("src/pages/index.astro", "never there", "x"), PAGE);
     assert!(outcome(&moved_on(), &[never]).starts_with("find_not_found: "));
     let unknown = seen(replace("src/pages/index.astro", "Rare", "Old"), "unknown");
-    assert!(outcome(&moved_on(), &[unknown]).starts_with("Edit "), "unambiguous without the version too");
+    assert!(
+        outcome(&moved_on(), &[unknown]).starts_with("Edit "),
+        "unambiguous without the version too"
+    );
 }
 
 #[test]
@@ -336,7 +459,11 @@ fn photos_are_never_merged() {
     let photo = [0xff, 0xd8, 0];
     let tree = MapTree::of(&[("a.jpg", &photo)]).with("a.jpg", &[0xff, 0xd8, 0, 1], false);
     let content = Content::Inline(vec![0xff, 0xd8, 0, 2]);
-    let change = Change::Write { path: path("a.jpg"), content, base: Some(blob_id(&photo)) };
+    let change = Change::Write {
+        path: path("a.jpg"),
+        content,
+        base: Some(blob_id(&photo)),
+    };
     insta::assert_snapshot!(outcome(&tree, &[change]), @r"
     stale: a.jpg: changed since the author saw it, and what is no text cannot be merged.
     $.action.changes[0].base: a.jpg: changed since the author saw it, and what is no text cannot be merged.
@@ -348,7 +475,10 @@ fn one_author_can_change_what_he_saw_several_times() {
     let changes = [
         seen(replace("src/pages/index.astro", "Rare", "Old"), PAGE),
         seen(write("src/pages/index.astro", "all new\n"), PAGE),
-        seen(rename("src/pages/index.astro", "src/pages/home.astro"), PAGE),
+        seen(
+            rename("src/pages/index.astro", "src/pages/home.astro"),
+            PAGE,
+        ),
     ];
     insta::assert_snapshot!(outcome(&site(), &changes), @r#"
     Edit 2 files in src/pages
@@ -360,19 +490,43 @@ fn one_author_can_change_what_he_saw_several_times() {
 #[test]
 fn a_tree_that_cannot_be_read_is_no_fault_of_the_instruction() {
     let tree = site().unreadable_at("src/pages/x.astro");
-    assert!(matches!(planned(&tree, &[write("src/pages/x.astro", "x")]), Err(PlanError::Tree(_))));
+    assert!(matches!(
+        planned(&tree, &[write("src/pages/x.astro", "x")]),
+        Err(PlanError::Tree(_))
+    ));
 }
 
 fn any_change() -> impl Strategy<Value = Change> {
-    let file = || proptest::sample::select(vec!["a", "b", "a/b", "c.md", "bin/build", "src/link", "package.json"]);
-    let text = || proptest::sample::select(vec!["", "x", "x\ny\n", "#!/bin/sh\n", "---\nk: v\n---\n", "\0"]);
+    let file = || {
+        proptest::sample::select(vec![
+            "a",
+            "b",
+            "a/b",
+            "c.md",
+            "bin/build",
+            "src/link",
+            "package.json",
+        ])
+    };
+    let text = || {
+        proptest::sample::select(vec![
+            "",
+            "x",
+            "x\ny\n",
+            "#!/bin/sh\n",
+            "---\nk: v\n---\n",
+            "\0",
+        ])
+    };
     prop_oneof![
         (file(), text()).prop_map(|(file, text)| write(file, text)),
         (file(), text(), text()).prop_map(|(file, find, with)| replace(file, find, with)),
         file().prop_map(delete),
         (file(), file()).prop_map(|(from, to)| rename(from, to)),
         file().prop_map(|file| frontmatter(file, &json!({"k": "w"}))),
-        (file(), file()).prop_map(|(from, to)| patch(&format!("diff --git a/{from} b/{to}\ncopy from {from}\ncopy to {to}\n"))),
+        (file(), file()).prop_map(|(from, to)| patch(&format!(
+            "diff --git a/{from} b/{to}\ncopy from {from}\ncopy to {to}\n"
+        ))),
         (file(), text()).prop_map(|(file, text)| seen(write(file, "x\n"), text)),
     ]
 }

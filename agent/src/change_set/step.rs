@@ -168,6 +168,7 @@ fn replace(
 ) -> Result<(), Stop> {
     let held = overlay.file(path, ".path")?;
     refuse_lfs(path, ".path", &held)?;
+    overlay.spend(path, ".path", held.content.len() * 2)?;
     let limits = overlay.limits();
     let direct = asked.apply(path, &held.content, limits);
     let fault = match direct {

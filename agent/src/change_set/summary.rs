@@ -31,7 +31,7 @@ impl Verb {
 pub(super) fn of(files: &BTreeMap<SitePath, FileChange>) -> String {
     if let Some((from, to)) = rename(files) {
         let names = || format!("Rename {} to {}", from.file_name(), to.file_name());
-        return fitting([format!("Rename {from} to {to}"), names()]);
+        return fitting(&[format!("Rename {from} to {to}"), names()]);
     }
     let mut verbs = files.values().map(Verb::of);
     let first = verbs.next().unwrap_or(Verb::Edit);
@@ -41,7 +41,7 @@ pub(super) fn of(files: &BTreeMap<SitePath, FileChange>) -> String {
         Verb::Edit
     };
     if let (1, Some(path)) = (files.len(), files.keys().next()) {
-        return fitting([
+        return fitting(&[
             format!("{verb:?} {path}"),
             format!("{verb:?} …/{}", path.file_name()),
         ]);
@@ -50,7 +50,7 @@ pub(super) fn of(files: &BTreeMap<SitePath, FileChange>) -> String {
     match common_folder(files.keys()) {
         Some(folder) => {
             let last = folder.rsplit('/').next().unwrap_or(folder);
-            fitting([
+            fitting(&[
                 format!("{count} in {folder}"),
                 format!("{count} in …/{last}"),
                 count,
@@ -61,7 +61,7 @@ pub(super) fn of(files: &BTreeMap<SitePath, FileChange>) -> String {
 }
 
 /// The first that fits, or as much of the last as fits.
-fn fitting<const N: usize>(candidates: [String; N]) -> String {
+fn fitting(candidates: &[String]) -> String {
     let fits = |line: &&String| line.chars().count() <= MAX_CHARS;
     if let Some(line) = candidates.iter().find(fits) {
         return line.clone();

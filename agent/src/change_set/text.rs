@@ -8,6 +8,9 @@ use super::overlay::Limits;
 /// Line numbers that a message lists.
 const LINES_LISTED_MAX: usize = 5;
 
+/// Bytes of a file in which a near match is looked for: it takes a copy of the file, and larger ones are no prose.
+const HINT_MAX_BYTES: usize = 1 << 20;
+
 /// How a text ends its lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LineEndings {
@@ -144,6 +147,9 @@ fn lines_at(text: &str, places: impl Iterator<Item = usize>) -> Vec<usize> {
 
 /// What would have matched, as a sentence with a space before it.
 fn near_match(text: &str, find: &str) -> Option<String> {
+    if text.len() > HINT_MAX_BYTES {
+        return None;
+    }
     let attempts = [
         (true, false, "white space"),
         (false, true, "case"),

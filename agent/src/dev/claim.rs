@@ -108,11 +108,13 @@ impl Claimed {
                 },
             )
         };
-        let own = queue(&session.queue_url, Some(DEAD_QUEUE));
-        // As above: whoever received from it before is dead.
-        own.take_back().await.map_err(port)?;
+        let instructions = queue(&session.queue_url, Some(DEAD_QUEUE));
+        let released = instructions.release_all().await.map_err(port)?;
+        if released > 0 {
+            tracing::info!(released, "an agent died with instructions in its hands; they are taken up now");
+        }
         Ok(Self {
-            queue: Arc::new(own),
+            queue: Arc::new(instructions),
             dead: Arc::new(queue(DEAD_QUEUE, None)),
             receipts: store.receipts(),
             sessions,

@@ -187,17 +187,7 @@ pub(super) async fn instructions(
             );
         }
     };
-    let message: Value = match serde_json::from_slice(&body) {
-        Ok(message) => message,
-        Err(error) => {
-            return errors(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_message",
-                &[("$", &format!("is not JSON: {error}"))],
-            );
-        }
-    };
-    match door.intake.accept(&message).await {
+    match door.intake.accept(&body).await {
         Ok(ids) => answer(StatusCode::ACCEPTED, json!({ "instructionIds": ids })),
         Err(Declined::Invalid { code, problems }) => answer(
             StatusCode::UNPROCESSABLE_ENTITY,

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use contract::limits::{INSTRUCTIONS_PER_CALL_MAX, MESSAGE_MAX_BYTES, QUEUE_DEPTH_MAX};
+use contract::limits::{INSTRUCTIONS_PER_CALL_MAX, QUEUE_DEPTH_MAX};
 use contract::receipt::Timings;
 use contract::{
     ErrorCode, Instruction, InstructionId, Problem, Problems, Receipt, Status, Timestamp,
 };
 use platform::{Instructions, Outgoing, PortError, Receipts};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::events::{Event, Events};
 use crate::pipeline::Identity;
@@ -49,12 +49,8 @@ impl From<PortError> for Declined {
 
 impl Intake {
     /// Accepts one instruction, or an array of them: all or none.
-    pub(super) async fn accept(&self, message: &Value) -> Result<Vec<InstructionId>, Declined> {
-        let (single, several) = match message {
-            Value::Array(messages) => (None, messages.as_slice()),
-            message => (Some(message), &[][..]),
-        };
-        let messages = single.map_or(several, std::slice::from_ref);
+    pub(super) async fn accept(&self, call: &[u8]) -> Result<Vec<InstructionId>, Declined> {
+        let (messages, single) = split(call)?;
         let mut problems = Problems::default();
         if messages.is_empty() || messages.len() > INSTRUCTIONS_PER_CALL_MAX {
             problems.push(
@@ -72,13 +68,13 @@ impl Intake {
         let mut code = None;
         let mut accepted = Vec::new();
         for (index, message) in messages.iter().enumerate() {
-            let prefix = if single.is_some() {
+            let prefix = if single {
                 "$".to_owned()
             } else {
                 format!("$[{index}]")
             };
-            match self.judge(message).await? {
-                Ok(instruction) => accepted.push((instruction, message.to_string())),
+            match self.judge(message.get(), &accepted).await? {
+                Ok(instruction) => accepted.push((instruction, message.get().to_owned())),
                 Err((one, found)) => {
                     code = code.or(Some(one));
                     problems
@@ -114,22 +110,15 @@ impl Intake {
 
     async fn judge(
         &self,
-        message: &Value,
+        message: &str,
+        before: &[(Instruction, String)],
     ) -> Result<Result<Instruction, (ErrorCode, Problems)>, Declined> {
         let one = |code, path: &str, words: String| {
             let mut problems = Problems::default();
             problems.push(path, words);
             Ok(Err((code, problems)))
         };
-        let length = message.to_string().len();
-        if length > MESSAGE_MAX_BYTES {
-            return one(
-                ErrorCode::MessageTooLarge,
-                "$",
-                format!("an instruction has at most {MESSAGE_MAX_BYTES} bytes, not {length}"),
-            );
-        }
-        let instruction = match Instruction::from_value(message) {
+        let instruction = match Instruction::parse(message.as_bytes()) {
             Ok(instruction) => instruction,
             Err(refusal) => return Ok(Err((refusal.code, refusal.problems))),
         };
@@ -168,9 +157,11 @@ impl Intake {
             .receipts
             .get(&identity.session_id, &instruction.instruction_id)
             .await?;
-        let reused = existing
-            .and_then(|receipt| receipt.fingerprint)
-            .is_some_and(|fingerprint| fingerprint != instruction.fingerprint);
+        let known = existing.and_then(|receipt| receipt.fingerprint).or_else(|| {
+            let twin = before.iter().find(|(other, _)| other.instruction_id == instruction.instruction_id)?;
+            Some(twin.0.fingerprint.clone())
+        });
+        let reused = known.is_some_and(|fingerprint| fingerprint != instruction.fingerprint);
         if reused {
             return one(
                 ErrorCode::IdReused,
@@ -222,5 +213,19 @@ impl Intake {
             receipt: Box::new(receipt),
         });
         Ok(())
+    }
+}
+
+/// The messages of a call, byte for byte as they were sent, and whether it was one message that was no array.
+fn split(call: &[u8]) -> Result<(Vec<Box<RawValue>>, bool), Declined> {
+    let array = call.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let messages = if array { serde_json::from_slice(call) } else { serde_json::from_slice(call).map(|message| vec![message]) };
+    match messages {
+        Ok(messages) => Ok((messages, !array)),
+        Err(error) => {
+            let mut problems = Problems::default();
+            problems.push("$", format!("is not JSON: {error}"));
+            Err(Declined::Invalid { code: ErrorCode::InvalidMessage, problems })
+        }
     }
 }

@@ -44,6 +44,7 @@ impl From<WorkshopError> for Outcome {
     fn from(error: WorkshopError) -> Self {
         let code = match &error {
             error if error.is_disk_full() => ErrorCode::DiskFull,
+            WorkshopError::Draft(DraftError::CheckedOut { .. }) => ErrorCode::PushRejected,
             WorkshopError::Draft(error) if error.is_remote() => ErrorCode::RemoteUnavailable,
             _ => ErrorCode::Internal,
         };

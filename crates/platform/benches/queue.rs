@@ -15,7 +15,10 @@ const CYCLES: usize = 5_000;
 const REST: Duration = Duration::from_secs(20);
 
 fn main() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("store");
     runtime.block_on(async {
@@ -35,9 +38,14 @@ async fn cycles(path: &Path, name: &str, waiting: usize) -> anyhow::Result<()> {
     for number in 0..CYCLES {
         let begun = Instant::now();
         queue.send(&message(waiting + number)).await?;
-        let delivery = queue.receive(Duration::ZERO, Duration::from_mins(1)).await?;
+        let delivery = queue
+            .receive(Duration::ZERO, Duration::from_mins(1))
+            .await?;
         let delivery = delivery.ok_or_else(|| anyhow::anyhow!("the queue is empty"))?;
-        anyhow::ensure!(queue.delete(&delivery.handle).await? == Lease::Held, "the delivery was lost");
+        anyhow::ensure!(
+            queue.delete(&delivery.handle).await? == Lease::Held,
+            "the delivery was lost"
+        );
         times.push(begun.elapsed());
     }
     times.sort_unstable();
@@ -55,17 +63,29 @@ async fn cycles(path: &Path, name: &str, waiting: usize) -> anyhow::Result<()> {
 
 fn message(number: usize) -> Outgoing {
     let id = number.to_string();
-    Outgoing { body: "x".repeat(1_000), group: "session".to_owned(), deduplication_id: id }
+    Outgoing {
+        body: "x".repeat(1_000),
+        group: "session".to_owned(),
+        deduplication_id: id,
+    }
 }
 
 async fn across(path: &Path) -> anyhow::Result<()> {
     let store = LocalStore::open(path)?;
-    for (name, other) in [("the same store", store.clone()), ("another store", LocalStore::open(path)?)] {
+    for (name, other) in [
+        ("the same store", store.clone()),
+        ("another store", LocalStore::open(path)?),
+    ] {
         let here = store.queue(name, QueueSettings::default());
         let there = other.queue(name, QueueSettings::default());
         let mut times = Vec::new();
         for number in 0..100 {
-            let arrival = async { there.receive(REST, Duration::from_mins(1)).await.map(|delivery| (delivery, Instant::now())) };
+            let arrival = async {
+                there
+                    .receive(REST, Duration::from_mins(1))
+                    .await
+                    .map(|delivery| (delivery, Instant::now()))
+            };
             let departure = async {
                 // So that the receiver waits by then.
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -75,11 +95,19 @@ async fn across(path: &Path) -> anyhow::Result<()> {
             let (received, begun) = tokio::try_join!(arrival, departure)?;
             if let (Some(delivery), at) = received {
                 times.push(at - begun);
-                anyhow::ensure!(there.delete(&delivery.handle).await? == Lease::Held, "the delivery was lost");
+                anyhow::ensure!(
+                    there.delete(&delivery.handle).await? == Lease::Held,
+                    "the delivery was lost"
+                );
             }
         }
         times.sort_unstable();
-        writeln!(stdout(), "a waiting receiver of {name}: p50 {:.0?}, p99 {:.0?}", times[50], times[99])?;
+        writeln!(
+            stdout(),
+            "a waiting receiver of {name}: p50 {:.0?}, p99 {:.0?}",
+            times[50],
+            times[99]
+        )?;
     }
     Ok(())
 }
@@ -99,7 +127,11 @@ fn processor_time() -> anyhow::Result<Duration> {
     let mut nanoseconds = 0;
     for thread in std::fs::read_dir("/proc/self/task")? {
         let counts = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-        nanoseconds += counts.split(' ').next().unwrap_or_default().parse::<u64>()?;
+        nanoseconds += counts
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .parse::<u64>()?;
     }
     Ok(Duration::from_nanos(nanoseconds))
 }

@@ -34,7 +34,10 @@ pub trait QueueUnderTest: Send + Sync {
 
     /// A new, empty queue, and the queue to which it moves a message that would be received more often than
     /// `max_receive_count`.
-    async fn fresh_with_dead(&self, max_receive_count: u32) -> (Arc<dyn Instructions>, Arc<dyn Instructions>);
+    async fn fresh_with_dead(
+        &self,
+        max_receive_count: u32,
+    ) -> (Arc<dyn Instructions>, Arc<dyn Instructions>);
 }
 
 /// Makes stores of the adapter under test.

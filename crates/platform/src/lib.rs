@@ -23,7 +23,10 @@
 //! receipt, a second [`Sessions::create`] says that the thread is taken by the very id that was asked for, and a
 //! second [`Sessions::transition`] is judged by the contract's table.
 
-#![allow(clippy::doc_markdown, reason = "SQLite and DynamoDB are names of products, not code")]
+#![allow(
+    clippy::doc_markdown,
+    reason = "SQLite and DynamoDB are names of products, not code"
+)]
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -38,8 +41,8 @@ mod sessions;
 pub use clients::Clients;
 pub use error::{PortError, Result};
 pub use instructions::{
-    Delivery, DeliveryHandle, Depth, Instructions, Lease, Outgoing, Sent, DEDUPLICATION_WINDOW,
-    RETENTION, VISIBILITY_MAX,
+    DEDUPLICATION_WINDOW, Delivery, DeliveryHandle, Depth, Instructions, Lease, Outgoing,
+    RETENTION, Sent, VISIBILITY_MAX,
 };
 pub use receipts::{Put, Receipts};
 pub use sessions::{Created, Sessions, TransitionFailed};

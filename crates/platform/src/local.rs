@@ -63,22 +63,30 @@ impl LocalStore {
 
     /// [`Self::open`] with a clock of the caller's, for tests. It rules deadlines; waiting takes real time.
     pub fn open_with_clock(path: &Path, clock: Clock) -> Result<Self> {
-        Ok(Self { store: Arc::new(Store::open(path, clock)?) })
+        Ok(Self {
+            store: Arc::new(Store::open(path, clock)?),
+        })
     }
 
     /// The clients.
     pub fn clients(&self) -> Arc<dyn Clients> {
-        Arc::new(LocalClients { store: Arc::clone(&self.store) })
+        Arc::new(LocalClients {
+            store: Arc::clone(&self.store),
+        })
     }
 
     /// The sessions.
     pub fn sessions(&self) -> Arc<dyn Sessions> {
-        Arc::new(LocalSessions { store: Arc::clone(&self.store) })
+        Arc::new(LocalSessions {
+            store: Arc::clone(&self.store),
+        })
     }
 
     /// The receipts.
     pub fn receipts(&self) -> Arc<dyn Receipts> {
-        Arc::new(LocalReceipts { store: Arc::clone(&self.store) })
+        Arc::new(LocalReceipts {
+            store: Arc::clone(&self.store),
+        })
     }
 
     /// The queue of that name. It need not be created: a queue without messages is the same as none. The settings are
@@ -90,7 +98,9 @@ impl LocalStore {
 
 impl fmt::Debug for LocalStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LocalStore").field(&self.store.path()).finish()
+        f.debug_tuple("LocalStore")
+            .field(&self.store.path())
+            .finish()
     }
 }
 
@@ -106,6 +116,9 @@ pub struct QueueSettings {
 impl Default for QueueSettings {
     /// What every queue of the product has: ten deliveries (DESIGN §4). No dead letters.
     fn default() -> Self {
-        Self { max_receive_count: 10, dead: None }
+        Self {
+            max_receive_count: 10,
+            dead: None,
+        }
     }
 }

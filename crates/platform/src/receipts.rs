@@ -19,11 +19,8 @@ pub trait Receipts: Send + Sync + Debug {
 
     /// The receipt of an instruction of a client, in whichever session: the one with the latest `accepted_at` if
     /// several sessions used the id. Answered from an index that may lag behind a `put` by about a second.
-    async fn find(
-        &self,
-        client: &ClientId,
-        instruction: &InstructionId,
-    ) -> Result<Option<Receipt>>;
+    async fn find(&self, client: &ClientId, instruction: &InstructionId)
+    -> Result<Option<Receipt>>;
 
     /// Writes a receipt, unless a final one with other content stands in its place. Of several writers at once,
     /// exactly one gets its final receipt in.
@@ -35,7 +32,10 @@ pub trait Receipts: Send + Sync + Debug {
 
 /// What became of a receipt that was put.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "it is looked at once and never kept by the thousand")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is looked at once and never kept by the thousand"
+)]
 pub enum Put {
     /// It stands, now or (with the same content) already before.
     Written,

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request, response};
@@ -210,12 +210,11 @@ fn check_size(parts: &request::Parts) -> Result<(), RelayError> {
 
 /// The origin form of the target: path and query as they came, byte for byte.
 fn target(parts: &request::Parts) -> Result<PathAndQuery, Refusal> {
+    // The authority form, which only CONNECT has, is the one without a path.
     let target = parts.uri.path_and_query().ok_or(Refusal::Target)?;
     let is_path = target.as_str().starts_with('/');
     let is_server = target.as_str() == "*" && parts.method == Method::OPTIONS;
-    // An authority without a scheme is the form that only CONNECT has.
-    let is_authority = parts.uri.authority().is_some() && parts.uri.scheme().is_none();
-    if is_authority || !(is_path || is_server) {
+    if !(is_path || is_server) {
         return Err(Refusal::Target);
     }
     Ok(target.clone())
@@ -316,8 +315,8 @@ fn digits(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-/// Removes what belongs to the connection the message came over, and what its `Connection` nominates. `Host` cannot be
-/// nominated away: it is for every hop.
+/// Removes what belongs to the connection the message came over, and what its `Connection` nominates. What matters here was
+/// read before, and is set again afterwards: nominating `Host` or `Content-Length` away changes nothing.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let nominated: Vec<HeaderName> = headers
@@ -325,7 +324,6 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .iter()
             .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
             .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
-            .filter(|name| name != HOST)
             .collect();
         for name in nominated {
             headers.remove(name);
@@ -336,25 +334,28 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Drops everything in which the client speaks for a hop, and every spelling with underscores of a field that matters
-/// here: CGI-like upstreams read `x_forwarded_for` as `x-forwarded-for`.
+/// Whether in this field the client speaks for a hop.
+fn is_claim(name: &str) -> bool {
+    name == FORWARDED
+        || name == "x-forwarded"
+        || name.starts_with("x-forwarded-")
+        || name == "x-real-ip"
+}
+
+/// Whether this field has a say in how a request is read, or who sent it, that is not the client's.
+fn is_ours(name: &str, forwarded: &Forwarded) -> bool {
+    is_claim(name)
+        || name == HOST
+        || name == CONTENT_LENGTH
+        || HOP_BY_HOP.iter().any(|field| field == name)
+        || forwarded.headers.contains_key(name)
+}
+
+/// Drops what the client claims, also where it is spelt with underscores, because CGI-like upstreams read `x_forwarded_for`
+/// as `x-forwarded-for`, and where it is only announced, because some merge trailers into the head. hyper sends no trailer
+/// that is not announced.
 fn drop_claims(headers: &mut HeaderMap, forwarded: &Forwarded) {
-    let is_claim = |name: &str| {
-        name == FORWARDED
-            || name.starts_with("x-forwarded-")
-            || name == "x-forwarded"
-            || name == "x-real-ip"
-    };
-    let is_alias = |name: &str| {
-        name.contains('_') && {
-            let name = name.replace('_', "-");
-            is_claim(&name)
-                || *name == HOST
-                || *name == CONTENT_LENGTH
-                || HOP_BY_HOP.iter().any(|field| field == name.as_str())
-                || forwarded.headers.contains_key(name.as_str())
-        }
-    };
+    let is_alias = |name: &str| name.contains('_') && is_ours(&name.replace('_', "-"), forwarded);
     let dropped: Vec<HeaderName> = headers
         .keys()
         .filter(|name| is_claim(name.as_str()) || is_alias(name.as_str()))
@@ -362,6 +363,20 @@ fn drop_claims(headers: &mut HeaderMap, forwarded: &Forwarded) {
         .collect();
     for name in dropped {
         headers.remove(name);
+    }
+    if headers.contains_key(TRAILER) {
+        let announced: Vec<HeaderValue> = headers
+            .get_all(TRAILER)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .filter(|name| !is_ours(&name.as_str().replace('_', "-"), forwarded))
+            .map(HeaderValue::from)
+            .collect();
+        headers.remove(TRAILER);
+        for name in announced {
+            headers.append(TRAILER, name);
+        }
     }
 }
 

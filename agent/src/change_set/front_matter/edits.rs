@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use super::after_line;
+use super::fences::after_line;
 use super::node::{Entry, Kind, Node, Place, Style};
 use super::plain;
 use super::writer::{self, Manners, Rendering, Writer};
@@ -76,11 +76,8 @@ pub(super) fn find<'f>(entries: &'f [Entry], key: &str) -> Found<'f> {
         if let Some(entry) = named(rest) {
             return Found::Entry(entry, parents);
         }
-        let dots = rest.rmatch_indices('.').map(|(dot, _)| dot);
-        let Some((entry, dot)) = dots
-            .filter_map(|dot| Some((named(&rest[..dot])?, dot)))
-            .next()
-        else {
+        let mut dots = rest.rmatch_indices('.').map(|(dot, _)| dot);
+        let Some((entry, dot)) = dots.find_map(|dot| Some((named(&rest[..dot])?, dot))) else {
             let parts: Vec<String> = rest.split('.').map(str::to_owned).collect();
             if parts.iter().any(String::is_empty) {
                 return Found::EmptyPart;
@@ -129,7 +126,7 @@ pub(super) fn set(
         }]);
     }
     let colon_end = entry.colon_end.ok_or("the key has no colon")?;
-    set_in_lines(document, entry, colon_end, value)
+    Ok(set_in_lines(document, entry, colon_end, value))
 }
 
 fn set_in_lines(
@@ -137,7 +134,7 @@ fn set_in_lines(
     entry: &Entry,
     colon_end: usize,
     value: &Value,
-) -> Result<Vec<Edit>, String> {
+) -> Vec<Edit> {
     let key_line_end = after_line(document.text, colon_end);
     let place = &entry.value.place;
     let begins_below = matches!(place, Place::Inline(range) if range.start >= key_line_end);
@@ -183,7 +180,7 @@ fn set_in_lines(
             Edit::replace(old, text.map_or(String::new(), |text| format!(" {text}")))
         }
     };
-    Ok(vec![first, Edit::replace(old_lines, below)])
+    vec![first, Edit::replace(old_lines, below)]
 }
 
 /// Whether the next line that is not empty is a comment that a block scalar of this indentation would swallow.

@@ -112,20 +112,16 @@ pub(super) fn can_be_plain(text: &str, in_flow: bool) -> bool {
         || text.starts_with("./")
         || text.starts_with("../");
     let mut before = ' ';
-    let mut inside_is_safe = true;
+    let mut has_trap = false;
     for c in text.chars() {
-        inside_is_safe &= !is_special(c)
-            && !(c == '#' && before.is_whitespace())
-            && !(before == ':' && c.is_whitespace())
-            && !(in_flow && ",[]{}:?".contains(c));
+        has_trap |= is_special(c)
+            || (c == '#' && before.is_whitespace())
+            || (before == ':' && c.is_whitespace())
+            || (in_flow && ",[]{}:?".contains(c));
         before = c;
     }
     let ends_well = before != ':' && !before.is_whitespace();
-    starts_well
-        && inside_is_safe
-        && ends_well
-        && !is_numeric_looking(text)
-        && !is_word_of_yaml(text)
+    starts_well && !has_trap && ends_well && !is_numeric_looking(text) && !is_word_of_yaml(text)
 }
 
 /// Characters that cannot stand in a text without an escape, or that some reader takes for a line break.

@@ -10,8 +10,7 @@ use super::{Edit, node, plain, reader};
 fn oracle(yaml: &str) -> Result<Value, String> {
     let documents = YamlLoader::load_from_str(yaml).map_err(|why| why.to_string())?;
     match documents.as_slice() {
-        [] => Ok(json!({})),
-        [Yaml::Null] => Ok(json!({})),
+        [] | [Yaml::Null] => Ok(json!({})),
         [document] => json_of(document),
         _ => Err("several documents".to_owned()),
     }
@@ -109,8 +108,9 @@ fn chunks() -> impl Strategy<Value = Vec<Chunk>> {
 fn text_of(chunks: &[Chunk], ending: &str) -> String {
     let lines = chunks
         .iter()
-        .flat_map(|chunk| chunk.lines.iter().chain(&chunk.comments));
-    lines.map(|line| format!("{line}{ending}")).collect()
+        .flat_map(|chunk| chunk.lines.iter().chain(&chunk.comments))
+        .map(String::as_str);
+    lines.flat_map(|line| [line, ending]).collect()
 }
 
 /// Texts that readers of YAML have been known to take for something else, and any other.
@@ -262,7 +262,7 @@ proptest! {
         let changed = edited(&text, &[(&chunks[index].key, value.clone())], &[]);
         let changed = changed.map_err(TestCaseError::fail)?;
         let before = format!("---{ending}{}{}:", text_of(&chunks[..index], ending), chunks[index].key);
-        let comments = chunks[index].comments.iter().map(|line| format!("{line}{ending}")).collect::<String>();
+        let comments = chunks[index].comments.iter().flat_map(|line| [line.as_str(), ending]).collect::<String>();
         let after = format!("{comments}{}---{ending}# Body{ending}---{ending}", text_of(&chunks[index + 1..], ending));
         prop_assert!(changed.starts_with(&before), "{changed}");
         prop_assert!(changed.ends_with(&after), "{changed}");

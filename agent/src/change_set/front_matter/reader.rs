@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::fences::after_line;
 use super::node::{DEPTH_MAX, Entry, Kind, Node, Place, Style};
 
 mod block_scalar;
@@ -138,7 +139,7 @@ impl Reader<'_> {
 
     /// The start of the next line.
     fn after_line(&self, at: usize) -> usize {
-        super::after_line(self.text, at)
+        after_line(self.text, at)
     }
 
     fn skip_spaces(&self, at: usize) -> usize {
@@ -364,7 +365,7 @@ impl Reader<'_> {
                         ));
                     }
                     Some(next) if next.indent == indent && reader.is_dash(next.content) => {
-                        dash = next.content
+                        dash = next.content;
                     }
                     _ => {
                         reader.at = end;
@@ -445,7 +446,7 @@ impl Reader<'_> {
         match &mut node.place {
             Place::Empty => node.place = Place::Inline(alone),
             Place::Inline(range) | Place::BlockScalar { header: range, .. } => {
-                range.start = alone.start
+                range.start = alone.start;
             }
             Place::Lines { properties, .. } => *properties = Some(alone),
         }

@@ -1,5 +1,7 @@
 //! Writes values as YAML that every reader takes for exactly these values.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Number, Value};
 
 use super::node::Style;
@@ -227,7 +229,9 @@ fn double_quoted(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
-            c if plain::is_special(c) => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if plain::is_special(c) => {
+                write!(quoted, "\\u{:04x}", u32::from(c)).expect("writing to a String never fails");
+            }
             c => quoted.push(c),
         }
     }

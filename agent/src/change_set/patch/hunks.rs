@@ -264,10 +264,7 @@ impl Mismatch<'_> {
         };
         let expected = quote_bytes(text);
         let Some(line) = lines.get(self.line) else {
-            return format!(
-                "line {number} should be {expected}, but the file has {} lines.",
-                lines.len()
-            );
+            return format!("line {number} should be {expected}, but the file ends before it.");
         };
         let (body, has_newline) = split_newline(line);
         if body == text {
@@ -372,7 +369,8 @@ mod tests {
         let content = "x\n".repeat(30_000);
         let hunks: String = (0..1000)
             .map(|n| format!("@@ -{0} +{0} @@\n-y\n+z\n", n + 1))
-            .collect();
+            .collect::<Vec<_>>()
+            .concat();
         insta::assert_snapshot!(patched(&content, &hunks).expect_err("refused"), @"f: its hunks do not stand where they say, and there is too much to search.");
     }
 

@@ -72,14 +72,24 @@ pub(super) fn of_git_line(text: &str) -> Option<(String, String)> {
         .then(|| (text[..middle].to_owned(), text[middle + 1..].to_owned()))
 }
 
-/// The name in a `---` or `+++` line, without a time stamp; the outer `None` if it cannot be read.
-pub(super) fn of_name_line(text: &str) -> Option<Option<String>> {
-    let name = if text.starts_with('"') {
-        unquoted(&text[..=closing_quote(text)?])?
-    } else {
-        text.split('\t').next().unwrap_or(text).to_owned()
-    };
-    Some((name != "/dev/null").then_some(name))
+/// The name in a `---` or `+++` line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LineName {
+    File(String),
+    DevNull,
+    Unreadable,
+}
+
+/// The name in a `---` or `+++` line, without a time stamp.
+pub(super) fn of_name_line(text: &str) -> LineName {
+    if text.starts_with('"') {
+        let name = closing_quote(text).and_then(|end| unquoted(&text[..=end]));
+        return name.map_or(LineName::Unreadable, LineName::File);
+    }
+    match text.split('\t').next().unwrap_or(text) {
+        "/dev/null" => LineName::DevNull,
+        name => LineName::File(name.to_owned()),
+    }
 }
 
 /// A name without git's quotes and escapes; as it is if it has none. `None` if they are broken or it is no UTF-8.
@@ -168,16 +178,11 @@ mod tests {
 
     #[test]
     fn a_name_line_can_have_a_time_stamp_or_be_nothing() {
-        assert_eq!(
-            of_name_line("a/x y\t2026-01-01"),
-            Some(Some("a/x y".to_owned()))
-        );
-        assert_eq!(of_name_line("/dev/null"), Some(None));
-        assert_eq!(
-            of_name_line("\"a/tab\\tx\"\tstamp"),
-            Some(Some("a/tab\tx".to_owned()))
-        );
-        assert_eq!(of_name_line("\"open"), None);
+        let file = |name: &str| LineName::File(name.to_owned());
+        assert_eq!(of_name_line("a/x y\t2026-01-01"), file("a/x y"));
+        assert_eq!(of_name_line("/dev/null"), LineName::DevNull);
+        assert_eq!(of_name_line("\"a/tab\\tx\"\tstamp"), file("a/tab\tx"));
+        assert_eq!(of_name_line("\"open"), LineName::Unreadable);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! another file, an empty line or the frame of a mail may follow.
 
 use super::binary::{self, Block};
-use super::names::{self, Names};
+use super::names::{self, LineName, Names};
 use super::{Body, FilePatch, Hunk, HunkLine, Side, Target};
 
 /// A place where the patch cannot be read.
@@ -232,8 +232,7 @@ impl<'d> Reader<'d> {
         else {
             return Ok(None);
         };
-        let old = names::of_name_line(old)
-            .ok_or_else(|| self.broken("the file's name cannot be read"))?;
+        let old = self.line_name(old)?;
         self.at += 1;
         let Some(new) = self
             .peek_header()
@@ -241,10 +240,18 @@ impl<'d> Reader<'d> {
         else {
             return Err(self.broken("`+++` with the file's new name is missing"));
         };
-        let new = names::of_name_line(new)
-            .ok_or_else(|| self.broken("the file's name cannot be read"))?;
+        let new = self.line_name(new)?;
         self.at += 1;
         Ok(Some(Names { old, new }))
+    }
+
+    /// The name in a `---` or `+++` line; `None` if it is `/dev/null`.
+    fn line_name(&self, text: &str) -> Result<Option<String>, Broken> {
+        match names::of_name_line(text) {
+            LineName::File(name) => Ok(Some(name)),
+            LineName::DevNull => Ok(None),
+            LineName::Unreadable => Err(self.broken("the file's name cannot be read")),
+        }
     }
 
     fn body(&mut self, header: Option<&Header<'d>>) -> Result<Body<'d>, Broken> {

@@ -1,6 +1,9 @@
 //! What [`crate::Clients`] promises.
 
-#![allow(clippy::missing_panics_doc, reason = "a case of a test suite says what is wrong by panicking")]
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "a case of a test suite says what is wrong by panicking"
+)]
 
 use super::records::{client, client_config};
 use super::{StoreUnderTest, eventually};
@@ -42,7 +45,10 @@ pub async fn the_last_writer_wins(under_test: &dyn StoreUnderTest) {
     config.unknown.clear();
     config.settings.max_concurrent_sessions = 7;
     clients.put(&config).await.expect("put again");
-    assert_eq!(clients.get(&client("amelia")).await.expect("get"), Some(config));
+    assert_eq!(
+        clients.get(&client("amelia")).await.expect("get"),
+        Some(config)
+    );
 }
 
 /// Each once.
@@ -54,7 +60,11 @@ pub async fn clients_are_listed_in_order(under_test: &dyn StoreUnderTest) {
     let expected = vec![client("amelia"), client("mia"), client("zoe")];
     eventually(async || {
         let listed = clients.list().await.expect("list");
-        if listed == expected { Ok(()) } else { Err(format!("{listed:?} is listed")) }
+        if listed == expected {
+            Ok(())
+        } else {
+            Err(format!("{listed:?} is listed"))
+        }
     })
     .await;
 }

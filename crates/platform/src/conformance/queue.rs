@@ -1,6 +1,9 @@
 //! What [`crate::Instructions`] promises.
 
-#![allow(clippy::missing_panics_doc, reason = "a case of a test suite says what is wrong by panicking")]
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "a case of a test suite says what is wrong by panicking"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -86,7 +89,11 @@ pub async fn an_empty_queue_answers_when_the_wait_is_over(under_test: &dyn Queue
     let queue = under_test.fresh().await;
     let begun = Instant::now();
     assert_eq!(queue.receive(QUIET, LONG).await.expect("receive"), None);
-    assert!(begun.elapsed() >= QUIET, "it answered after {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= QUIET,
+        "it answered after {:?}",
+        begun.elapsed()
+    );
 }
 
 /// And not when the wait is over.
@@ -108,7 +115,10 @@ pub async fn a_message_is_kept_until_it_is_deleted(under_test: &dyn QueueUnderTe
     let sent = send(&queue, "one", "a").await;
     let first = receive(&queue, SHORT).await;
     let second = receive(&queue, LONG).await;
-    assert_eq!((&second.body, &second.message_id), (&first.body, &sent.message_id));
+    assert_eq!(
+        (&second.body, &second.message_id),
+        (&first.body, &sent.message_id)
+    );
     assert_eq!((first.receive_count, second.receive_count), (1, 2));
     assert_eq!(second.first_received_at, first.first_received_at);
     assert_ne!(second.handle, first.handle);
@@ -130,8 +140,17 @@ pub async fn a_stale_handle_deletes_nothing(under_test: &dyn QueueUnderTest) {
     send(&queue, "one", "a").await;
     let first = receive(&queue, SHORT).await;
     let second = receive(&queue, LONG).await;
-    assert_eq!(queue.delete(&first.handle).await.expect("delete"), Lease::Lost);
-    assert_eq!(queue.extend(&second.handle, Duration::ZERO).await.expect("release"), Lease::Held);
+    assert_eq!(
+        queue.delete(&first.handle).await.expect("delete"),
+        Lease::Lost
+    );
+    assert_eq!(
+        queue
+            .extend(&second.handle, Duration::ZERO)
+            .await
+            .expect("release"),
+        Lease::Held
+    );
     assert_eq!(receive(&queue, LONG).await.body, "a");
 }
 
@@ -142,7 +161,13 @@ pub async fn a_stale_handle_extends_nothing(under_test: &dyn QueueUnderTest) {
     let first = receive(&queue, SHORT).await;
     let second = receive(&queue, LONG).await;
     for visibility in [Duration::ZERO, SHORT, LONG] {
-        assert_eq!(queue.extend(&first.handle, visibility).await.expect("extend"), Lease::Lost);
+        assert_eq!(
+            queue
+                .extend(&first.handle, visibility)
+                .await
+                .expect("extend"),
+            Lease::Lost
+        );
     }
     nothing_comes(&queue).await;
     delete(&queue, &second).await;
@@ -154,7 +179,10 @@ pub async fn an_expired_handle_deletes_nothing(under_test: &dyn QueueUnderTest) 
     send(&queue, "one", "a").await;
     let expired = receive(&queue, SHORT).await;
     pass(under_test, SHORT * 2).await;
-    assert_eq!(queue.delete(&expired.handle).await.expect("delete"), Lease::Lost);
+    assert_eq!(
+        queue.delete(&expired.handle).await.expect("delete"),
+        Lease::Lost
+    );
     assert_eq!(receive(&queue, LONG).await.body, "a");
 }
 
@@ -164,7 +192,10 @@ pub async fn an_expired_handle_extends_nothing(under_test: &dyn QueueUnderTest) 
     send(&queue, "one", "a").await;
     let expired = receive(&queue, SHORT).await;
     pass(under_test, SHORT * 2).await;
-    assert_eq!(queue.extend(&expired.handle, LONG).await.expect("extend"), Lease::Lost);
+    assert_eq!(
+        queue.extend(&expired.handle, LONG).await.expect("extend"),
+        Lease::Lost
+    );
     assert_eq!(receive(&queue, LONG).await.body, "a");
 }
 
@@ -174,8 +205,17 @@ pub async fn a_deleted_message_is_neither_extended_nor_deleted(under_test: &dyn 
     send(&queue, "one", "a").await;
     let received = receive(&queue, LONG).await;
     delete(&queue, &received).await;
-    assert_eq!(queue.delete(&received.handle).await.expect("delete again"), Lease::Lost);
-    assert_eq!(queue.extend(&received.handle, Duration::ZERO).await.expect("extend"), Lease::Lost);
+    assert_eq!(
+        queue.delete(&received.handle).await.expect("delete again"),
+        Lease::Lost
+    );
+    assert_eq!(
+        queue
+            .extend(&received.handle, Duration::ZERO)
+            .await
+            .expect("extend"),
+        Lease::Lost
+    );
     nothing_comes(&queue).await;
 }
 
@@ -187,7 +227,10 @@ pub async fn release_makes_it_visible_at_once(under_test: &dyn QueueUnderTest) {
     let begun = Instant::now();
     let (second, released) = tokio::join!(receive(&queue, LONG), async {
         tokio::task::yield_now().await;
-        queue.extend(&first.handle, Duration::ZERO).await.expect("release")
+        queue
+            .extend(&first.handle, Duration::ZERO)
+            .await
+            .expect("release")
     });
     assert_eq!(released, Lease::Held);
     assert_eq!((second.body.as_str(), second.receive_count), ("a", 2));
@@ -199,9 +242,21 @@ pub async fn a_released_delivery_is_over(under_test: &dyn QueueUnderTest) {
     let queue = under_test.fresh().await;
     send(&queue, "one", "a").await;
     let released = receive(&queue, LONG).await;
-    assert_eq!(queue.extend(&released.handle, Duration::ZERO).await.expect("release"), Lease::Held);
-    assert_eq!(queue.extend(&released.handle, LONG).await.expect("extend"), Lease::Lost);
-    assert_eq!(queue.delete(&released.handle).await.expect("delete"), Lease::Lost);
+    assert_eq!(
+        queue
+            .extend(&released.handle, Duration::ZERO)
+            .await
+            .expect("release"),
+        Lease::Held
+    );
+    assert_eq!(
+        queue.extend(&released.handle, LONG).await.expect("extend"),
+        Lease::Lost
+    );
+    assert_eq!(
+        queue.delete(&released.handle).await.expect("delete"),
+        Lease::Lost
+    );
     assert_eq!(receive(&queue, LONG).await.body, "a");
 }
 
@@ -210,10 +265,19 @@ pub async fn an_extended_delivery_outlives_its_first_timeout(under_test: &dyn Qu
     let queue = under_test.fresh().await;
     send(&queue, "one", "a").await;
     let received = receive(&queue, SHORT).await;
-    assert_eq!(queue.extend(&received.handle, LONG).await.expect("extend"), Lease::Held);
+    assert_eq!(
+        queue.extend(&received.handle, LONG).await.expect("extend"),
+        Lease::Held
+    );
     pass(under_test, SHORT * 2).await;
     nothing_comes(&queue).await;
-    assert_eq!(queue.extend(&received.handle, LONG).await.expect("extend again"), Lease::Held);
+    assert_eq!(
+        queue
+            .extend(&received.handle, LONG)
+            .await
+            .expect("extend again"),
+        Lease::Held
+    );
     delete(&queue, &received).await;
 }
 
@@ -222,7 +286,13 @@ pub async fn a_shortened_delivery_comes_back_sooner(under_test: &dyn QueueUnderT
     let queue = under_test.fresh().await;
     send(&queue, "one", "a").await;
     let received = receive(&queue, LONG).await;
-    assert_eq!(queue.extend(&received.handle, SHORT).await.expect("shorten"), Lease::Held);
+    assert_eq!(
+        queue
+            .extend(&received.handle, SHORT)
+            .await
+            .expect("shorten"),
+        Lease::Held
+    );
     assert_eq!(receive(&queue, LONG).await.body, "a");
 }
 
@@ -249,7 +319,13 @@ pub async fn order_holds_when_the_first_comes_back(under_test: &dyn QueueUnderTe
     send(&queue, "one", "a").await;
     send(&queue, "one", "b").await;
     let released = receive(&queue, LONG).await;
-    assert_eq!(queue.extend(&released.handle, Duration::ZERO).await.expect("release"), Lease::Held);
+    assert_eq!(
+        queue
+            .extend(&released.handle, Duration::ZERO)
+            .await
+            .expect("release"),
+        Lease::Held
+    );
     assert_eq!(receive(&queue, SHORT).await.body, "a");
     let again = receive(&queue, LONG).await;
     assert_eq!((again.body.as_str(), again.receive_count), ("a", 3));
@@ -305,12 +381,22 @@ pub async fn a_group_is_in_flight_once_however_many_receive(under_test: &dyn Que
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut receivers = JoinSet::new();
     for _ in 0..4 {
-        let (queue, in_flight, order) = (Arc::clone(&queue), Arc::clone(&in_flight), Arc::clone(&order));
+        let (queue, in_flight, order) = (
+            Arc::clone(&queue),
+            Arc::clone(&in_flight),
+            Arc::clone(&order),
+        );
         receivers.spawn(async move {
             while let Some(received) = queue.receive(QUIET, LONG).await.expect("receive") {
-                assert!(!in_flight.swap(true, Ordering::SeqCst), "two of one group were in flight");
+                assert!(
+                    !in_flight.swap(true, Ordering::SeqCst),
+                    "two of one group were in flight"
+                );
                 tokio::task::yield_now().await;
-                order.lock().expect("no panic while locked").push(received.body.clone());
+                order
+                    .lock()
+                    .expect("no panic while locked")
+                    .push(received.body.clone());
                 in_flight.store(false, Ordering::SeqCst);
                 delete(&queue, &received).await;
             }
@@ -351,7 +437,13 @@ pub async fn a_duplicate_is_dropped(under_test: &dyn QueueUnderTest) {
     let first = outgoing("one", "a");
     queue.send(&first).await.expect("send");
     queue.send(&first).await.expect("send again");
-    queue.send(&Outgoing { body: "other words".to_owned(), ..first }).await.expect("send other words");
+    queue
+        .send(&Outgoing {
+            body: "other words".to_owned(),
+            ..first
+        })
+        .await
+        .expect("send other words");
     let received = receive(&queue, LONG).await;
     assert_eq!(received.body, "a");
     delete(&queue, &received).await;
@@ -366,7 +458,10 @@ pub async fn a_duplicate_is_dropped_for_five_minutes(under_test: &dyn QueueUnder
     let received = receive(&queue, LONG).await;
     queue.send(&message).await.expect("send while in flight");
     delete(&queue, &received).await;
-    queue.send(&message).await.expect("send after it was deleted");
+    queue
+        .send(&message)
+        .await
+        .expect("send after it was deleted");
     nothing_comes(&queue).await;
 }
 
@@ -375,19 +470,39 @@ pub async fn a_duplicate_of_another_group_is_a_message(under_test: &dyn QueueUnd
     let queue = under_test.fresh().await;
     let message = outgoing("one", "a");
     queue.send(&message).await.expect("send");
-    queue.send(&Outgoing { group: "two".to_owned(), ..message }).await.expect("send to another group");
-    let groups = BTreeSet::from([receive(&queue, LONG).await.group, receive(&queue, LONG).await.group]);
+    queue
+        .send(&Outgoing {
+            group: "two".to_owned(),
+            ..message
+        })
+        .await
+        .expect("send to another group");
+    let groups = BTreeSet::from([
+        receive(&queue, LONG).await.group,
+        receive(&queue, LONG).await.group,
+    ]);
     assert_eq!(groups, BTreeSet::from(["one".to_owned(), "two".to_owned()]));
 }
 
 /// On the receive that would be one too many.
-pub async fn a_message_that_was_received_too_often_is_a_dead_letter(under_test: &dyn QueueUnderTest) {
+pub async fn a_message_that_was_received_too_often_is_a_dead_letter(
+    under_test: &dyn QueueUnderTest,
+) {
     let (queue, dead) = under_test.fresh_with_dead(2).await;
     let sent = send(&queue, "one", "a").await;
     for count in 1..=2 {
         let received = receive(&queue, LONG).await;
-        assert_eq!((received.body.as_str(), received.receive_count), ("a", count));
-        assert_eq!(queue.extend(&received.handle, Duration::ZERO).await.expect("release"), Lease::Held);
+        assert_eq!(
+            (received.body.as_str(), received.receive_count),
+            ("a", count)
+        );
+        assert_eq!(
+            queue
+                .extend(&received.handle, Duration::ZERO)
+                .await
+                .expect("release"),
+            Lease::Held
+        );
     }
     nothing_comes(&queue).await;
     let letter = receive(&dead, LONG).await;
@@ -406,7 +521,13 @@ pub async fn a_dead_letter_unblocks_its_group(under_test: &dyn QueueUnderTest) {
     for body in ["a", "b"] {
         let received = receive(&queue, LONG).await;
         assert_eq!((received.body.as_str(), received.receive_count), (body, 1));
-        assert_eq!(queue.extend(&received.handle, Duration::ZERO).await.expect("release"), Lease::Held);
+        assert_eq!(
+            queue
+                .extend(&received.handle, Duration::ZERO)
+                .await
+                .expect("release"),
+            Lease::Held
+        );
     }
     let last = receive(&queue, LONG).await;
     assert_eq!(last.body, "c");
@@ -438,8 +559,17 @@ pub async fn a_receive_that_is_given_up_loses_nothing(under_test: &dyn QueueUnde
 pub async fn a_message_of_the_largest_size_arrives(under_test: &dyn QueueUnderTest) {
     let queue = under_test.fresh().await;
     let body = "ü".repeat(MESSAGE_MAX_BYTES / 2);
-    queue.send(&Outgoing { body: body.clone(), ..outgoing("one", "large") }).await.expect("send");
-    assert!(receive(&queue, LONG).await.body == body, "the body is another");
+    queue
+        .send(&Outgoing {
+            body: body.clone(),
+            ..outgoing("one", "large")
+        })
+        .await
+        .expect("send");
+    assert!(
+        receive(&queue, LONG).await.body == body,
+        "the body is another"
+    );
 }
 
 /// Before it is sent, and for good.
@@ -447,15 +577,42 @@ pub async fn a_message_that_no_queue_takes_is_refused(under_test: &dyn QueueUnde
     let queue = under_test.fresh().await;
     let good = || outgoing("one", "a");
     let bad = [
-        Outgoing { body: String::new(), ..good() },
-        Outgoing { body: "x".repeat(MESSAGE_MAX_BYTES + 1), ..good() },
-        Outgoing { body: "a\u{0}b".to_owned(), ..good() },
-        Outgoing { body: "a\u{ffff}b".to_owned(), ..good() },
-        Outgoing { group: String::new(), ..good() },
-        Outgoing { group: "g".repeat(129), ..good() },
-        Outgoing { group: "a b".to_owned(), ..good() },
-        Outgoing { deduplication_id: String::new(), ..good() },
-        Outgoing { deduplication_id: "ü".to_owned(), ..good() },
+        Outgoing {
+            body: String::new(),
+            ..good()
+        },
+        Outgoing {
+            body: "x".repeat(MESSAGE_MAX_BYTES + 1),
+            ..good()
+        },
+        Outgoing {
+            body: "a\u{0}b".to_owned(),
+            ..good()
+        },
+        Outgoing {
+            body: "a\u{ffff}b".to_owned(),
+            ..good()
+        },
+        Outgoing {
+            group: String::new(),
+            ..good()
+        },
+        Outgoing {
+            group: "g".repeat(129),
+            ..good()
+        },
+        Outgoing {
+            group: "a b".to_owned(),
+            ..good()
+        },
+        Outgoing {
+            deduplication_id: String::new(),
+            ..good()
+        },
+        Outgoing {
+            deduplication_id: "ü".to_owned(),
+            ..good()
+        },
     ];
     for message in bad {
         let refused = queue.send(&message).await.expect_err("no queue takes it");
@@ -473,7 +630,10 @@ pub async fn a_timeout_beyond_the_maximum_is_refused(under_test: &dyn QueueUnder
     let refused = queue.receive(QUIET, beyond).await.expect_err("too long");
     assert!(matches!(refused, PortError::Refused { .. }), "{refused:?}");
     let received = receive(&queue, LONG).await;
-    let refused = queue.extend(&received.handle, beyond).await.expect_err("too long");
+    let refused = queue
+        .extend(&received.handle, beyond)
+        .await
+        .expect_err("too long");
     assert!(matches!(refused, PortError::Refused { .. }), "{refused:?}");
     delete(&queue, &received).await;
 }
@@ -492,24 +652,62 @@ pub async fn a_message_is_in_one_queue_only(under_test: &dyn QueueUnderTest) {
 /// Sooner or later.
 pub async fn what_waits_and_what_is_in_flight_is_counted(under_test: &dyn QueueUnderTest) {
     let queue = under_test.fresh().await;
-    comes_to(&queue, Depth { waiting: 0, in_flight: 0 }).await;
+    comes_to(
+        &queue,
+        Depth {
+            waiting: 0,
+            in_flight: 0,
+        },
+    )
+    .await;
     for (group, body) in [("one", "a"), ("one", "b"), ("two", "c")] {
         send(&queue, group, body).await;
     }
-    comes_to(&queue, Depth { waiting: 3, in_flight: 0 }).await;
+    comes_to(
+        &queue,
+        Depth {
+            waiting: 3,
+            in_flight: 0,
+        },
+    )
+    .await;
     let first = receive(&queue, LONG).await;
     let second = receive(&queue, LONG).await;
-    comes_to(&queue, Depth { waiting: 1, in_flight: 2 }).await;
+    comes_to(
+        &queue,
+        Depth {
+            waiting: 1,
+            in_flight: 2,
+        },
+    )
+    .await;
     delete(&queue, &first).await;
-    assert_eq!(queue.extend(&second.handle, Duration::ZERO).await.expect("release"), Lease::Held);
-    comes_to(&queue, Depth { waiting: 2, in_flight: 0 }).await;
+    assert_eq!(
+        queue
+            .extend(&second.handle, Duration::ZERO)
+            .await
+            .expect("release"),
+        Lease::Held
+    );
+    comes_to(
+        &queue,
+        Depth {
+            waiting: 2,
+            in_flight: 0,
+        },
+    )
+    .await;
 }
 
 /// A message whose body is its deduplication id.
 fn outgoing(group: &str, body: &str) -> Outgoing {
     let mut deduplication_id: String = body.chars().filter(char::is_ascii_alphanumeric).collect();
     deduplication_id.truncate(128);
-    Outgoing { body: body.to_owned(), group: group.to_owned(), deduplication_id }
+    Outgoing {
+        body: body.to_owned(),
+        group: group.to_owned(),
+        deduplication_id,
+    }
 }
 
 async fn send(queue: &Arc<dyn Instructions>, group: &str, body: &str) -> Sent {
@@ -518,7 +716,11 @@ async fn send(queue: &Arc<dyn Instructions>, group: &str, body: &str) -> Sent {
 
 /// The message that must come.
 async fn receive(queue: &Arc<dyn Instructions>, visibility: Duration) -> Delivery {
-    queue.receive(SOON, visibility).await.expect("receive").expect("a message must come")
+    queue
+        .receive(SOON, visibility)
+        .await
+        .expect("receive")
+        .expect("a message must come")
 }
 
 async fn nothing_comes(queue: &Arc<dyn Instructions>) {
@@ -527,13 +729,20 @@ async fn nothing_comes(queue: &Arc<dyn Instructions>) {
 }
 
 async fn delete(queue: &Arc<dyn Instructions>, delivery: &Delivery) {
-    assert_eq!(queue.delete(&delivery.handle).await.expect("delete"), Lease::Held);
+    assert_eq!(
+        queue.delete(&delivery.handle).await.expect("delete"),
+        Lease::Held
+    );
 }
 
 async fn comes_to(queue: &Arc<dyn Instructions>, expected: Depth) {
     eventually(async || {
         let depth = queue.depth().await.expect("depth");
-        if depth == expected { Ok(()) } else { Err(format!("{depth:?}, not {expected:?}")) }
+        if depth == expected {
+            Ok(())
+        } else {
+            Err(format!("{depth:?}, not {expected:?}"))
+        }
     })
     .await;
 }

@@ -1,9 +1,15 @@
 //! Records for tests: valid, ordinary, and each its own.
 
-#![allow(clippy::missing_panics_doc, reason = "a case of a test suite says what is wrong by panicking")]
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "a case of a test suite says what is wrong by panicking"
+)]
 
 use contract::session::{ProofKey, SiteHealth, State};
-use contract::{ClientConfig, ClientId, Generation, InstructionId, Receipt, Session, SessionId, Status, ThreadId, Timestamp};
+use contract::{
+    ClientConfig, ClientId, Generation, InstructionId, Receipt, Session, SessionId, Status,
+    ThreadId, Timestamp,
+};
 use serde_json::json;
 
 /// The moment at which every story of the suite begins.

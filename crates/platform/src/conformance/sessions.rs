@@ -1,6 +1,9 @@
 //! What [`crate::Sessions`] promises.
 
-#![allow(clippy::missing_panics_doc, reason = "a case of a test suite says what is wrong by panicking")]
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "a case of a test suite says what is wrong by panicking"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +51,18 @@ pub async fn a_session_is_read_as_it_was_created(under_test: &dyn StoreUnderTest
     let sessions = under_test.fresh().await.sessions;
     let amelia = client("amelia");
     let created = session(&amelia, 1);
-    assert_eq!(sessions.create(&created).await.expect("create"), Created::New);
-    assert_eq!(sessions.get(&created.session_id).await.expect("get"), Some(created.clone()));
-    let found = sessions.find(&amelia, &thread("thread-1")).await.expect("find");
+    assert_eq!(
+        sessions.create(&created).await.expect("create"),
+        Created::New
+    );
+    assert_eq!(
+        sessions.get(&created.session_id).await.expect("get"),
+        Some(created.clone())
+    );
+    let found = sessions
+        .find(&amelia, &thread("thread-1"))
+        .await
+        .expect("find");
     assert_eq!(found, Some(created.session_id));
 }
 
@@ -59,20 +71,37 @@ pub async fn an_unknown_session_is_none(under_test: &dyn StoreUnderTest) {
     let sessions = under_test.fresh().await.sessions;
     let amelia = client("amelia");
     sessions.create(&session(&amelia, 1)).await.expect("create");
-    assert_eq!(sessions.get(&session_id(&amelia, 2)).await.expect("get"), None);
-    assert_eq!(sessions.find(&amelia, &thread("thread-2")).await.expect("find"), None);
+    assert_eq!(
+        sessions.get(&session_id(&amelia, 2)).await.expect("get"),
+        None
+    );
+    assert_eq!(
+        sessions
+            .find(&amelia, &thread("thread-2"))
+            .await
+            .expect("find"),
+        None
+    );
 }
 
 /// As after a reply that was lost.
-pub async fn a_session_that_is_created_again_is_the_one_that_is_there(under_test: &dyn StoreUnderTest) {
+pub async fn a_session_that_is_created_again_is_the_one_that_is_there(
+    under_test: &dyn StoreUnderTest,
+) {
     let sessions = under_test.fresh().await.sessions;
     let amelia = client("amelia");
     let created = session(&amelia, 1);
     sessions.create(&created).await.expect("create");
-    let again = Session { user_id: "mia@example.com".to_owned(), ..created.clone() };
+    let again = Session {
+        user_id: "mia@example.com".to_owned(),
+        ..created.clone()
+    };
     let answer = sessions.create(&again).await.expect("create again");
     assert_eq!(answer, Created::ThreadTaken(created.session_id.clone()));
-    assert_eq!(sessions.get(&created.session_id).await.expect("get"), Some(created));
+    assert_eq!(
+        sessions.get(&created.session_id).await.expect("get"),
+        Some(created)
+    );
 }
 
 /// Even for another thread, and the thread is not taken by the attempt.
@@ -80,20 +109,41 @@ pub async fn an_id_is_taken_once(under_test: &dyn StoreUnderTest) {
     let sessions = under_test.fresh().await.sessions;
     let amelia = client("amelia");
     sessions.create(&session(&amelia, 1)).await.expect("create");
-    let other_thread = Session { thread_id: thread("thread-2"), ..session(&amelia, 1) };
-    assert_eq!(sessions.create(&other_thread).await.expect("create"), Created::IdTaken);
-    assert_eq!(sessions.find(&amelia, &thread("thread-2")).await.expect("find"), None);
-    assert_eq!(sessions.get(&session_id(&amelia, 1)).await.expect("get"), Some(session(&amelia, 1)));
+    let other_thread = Session {
+        thread_id: thread("thread-2"),
+        ..session(&amelia, 1)
+    };
+    assert_eq!(
+        sessions.create(&other_thread).await.expect("create"),
+        Created::IdTaken
+    );
+    assert_eq!(
+        sessions
+            .find(&amelia, &thread("thread-2"))
+            .await
+            .expect("find"),
+        None
+    );
+    assert_eq!(
+        sessions.get(&session_id(&amelia, 1)).await.expect("get"),
+        Some(session(&amelia, 1))
+    );
 }
 
 /// Two clients may use the same name for their conversations.
 pub async fn a_thread_belongs_to_its_client(under_test: &dyn StoreUnderTest) {
     let sessions = under_test.fresh().await.sessions;
     for name in ["amelia", "mia"] {
-        let created = sessions.create(&session(&client(name), 1)).await.expect("create");
+        let created = sessions
+            .create(&session(&client(name), 1))
+            .await
+            .expect("create");
         assert_eq!(created, Created::New);
     }
-    let found = sessions.find(&client("mia"), &thread("thread-1")).await.expect("find");
+    let found = sessions
+        .find(&client("mia"), &thread("thread-1"))
+        .await
+        .expect("find");
     assert_eq!(found, Some(session_id(&client("mia"), 1)));
 }
 
@@ -103,17 +153,37 @@ pub async fn one_session_a_thread_even_when_two_create_it_at_once(under_test: &d
     let amelia = client("amelia");
     let mut creators = JoinSet::new();
     for number in 1..=10 {
-        let mine = Session { thread_id: thread("<one@mail>"), ..session(&amelia, number) };
+        let mine = Session {
+            thread_id: thread("<one@mail>"),
+            ..session(&amelia, number)
+        };
         let sessions = Arc::clone(&sessions);
-        creators.spawn(async move { (mine.session_id.clone(), sessions.create(&mine).await.expect("create")) });
+        creators.spawn(async move {
+            (
+                mine.session_id.clone(),
+                sessions.create(&mine).await.expect("create"),
+            )
+        });
     }
     let answers = creators.join_all().await;
-    let winner = sessions.find(&amelia, &thread("<one@mail>")).await.expect("find").expect("one was created");
+    let winner = sessions
+        .find(&amelia, &thread("<one@mail>"))
+        .await
+        .expect("find")
+        .expect("one was created");
     for (mine, answer) in answers {
-        let expected = if mine == winner { Created::New } else { Created::ThreadTaken(winner.clone()) };
+        let expected = if mine == winner {
+            Created::New
+        } else {
+            Created::ThreadTaken(winner.clone())
+        };
         assert_eq!(answer, expected);
         let stored = sessions.get(&mine).await.expect("get");
-        assert_eq!(stored.is_some(), mine == winner, "a loser leaves no session behind");
+        assert_eq!(
+            stored.is_some(),
+            mine == winner,
+            "a loser leaves no session behind"
+        );
     }
 }
 
@@ -123,14 +193,30 @@ pub async fn sessions_are_listed_oldest_first(under_test: &dyn StoreUnderTest) {
     let amelia = client("amelia");
     for number in [3, 1, 2] {
         let created_at = dawn().plus(Duration::from_mins(u64::from(number)));
-        sessions.create(&Session { created_at, ..session(&amelia, number) }).await.expect("create");
+        sessions
+            .create(&Session {
+                created_at,
+                ..session(&amelia, number)
+            })
+            .await
+            .expect("create");
     }
-    sessions.create(&session(&client("mia"), 1)).await.expect("create");
+    sessions
+        .create(&session(&client("mia"), 1))
+        .await
+        .expect("create");
     let expected = [1, 2, 3].map(|number| session_id(&amelia, number));
     eventually(async || {
         let listed = sessions.list(&amelia).await.expect("list");
-        let ids: Vec<_> = listed.into_iter().map(|session| session.session_id).collect();
-        if ids == expected { Ok(()) } else { Err(format!("{ids:?} are listed")) }
+        let ids: Vec<_> = listed
+            .into_iter()
+            .map(|session| session.session_id)
+            .collect();
+        if ids == expected {
+            Ok(())
+        } else {
+            Err(format!("{ids:?} are listed"))
+        }
     })
     .await;
 }
@@ -139,10 +225,16 @@ pub async fn sessions_are_listed_oldest_first(under_test: &dyn StoreUnderTest) {
 pub async fn a_transition_is_stored(under_test: &dyn StoreUnderTest) {
     let story = Story::begin(under_test, 1).await;
     let woken = story.wake(1, dawn()).await.expect("dormant");
-    assert_eq!((woken.state, woken.generation), (State::Waking, Generation(1)));
+    assert_eq!(
+        (woken.state, woken.generation),
+        (State::Waking, Generation(1))
+    );
     assert_eq!(story.read(1).await, woken);
     let ready = story.serve(1, dawn()).await;
-    assert_eq!((ready.state, ready.container_ip.as_deref()), (State::Ready, Some("10.0.0.1")));
+    assert_eq!(
+        (ready.state, ready.container_ip.as_deref()),
+        (State::Ready, Some("10.0.0.1"))
+    );
     assert_eq!(story.read(1).await, ready);
 }
 
@@ -150,8 +242,12 @@ pub async fn a_transition_is_stored(under_test: &dyn StoreUnderTest) {
 pub async fn a_refused_transition_changes_nothing(under_test: &dyn StoreUnderTest) {
     let story = Story::begin(under_test, 1).await;
     let before = story.read(1).await;
-    let answer = story.take(1, Generation(0), &Transition::Sleep, dawn()).await;
-    let refused = Transition::Sleep.apply(&before, Generation(0), dawn()).expect_err("it sleeps");
+    let answer = story
+        .take(1, Generation(0), &Transition::Sleep, dawn())
+        .await;
+    let refused = Transition::Sleep
+        .apply(&before, Generation(0), dawn())
+        .expect_err("it sleeps");
     assert_eq!(answer, Err(TransitionFailed::Refused(refused)));
     assert_eq!(story.read(1).await, before);
 }
@@ -159,7 +255,10 @@ pub async fn a_refused_transition_changes_nothing(under_test: &dyn StoreUnderTes
 /// And is not made by one.
 pub async fn a_session_that_is_not_there_takes_no_transition(under_test: &dyn StoreUnderTest) {
     let story = Story::begin(under_test, 1).await;
-    assert_eq!(story.wake(11, dawn()).await, Err(TransitionFailed::NoSuchSession));
+    assert_eq!(
+        story.wake(11, dawn()).await,
+        Err(TransitionFailed::NoSuchSession)
+    );
     assert_eq!(story.sessions.get(&story.id(11)).await.expect("get"), None);
 }
 
@@ -172,7 +271,10 @@ pub async fn an_older_generation_is_refused(under_test: &dyn StoreUnderTest) {
     assert_eq!(woken.generation, Generation(2));
     for transition in [claim(later), renew(later), fail(), Transition::Sleep] {
         let answer = story.take(1, Generation(1), &transition, later).await;
-        let refused = TransitionRefused::OtherGeneration { acting: Generation(2), asked: Generation(1) };
+        let refused = TransitionRefused::OtherGeneration {
+            acting: Generation(2),
+            asked: Generation(1),
+        };
         assert_eq!(answer, Err(TransitionFailed::Refused(refused)));
     }
     assert_eq!(story.read(1).await, woken);
@@ -184,13 +286,19 @@ pub async fn only_one_of_many_concurrent_wakes_wins(under_test: &dyn StoreUnderT
     let mut callers = JoinSet::new();
     for _ in 0..20 {
         let story = Arc::clone(&story);
-        callers.spawn(async move { story.take(1, Generation(0), &wake(Generation(0), dawn()), dawn()).await });
+        callers.spawn(async move {
+            story
+                .take(1, Generation(0), &wake(Generation(0), dawn()), dawn())
+                .await
+        });
     }
     let mut won = 0;
     for answer in callers.join_all().await {
         match answer {
             Ok(_) => won += 1,
-            Err(TransitionFailed::Refused(TransitionRefused::OtherGeneration { acting, .. })) => {
+            Err(TransitionFailed::Refused(TransitionRefused::OtherGeneration {
+                acting, ..
+            })) => {
                 assert_eq!(acting, Generation(1));
             }
             Err(other) => panic!("{other}"),
@@ -228,14 +336,20 @@ pub async fn slots_are_never_exceeded(under_test: &dyn StoreUnderTest) {
 /// A limit of zero switches waking off.
 pub async fn a_client_without_slots_wakes_nothing(under_test: &dyn StoreUnderTest) {
     let story = Story::begin(under_test, 0).await;
-    assert_eq!(story.wake(1, dawn()).await, Err(TransitionFailed::NoSlot { limit: 0 }));
+    assert_eq!(
+        story.wake(1, dawn()).await,
+        Err(TransitionFailed::NoSlot { limit: 0 })
+    );
 }
 
 /// A busy client never keeps another one waiting.
 pub async fn slots_of_one_client_are_not_those_of_another(under_test: &dyn StoreUnderTest) {
     let story = Story::begin(under_test, 1).await;
     story.wake(1, dawn()).await.expect("a free slot");
-    let mia = Story { client: client("mia"), ..story };
+    let mia = Story {
+        client: client("mia"),
+        ..story
+    };
     mia.create(1).await;
     mia.wake(1, dawn()).await.expect("her own slot");
 }
@@ -245,19 +359,45 @@ pub async fn a_session_that_sleeps_gives_its_slot_back(under_test: &dyn StoreUnd
     let story = Story::begin(under_test, 1).await;
     story.wake(1, dawn()).await.expect("a free slot");
     story.serve(1, dawn()).await;
-    assert_eq!(story.wake(2, dawn()).await, Err(TransitionFailed::NoSlot { limit: 1 }));
-    story.take(1, Generation(1), &Transition::Drain { seen_activity: None }, dawn()).await.expect("ready");
-    assert_eq!(story.wake(2, dawn()).await, Err(TransitionFailed::NoSlot { limit: 1 }), "it is held while draining");
-    story.take(1, Generation(1), &Transition::Sleep, dawn()).await.expect("draining");
+    assert_eq!(
+        story.wake(2, dawn()).await,
+        Err(TransitionFailed::NoSlot { limit: 1 })
+    );
+    story
+        .take(
+            1,
+            Generation(1),
+            &Transition::Drain {
+                seen_activity: None,
+            },
+            dawn(),
+        )
+        .await
+        .expect("ready");
+    assert_eq!(
+        story.wake(2, dawn()).await,
+        Err(TransitionFailed::NoSlot { limit: 1 }),
+        "it is held while draining"
+    );
+    story
+        .take(1, Generation(1), &Transition::Sleep, dawn())
+        .await
+        .expect("draining");
     story.wake(2, dawn()).await.expect("given back");
-    assert_eq!(story.wake(1, dawn()).await, Err(TransitionFailed::NoSlot { limit: 1 }));
+    assert_eq!(
+        story.wake(1, dawn()).await,
+        Err(TransitionFailed::NoSlot { limit: 1 })
+    );
 }
 
 /// At once.
 pub async fn a_session_that_fails_gives_its_slot_back(under_test: &dyn StoreUnderTest) {
     let story = Story::begin(under_test, 1).await;
     story.wake(1, dawn()).await.expect("a free slot");
-    story.take(1, Generation(1), &fail(), dawn()).await.expect("waking");
+    story
+        .take(1, Generation(1), &fail(), dawn())
+        .await
+        .expect("waking");
     story.wake(2, dawn()).await.expect("given back");
 }
 
@@ -266,8 +406,14 @@ pub async fn a_slot_is_free_when_the_lease_of_its_holder_is_over(under_test: &dy
     let story = Story::begin(under_test, 1).await;
     story.wake(1, dawn()).await.expect("a free slot");
     let last_moment = dawn().plus(LEASE);
-    assert_eq!(story.wake(2, last_moment).await, Err(TransitionFailed::NoSlot { limit: 1 }));
-    story.wake(2, last_moment.plus(Duration::from_millis(1))).await.expect("nobody holds it");
+    assert_eq!(
+        story.wake(2, last_moment).await,
+        Err(TransitionFailed::NoSlot { limit: 1 })
+    );
+    story
+        .wake(2, last_moment.plus(Duration::from_millis(1)))
+        .await
+        .expect("nobody holds it");
 }
 
 /// It does not compete with itself.
@@ -276,9 +422,18 @@ pub async fn a_session_that_is_woken_again_keeps_its_slot(under_test: &dyn Store
     story.wake(1, dawn()).await.expect("a free slot");
     let later = dawn().plus(LEASE * 2);
     story.wake(1, later).await.expect("its own slot");
-    assert_eq!(story.wake(2, later).await, Err(TransitionFailed::NoSlot { limit: 1 }));
-    story.take(1, Generation(2), &fail(), later).await.expect("waking");
-    story.wake(2, later).await.expect("it held one slot, not two");
+    assert_eq!(
+        story.wake(2, later).await,
+        Err(TransitionFailed::NoSlot { limit: 1 })
+    );
+    story
+        .take(1, Generation(2), &fail(), later)
+        .await
+        .expect("waking");
+    story
+        .wake(2, later)
+        .await
+        .expect("it held one slot, not two");
 }
 
 /// Else there would be more environments than slots. It can still say that it failed.
@@ -291,9 +446,16 @@ pub async fn whoever_lost_its_slot_cannot_go_on(under_test: &dyn StoreUnderTest)
     let answer = story.take(1, Generation(1), &renew(later), later).await;
     assert_eq!(answer, Err(TransitionFailed::NoSlot { limit: 1 }));
     assert_eq!(story.read(1).await, ready);
-    story.take(1, Generation(1), &fail(), later).await.expect("ready");
+    story
+        .take(1, Generation(1), &fail(), later)
+        .await
+        .expect("ready");
     let answer = story.wake(1, later).await;
-    assert_eq!(answer, Err(TransitionFailed::NoSlot { limit: 1 }), "it gave back nobody's slot but its own");
+    assert_eq!(
+        answer,
+        Err(TransitionFailed::NoSlot { limit: 1 }),
+        "it gave back nobody's slot but its own"
+    );
 }
 
 /// As of a laptop that was closed for an hour.
@@ -302,8 +464,14 @@ pub async fn a_late_renewal_stands_while_nobody_took_the_slot(under_test: &dyn S
     story.wake(1, dawn()).await.expect("a free slot");
     story.serve(1, dawn()).await;
     let later = dawn().plus(LEASE * 2);
-    story.take(1, Generation(1), &renew(later), later).await.expect("its slot is still its own");
-    assert_eq!(story.wake(2, later).await, Err(TransitionFailed::NoSlot { limit: 1 }));
+    story
+        .take(1, Generation(1), &renew(later), later)
+        .await
+        .expect("its slot is still its own");
+    assert_eq!(
+        story.wake(2, later).await,
+        Err(TransitionFailed::NoSlot { limit: 1 })
+    );
 }
 
 /// How long every lease of the suite is.
@@ -318,7 +486,11 @@ struct Story {
 
 impl Story {
     async fn begin(under_test: &dyn StoreUnderTest, slots: u32) -> Self {
-        let story = Self { sessions: under_test.fresh().await.sessions, client: client("amelia"), slots };
+        let story = Self {
+            sessions: under_test.fresh().await.sessions,
+            client: client("amelia"),
+            slots,
+        };
         for number in 1..=10 {
             story.create(number).await;
         }
@@ -330,12 +502,20 @@ impl Story {
     }
 
     async fn create(&self, number: u8) {
-        let created = self.sessions.create(&session(&self.client, number)).await.expect("create");
+        let created = self
+            .sessions
+            .create(&session(&self.client, number))
+            .await
+            .expect("create");
         assert_eq!(created, Created::New);
     }
 
     async fn read(&self, number: u8) -> Session {
-        self.sessions.get(&self.id(number)).await.expect("get").expect("created at the beginning")
+        self.sessions
+            .get(&self.id(number))
+            .await
+            .expect("get")
+            .expect("created at the beginning")
     }
 
     async fn take(
@@ -345,38 +525,73 @@ impl Story {
         transition: &Transition,
         now: Timestamp,
     ) -> Result<Session, TransitionFailed> {
-        self.sessions.transition(&self.id(number), caller, transition, self.slots, now).await.expect("transition")
+        self.sessions
+            .transition(&self.id(number), caller, transition, self.slots, now)
+            .await
+            .expect("transition")
     }
 
     /// Wakes a session as somebody does who has just read it.
     async fn wake(&self, number: u8, now: Timestamp) -> Result<Session, TransitionFailed> {
-        let seen = self.sessions.get(&self.id(number)).await.expect("get").map_or(Generation(0), |read| read.generation);
+        let seen = self
+            .sessions
+            .get(&self.id(number))
+            .await
+            .expect("get")
+            .map_or(Generation(0), |read| read.generation);
         self.take(number, seen, &wake(seen, now), now).await
     }
 
     /// Brings a waking session of generation 1 to ready.
     async fn serve(&self, number: u8, now: Timestamp) -> Session {
-        self.take(number, Generation(1), &claim(now), now).await.expect("waking");
+        self.take(number, Generation(1), &claim(now), now)
+            .await
+            .expect("waking");
         let lease_until = now.plus(LEASE);
-        let register = Transition::Register { ip: "10.0.0.1".to_owned(), port: 8080, site: SiteHealth::Ok, lease_until };
-        self.take(number, Generation(1), &register, now).await.expect("claimed")
+        let register = Transition::Register {
+            ip: "10.0.0.1".to_owned(),
+            port: 8080,
+            site: SiteHealth::Ok,
+            lease_until,
+        };
+        self.take(number, Generation(1), &register, now)
+            .await
+            .expect("claimed")
     }
 }
 
 fn wake(seen: Generation, now: Timestamp) -> Transition {
-    Transition::Wake { seen, proof_key: proof_key(), lease_until: now.plus(LEASE) }
+    Transition::Wake {
+        seen,
+        proof_key: proof_key(),
+        lease_until: now.plus(LEASE),
+    }
 }
 
 fn claim(now: Timestamp) -> Transition {
-    Transition::Claim { task: "task-1".to_owned(), lease_until: now.plus(LEASE) }
+    Transition::Claim {
+        task: "task-1".to_owned(),
+        lease_until: now.plus(LEASE),
+    }
 }
 
 fn renew(now: Timestamp) -> Transition {
     let lease_until = now.plus(LEASE);
-    Transition::Renew { lease_until, site: SiteHealth::Ok, last_activity_at: None, awake_because: None }
+    Transition::Renew {
+        lease_until,
+        site: SiteHealth::Ok,
+        last_activity_at: None,
+        awake_because: None,
+    }
 }
 
 fn fail() -> Transition {
     let message = "It did not start.".to_owned();
-    Transition::Fail { failure: Failure { code: "start_failed".to_owned(), message, retryable: true } }
+    Transition::Fail {
+        failure: Failure {
+            code: "start_failed".to_owned(),
+            message,
+            retryable: true,
+        },
+    }
 }

@@ -37,7 +37,9 @@ impl Clients for LocalClients {
                 let json = to_json(&config)?;
                 let transaction = write(connection)?;
                 transaction
-                    .prepare_cached("INSERT OR REPLACE INTO clients (client_id, json) VALUES (?1, ?2)")?
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO clients (client_id, json) VALUES (?1, ?2)",
+                    )?
                     .execute((config.client_id.as_str(), json))?;
                 transaction.commit()?;
                 Ok(())
@@ -48,9 +50,11 @@ impl Clients for LocalClients {
     async fn list(&self) -> Result<Vec<ClientId>> {
         self.store
             .run("list", "clients", |_, connection| {
-                let mut statement = connection.prepare_cached("SELECT json FROM clients ORDER BY client_id")?;
+                let mut statement =
+                    connection.prepare_cached("SELECT json FROM clients ORDER BY client_id")?;
                 let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
-                rows.map(|json| Ok(from_json::<ClientConfig>(&json?)?.client_id)).collect()
+                rows.map(|json| Ok(from_json::<ClientConfig>(&json?)?.client_id))
+                    .collect()
             })
             .await
     }

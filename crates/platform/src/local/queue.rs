@@ -24,8 +24,8 @@ use tokio::time::Instant;
 use super::QueueSettings;
 use super::store::{Failure, Outcome, Store, write};
 use crate::{
-    DEDUPLICATION_WINDOW, Delivery, DeliveryHandle, Depth, Instructions, Lease, Outgoing, RETENTION, Result, Sent,
-    VISIBILITY_MAX,
+    DEDUPLICATION_WINDOW, Delivery, DeliveryHandle, Depth, Instructions, Lease, Outgoing,
+    RETENTION, Result, Sent, VISIBILITY_MAX,
 };
 
 /// The visibility of a message that is not in flight. Not the present moment, so that a clock that is set back does not
@@ -47,7 +47,13 @@ struct Queue {
 
 impl LocalQueue {
     pub(super) fn new(store: Arc<Store>, name: &str, settings: QueueSettings) -> Self {
-        Self { queue: Arc::new(Queue { store, name: name.to_owned(), settings }) }
+        Self {
+            queue: Arc::new(Queue {
+                store,
+                name: name.to_owned(),
+                settings,
+            }),
+        }
     }
 
     /// Its name.
@@ -55,15 +61,17 @@ impl LocalQueue {
         &self.queue.name
     }
 
-    /// Makes everything in flight visible at once, as if its time were over. For whoever knows that all who received from
-    /// this queue are dead: nobody has to wait out what a crash left.
-    ///
-    /// Errors: `Unavailable` and `Corrupt` as everywhere.
-    pub async fn take_back(&self) -> Result<()> {
-        self.run("take back what is in flight of", |queue, connection| {
-            connection.prepare_cached(TAKE_BACK)?.execute((&queue.name, VISIBLE))?;
+    /// Makes everything visible at once that is in flight, and returns how many messages that were. For a consumer that
+    /// knows that it is the only one, and that whoever held these deliveries is dead.
+    pub async fn release_all(&self) -> Result<usize> {
+        self.run("release the deliveries of", |queue, connection| {
+            let now = queue.store.now().unix_ms();
+            let released =
+                connection
+                    .prepare_cached(RELEASE_ALL)?
+                    .execute((&queue.name, now, VISIBLE))?;
             queue.store.announce();
-            Ok(())
+            Ok(released)
         })
         .await
     }
@@ -75,7 +83,12 @@ impl LocalQueue {
     {
         let queue = Arc::clone(&self.queue);
         let thing = format!("queue {}", queue.name);
-        self.queue.store.run(operation, thing, move |_, connection| work(&queue, connection)).await
+        self.queue
+            .store
+            .run(operation, thing, move |_, connection| {
+                work(&queue, connection)
+            })
+            .await
     }
 }
 
@@ -101,7 +114,11 @@ impl Instructions for LocalQueue {
         loop {
             // Before the look: what happens between the look and the wait must end the wait.
             let changed = store.changed();
-            let look = self.run("receive from", move |queue, connection| queue.look(connection, visibility)).await?;
+            let look = self
+                .run("receive from", move |queue, connection| {
+                    queue.look(connection, visibility)
+                })
+                .await?;
             let next = match look {
                 Look::Found(handed_out) => return Ok(Some(handed_out.accept())),
                 Look::Nothing { next } => next,
@@ -115,7 +132,9 @@ impl Instructions for LocalQueue {
                 watch = Some(store.watch());
                 continue;
             };
-            let patience = next.map_or(watch.patience(), |next| next.since(store.now()).min(watch.patience()));
+            let patience = next.map_or(watch.patience(), |next| {
+                next.since(store.now()).min(watch.patience())
+            });
             let wake = now + patience;
             tokio::select! {
                 () = changed => {}
@@ -150,7 +169,8 @@ impl Instructions for LocalQueue {
     }
 
     async fn depth(&self) -> Result<Depth> {
-        self.run("count", |queue, connection| queue.depth(connection)).await
+        self.run("count", |queue, connection| queue.depth(connection))
+            .await
     }
 }
 
@@ -170,13 +190,17 @@ struct HandedOut {
 
 impl HandedOut {
     fn accept(mut self) -> Delivery {
-        self.delivery.take().expect("filled when made, taken only here and in drop")
+        self.delivery
+            .take()
+            .expect("filled when made, taken only here and in drop")
     }
 }
 
 impl Drop for HandedOut {
     fn drop(&mut self) {
-        let Some(delivery) = self.delivery.take() else { return };
+        let Some(delivery) = self.delivery.take() else {
+            return;
+        };
         // If this fails, the message comes back when its visibility timeout is over.
         if self.queue.undo(&delivery.handle).is_ok() {
             self.queue.store.announce();
@@ -200,7 +224,10 @@ impl Key {
             .as_str()
             .split_once('.')
             .and_then(|(number, count)| {
-                Some(Self { number: number.parse().ok()?, receive_count: count.parse().ok()? })
+                Some(Self {
+                    number: number.parse().ok()?,
+                    receive_count: count.parse().ok()?,
+                })
             })
             .ok_or_else(|| Failure::Refused(format!("{handle:?} was not made by a local queue")))
     }
@@ -230,7 +257,8 @@ const FORGET: &str = "DELETE FROM deduplication WHERE remembered_until <= ?1";
 const REMEMBERED: &str = "SELECT message_id FROM deduplication
     WHERE queue = ?1 AND group_id = ?2 AND deduplication_id = ?3";
 
-const REMEMBER: &str = "INSERT INTO deduplication (queue, group_id, deduplication_id, message_id, remembered_until)
+const REMEMBER: &str =
+    "INSERT INTO deduplication (queue, group_id, deduplication_id, message_id, remembered_until)
     VALUES (?1, ?2, ?3, ?4, ?5)";
 
 const INSERT: &str = "INSERT INTO messages
@@ -242,7 +270,8 @@ const INSERT: &str = "INSERT INTO messages
 const NEXT_VISIBLE: &str = "SELECT min(visible_at) FROM messages INDEXED BY heads_by_visibility
     WHERE queue = ?1 AND head = 1";
 
-const VISIBLE_HEAD: &str = "SELECT number, group_id, kept_until, receive_count FROM messages INDEXED BY heads_by_age
+const VISIBLE_HEAD: &str =
+    "SELECT number, group_id, kept_until, receive_count FROM messages INDEXED BY heads_by_age
     WHERE queue = ?1 AND head = 1 AND visible_at <= ?2 ORDER BY number LIMIT 1";
 
 const TAKE: &str = "UPDATE messages
@@ -271,9 +300,10 @@ const PROMOTE: &str = "UPDATE messages SET head = 1
 const HELD: &str = "SELECT received_at, group_id FROM messages
     WHERE number = ?1 AND receive_count = ?2 AND queue = ?3 AND visible_at > ?4";
 
-const TAKE_BACK: &str = "UPDATE messages SET visible_at = ?2 WHERE queue = ?1 AND visible_at > ?2";
-
 const HIDE: &str = "UPDATE messages SET visible_at = ?2 WHERE number = ?1";
+
+const RELEASE_ALL: &str =
+    "UPDATE messages SET visible_at = ?3 WHERE queue = ?1 AND visible_at > ?2";
 
 const DEPTH: &str = "SELECT count(*), count(*) FILTER (WHERE visible_at > ?2) FROM messages
     WHERE queue = ?1 AND (kept_until > ?2 OR visible_at > ?2)";
@@ -282,12 +312,19 @@ impl Queue {
     fn send(&self, connection: &mut Connection, message: &Outgoing) -> Outcome<Sent> {
         let transaction = write(connection)?;
         let now = self.store.now();
-        transaction.prepare_cached(FORGET)?.execute([now.unix_ms()])?;
+        transaction
+            .prepare_cached(FORGET)?
+            .execute([now.unix_ms()])?;
         let key = (&self.name, &message.group, &message.deduplication_id);
-        let known: Option<String> =
-            transaction.prepare_cached(REMEMBERED)?.query_row(key, |row| row.get(0)).optional()?;
+        let known: Option<String> = transaction
+            .prepare_cached(REMEMBERED)?
+            .query_row(key, |row| row.get(0))
+            .optional()?;
         if let Some(message_id) = known {
-            return Ok(Sent { message_id, duplicate: true });
+            return Ok(Sent {
+                message_id,
+                duplicate: true,
+            });
         }
         let message_id: String = transaction.prepare_cached(INSERT)?.query_row(
             (
@@ -301,9 +338,14 @@ impl Queue {
             |row| row.get(0),
         )?;
         let until = now.plus(DEDUPLICATION_WINDOW).unix_ms();
-        transaction.prepare_cached(REMEMBER)?.execute((key.0, key.1, key.2, &message_id, until))?;
+        transaction
+            .prepare_cached(REMEMBER)?
+            .execute((key.0, key.1, key.2, &message_id, until))?;
         transaction.commit()?;
-        Ok(Sent { message_id, duplicate: false })
+        Ok(Sent {
+            message_id,
+            duplicate: false,
+        })
     }
 
     fn look(self: &Arc<Self>, connection: &mut Connection, visibility: Duration) -> Outcome<Look> {
@@ -329,7 +371,9 @@ impl Queue {
             match &self.settings.dead {
                 Some(dead) if head.receive_count >= self.settings.max_receive_count.max(1) => {
                     let kept_until = now.plus(RETENTION).unix_ms();
-                    transaction.prepare_cached(BURY)?.execute((head.number, dead, kept_until))?;
+                    transaction
+                        .prepare_cached(BURY)?
+                        .execute((head.number, dead, kept_until))?;
                     self.remove(&transaction, head.number, &head.group)?;
                     buried = true;
                 }
@@ -342,19 +386,30 @@ impl Queue {
             self.store.announce();
         }
         match found {
-            Some(delivery) => Ok(Look::Found(HandedOut { queue: Arc::clone(self), delivery: Some(delivery) })),
-            None => Ok(Look::Nothing { next: self.next_visible(connection)? }),
+            Some(delivery) => Ok(Look::Found(HandedOut {
+                queue: Arc::clone(self),
+                delivery: Some(delivery),
+            })),
+            None => Ok(Look::Nothing {
+                next: self.next_visible(connection)?,
+            }),
         }
     }
 
     /// When the first message of this queue is or will be visible.
     fn next_visible(&self, connection: &Connection) -> Outcome<Option<Timestamp>> {
-        let moment: Option<i64> =
-            connection.prepare_cached(NEXT_VISIBLE)?.query_row([&self.name], |row| row.get(0))?;
+        let moment: Option<i64> = connection
+            .prepare_cached(NEXT_VISIBLE)?
+            .query_row([&self.name], |row| row.get(0))?;
         Ok(moment.map(Timestamp::from_unix_ms))
     }
 
-    fn extend(&self, connection: &mut Connection, key: &Key, visibility: Duration) -> Outcome<Lease> {
+    fn extend(
+        &self,
+        connection: &mut Connection,
+        key: &Key,
+        visibility: Duration,
+    ) -> Outcome<Lease> {
         let visibility = checked(visibility)?;
         let transaction = write(connection)?;
         let now = self.store.now();
@@ -368,8 +423,14 @@ impl Queue {
                 VISIBILITY_MAX.as_secs() / 3600
             )));
         }
-        let until = if visibility.is_zero() { VISIBLE } else { until.unix_ms() };
-        transaction.prepare_cached(HIDE)?.execute((key.number, until))?;
+        let until = if visibility.is_zero() {
+            VISIBLE
+        } else {
+            until.unix_ms()
+        };
+        transaction
+            .prepare_cached(HIDE)?
+            .execute((key.number, until))?;
         transaction.commit()?;
         Ok(Lease::Held)
     }
@@ -385,12 +446,18 @@ impl Queue {
     }
 
     /// When a delivery was made and of which group its message is, if it is still in force.
-    fn held(&self, transaction: &Transaction<'_>, key: &Key, now: Timestamp) -> Outcome<Option<(Timestamp, String)>> {
+    fn held(
+        &self,
+        transaction: &Transaction<'_>,
+        key: &Key,
+        now: Timestamp,
+    ) -> Outcome<Option<(Timestamp, String)>> {
         let row = transaction
             .prepare_cached(HELD)?
-            .query_row((key.number, key.receive_count, &self.name, now.unix_ms()), |row| {
-                Ok((Timestamp::from_unix_ms(row.get(0)?), row.get(1)?))
-            })
+            .query_row(
+                (key.number, key.receive_count, &self.name, now.unix_ms()),
+                |row| Ok((Timestamp::from_unix_ms(row.get(0)?), row.get(1)?)),
+            )
             .optional()?;
         Ok(row)
     }
@@ -398,7 +465,9 @@ impl Queue {
     /// Removes the first message of a group, and makes the next one the first.
     fn remove(&self, transaction: &Transaction<'_>, number: i64, group: &str) -> Outcome<()> {
         transaction.prepare_cached(REMOVE)?.execute([number])?;
-        transaction.prepare_cached(PROMOTE)?.execute((&self.name, group))?;
+        transaction
+            .prepare_cached(PROMOTE)?
+            .execute((&self.name, group))?;
         Ok(())
     }
 
@@ -406,7 +475,9 @@ impl Queue {
     fn undo(&self, handle: &DeliveryHandle) -> Outcome<()> {
         let key = Key::read(handle)?;
         let connection = self.store.connection();
-        connection.prepare_cached(UNDO)?.execute((key.number, key.receive_count, VISIBLE))?;
+        connection
+            .prepare_cached(UNDO)?
+            .execute((key.number, key.receive_count, VISIBLE))?;
         Ok(())
     }
 
@@ -415,24 +486,39 @@ impl Queue {
         let (all, in_flight): (u64, u64) = connection
             .prepare_cached(DEPTH)?
             .query_row((&self.name, now), |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(Depth { waiting: all - in_flight, in_flight })
+        Ok(Depth {
+            waiting: all - in_flight,
+            in_flight,
+        })
     }
 }
 
-fn take(transaction: &Transaction<'_>, number: i64, now: Timestamp, visibility: Duration) -> Outcome<Delivery> {
+fn take(
+    transaction: &Transaction<'_>,
+    number: i64,
+    now: Timestamp,
+    visibility: Duration,
+) -> Outcome<Delivery> {
     let until = now.plus(visibility).unix_ms();
-    let delivery = transaction.prepare_cached(TAKE)?.query_row((number, until, now.unix_ms()), |row| {
-        let receive_count = row.get(3)?;
-        Ok(Delivery {
-            body: row.get(0)?,
-            handle: Key { number, receive_count }.write(),
-            message_id: row.get(1)?,
-            group: row.get(2)?,
-            receive_count,
-            sent_at: Timestamp::from_unix_ms(row.get(4)?),
-            first_received_at: Timestamp::from_unix_ms(row.get(5)?),
-        })
-    })?;
+    let delivery =
+        transaction
+            .prepare_cached(TAKE)?
+            .query_row((number, until, now.unix_ms()), |row| {
+                let receive_count = row.get(3)?;
+                Ok(Delivery {
+                    body: row.get(0)?,
+                    handle: Key {
+                        number,
+                        receive_count,
+                    }
+                    .write(),
+                    message_id: row.get(1)?,
+                    group: row.get(2)?,
+                    receive_count,
+                    sent_at: Timestamp::from_unix_ms(row.get(4)?),
+                    first_received_at: Timestamp::from_unix_ms(row.get(5)?),
+                })
+            })?;
     Ok(delivery)
 }
 
@@ -440,8 +526,137 @@ fn take(transaction: &Transaction<'_>, number: i64, now: Timestamp, visibility: 
 fn checked(visibility: Duration) -> Outcome<Duration> {
     if visibility > VISIBILITY_MAX {
         let hours = VISIBILITY_MAX.as_secs() / 3600;
-        return Err(Failure::Refused(format!("a visibility timeout is at most {hours} hours")));
+        return Err(Failure::Refused(format!(
+            "a visibility timeout is at most {hours} hours"
+        )));
     }
     let milliseconds = visibility.as_nanos().div_ceil(1_000_000);
-    Ok(Duration::from_millis(u64::try_from(milliseconds).expect("below the maximum")))
+    Ok(Duration::from_millis(
+        u64::try_from(milliseconds).expect("below the maximum"),
+    ))
+}
+
+/// Linux tells of every write, also of our own, so that only here is it seen whether the store announces what it does.
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use super::*;
+    use crate::local::Clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// When something happens: a receiver that nobody tells has looked 34 ms before and will look in 66 ms.
+    const MOMENT: Duration = Duration::from_millis(1_234);
+
+    /// A queue on a system that tells of no writes, its dead letters, and the folder of both. Time is tokio's.
+    fn untold() -> (LocalQueue, LocalQueue, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let begun = Instant::now();
+        let clock: Clock =
+            Arc::new(move || Timestamp::from_unix_ms(1_795_339_800_000).plus(begun.elapsed()));
+        let mut store = Store::open(&folder.path().join("store"), clock).expect("open");
+        store.watch_nothing();
+        let store = Arc::new(store);
+        let settings = QueueSettings {
+            max_receive_count: 1,
+            dead: Some("dead".to_owned()),
+        };
+        let queue = LocalQueue::new(Arc::clone(&store), "queue", settings);
+        (
+            queue,
+            LocalQueue::new(store, "dead", QueueSettings::default()),
+            folder,
+        )
+    }
+
+    async fn send(queue: &LocalQueue, body: &str) {
+        let (group, deduplication_id) = ("one".to_owned(), body.to_owned());
+        queue
+            .send(&Outgoing {
+                body: body.to_owned(),
+                group,
+                deduplication_id,
+            })
+            .await
+            .expect("send");
+    }
+
+    async fn receive(queue: &LocalQueue) -> Delivery {
+        queue
+            .receive(20 * SECOND, 60 * SECOND)
+            .await
+            .expect("receive")
+            .expect("a message must come")
+    }
+
+    /// Whether `deed` lets a waiting receiver of `queue` have a message in the same moment.
+    async fn lets_in(queue: &LocalQueue, deed: impl Future<Output = ()>) -> bool {
+        let begun = Instant::now();
+        let at_moment = async {
+            tokio::time::sleep(MOMENT).await;
+            deed.await;
+        };
+        let (_, ()) = tokio::join!(receive(queue), at_moment);
+        begun.elapsed() == MOMENT
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_is_sent_is_announced() {
+        let (queue, _, _folder) = untold();
+        assert!(lets_in(&queue, send(&queue, "a")).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_is_released_is_announced() {
+        let (_, queue, _folder) = untold();
+        send(&queue, "a").await;
+        let held = receive(&queue).await;
+        let release = async {
+            assert_eq!(
+                queue
+                    .extend(&held.handle, Duration::ZERO)
+                    .await
+                    .expect("release"),
+                Lease::Held
+            )
+        };
+        assert!(lets_in(&queue, release).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_is_unblocked_is_announced() {
+        let (queue, _, _folder) = untold();
+        send(&queue, "a").await;
+        send(&queue, "b").await;
+        let held = receive(&queue).await;
+        let delete = async {
+            assert_eq!(
+                queue.delete(&held.handle).await.expect("delete"),
+                Lease::Held
+            )
+        };
+        assert!(lets_in(&queue, delete).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_letter_is_announced() {
+        let (queue, dead, _folder) = untold();
+        send(&queue, "a").await;
+        queue
+            .receive(Duration::ZERO, Duration::ZERO)
+            .await
+            .expect("receive")
+            .expect("sent");
+        let look = async {
+            assert_eq!(
+                queue
+                    .receive(Duration::ZERO, SECOND)
+                    .await
+                    .expect("receive"),
+                None
+            )
+        };
+        assert!(lets_in(&dead, look).await);
+    }
 }

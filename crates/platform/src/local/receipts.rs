@@ -22,22 +22,35 @@ const FIND: &str = "SELECT json FROM receipts WHERE client_id = ?1 AND instructi
 const RECENT: &str = "SELECT json FROM receipts WHERE session_id = ?1
     ORDER BY accepted_at DESC, instruction_id DESC LIMIT ?2";
 
-const PUT: &str = "INSERT OR REPLACE INTO receipts (session_id, instruction_id, client_id, accepted_at, json)
+const PUT: &str =
+    "INSERT OR REPLACE INTO receipts (session_id, instruction_id, client_id, accepted_at, json)
     VALUES (?1, ?2, ?3, ?4, ?5)";
 
 #[async_trait]
 impl Receipts for LocalReceipts {
-    async fn get(&self, session: &SessionId, instruction: &InstructionId) -> Result<Option<Receipt>> {
+    async fn get(
+        &self,
+        session: &SessionId,
+        instruction: &InstructionId,
+    ) -> Result<Option<Receipt>> {
         let key = (session.to_string(), instruction.to_string());
         self.store
-            .run("read", thing(instruction), move |_, connection| one(connection, GET, key))
+            .run("read", thing(instruction), move |_, connection| {
+                one(connection, GET, key)
+            })
             .await
     }
 
-    async fn find(&self, client: &ClientId, instruction: &InstructionId) -> Result<Option<Receipt>> {
+    async fn find(
+        &self,
+        client: &ClientId,
+        instruction: &InstructionId,
+    ) -> Result<Option<Receipt>> {
         let key = (client.to_string(), instruction.to_string());
         self.store
-            .run("find", thing(instruction), move |_, connection| one(connection, FIND, key))
+            .run("find", thing(instruction), move |_, connection| {
+                one(connection, FIND, key)
+            })
             .await
     }
 
@@ -70,7 +83,10 @@ impl Receipts for LocalReceipts {
     }
 
     async fn recent(&self, session: &SessionId, limit: usize) -> Result<Vec<Receipt>> {
-        let key = (session.to_string(), i64::try_from(limit).unwrap_or(i64::MAX));
+        let key = (
+            session.to_string(),
+            i64::try_from(limit).unwrap_or(i64::MAX),
+        );
         let thing = format!("receipts of session {}", session.redacted());
         self.store
             .run("list", thing, move |_, connection| {
@@ -87,7 +103,9 @@ fn thing(instruction: &InstructionId) -> String {
 }
 
 fn one(connection: &Connection, sql: &str, key: impl Params) -> Outcome<Option<Receipt>> {
-    let json: Option<String> =
-        connection.prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?;
+    let json: Option<String> = connection
+        .prepare_cached(sql)?
+        .query_row(key, |row| row.get(0))
+        .optional()?;
     json.as_deref().map(from_json).transpose()
 }

@@ -19,18 +19,21 @@ const GET: &str = "SELECT json FROM sessions WHERE session_id = ?1";
 
 const LIST: &str = "SELECT json FROM sessions WHERE client_id = ?1 ORDER BY created_at, session_id";
 
-const INSERT: &str = "INSERT INTO sessions (session_id, client_id, created_at, json) VALUES (?1, ?2, ?3, ?4)";
+const INSERT: &str =
+    "INSERT INTO sessions (session_id, client_id, created_at, json) VALUES (?1, ?2, ?3, ?4)";
 
 const UPDATE: &str = "UPDATE sessions SET json = ?2 WHERE session_id = ?1";
 
 const FIND: &str = "SELECT session_id FROM threads WHERE client_id = ?1 AND thread_id = ?2";
 
-const INSERT_THREAD: &str = "INSERT INTO threads (client_id, thread_id, session_id) VALUES (?1, ?2, ?3)";
+const INSERT_THREAD: &str =
+    "INSERT INTO threads (client_id, thread_id, session_id) VALUES (?1, ?2, ?3)";
 
 const SLOTS: &str = "SELECT number, session_id, generation FROM slots
     WHERE client_id = ?1 AND number < ?2 ORDER BY number";
 
-const HOLDS_SLOT: &str = "SELECT EXISTS (SELECT 1 FROM slots WHERE session_id = ?1 AND generation = ?2)";
+const HOLDS_SLOT: &str =
+    "SELECT EXISTS (SELECT 1 FROM slots WHERE session_id = ?1 AND generation = ?2)";
 
 const TAKE_SLOT: &str = "INSERT OR REPLACE INTO slots (client_id, number, session_id, generation)
     VALUES (?1, ?2, ?3, ?4)";
@@ -41,15 +44,21 @@ const GIVE_BACK: &str = "DELETE FROM slots WHERE session_id = ?1";
 impl Sessions for LocalSessions {
     async fn get(&self, id: &SessionId) -> Result<Option<Session>> {
         let key = id.clone();
-        self.store.run("read", thing(id), move |_, connection| load(connection, &key)).await
+        self.store
+            .run("read", thing(id), move |_, connection| {
+                load(connection, &key)
+            })
+            .await
     }
 
     async fn find(&self, client: &ClientId, thread: &ThreadId) -> Result<Option<SessionId>> {
         let key = (client.to_string(), thread.to_string());
         self.store
-            .run("find", format!("the session of a thread of {client}"), move |_, connection| {
-                session_of_thread(connection, &key.0, &key.1)
-            })
+            .run(
+                "find",
+                format!("the session of a thread of {client}"),
+                move |_, connection| session_of_thread(connection, &key.0, &key.1),
+            )
             .await
     }
 
@@ -60,15 +69,26 @@ impl Sessions for LocalSessions {
             .run("create", thing, move |_, connection| {
                 let (id, client) = (session.session_id.as_str(), session.client_id.as_str());
                 let transaction = write(connection)?;
-                if let Some(taken) = session_of_thread(&transaction, client, session.thread_id.as_str())? {
+                if let Some(taken) =
+                    session_of_thread(&transaction, client, session.thread_id.as_str())?
+                {
                     return Ok(Created::ThreadTaken(taken));
                 }
                 if load(&transaction, &session.session_id)?.is_some() {
                     return Ok(Created::IdTaken);
                 }
                 let created_at = session.created_at.unix_ms();
-                transaction.prepare_cached(INSERT)?.execute((id, client, created_at, to_json(&session)?))?;
-                transaction.prepare_cached(INSERT_THREAD)?.execute((client, session.thread_id.as_str(), id))?;
+                transaction.prepare_cached(INSERT)?.execute((
+                    id,
+                    client,
+                    created_at,
+                    to_json(&session)?,
+                ))?;
+                transaction.prepare_cached(INSERT_THREAD)?.execute((
+                    client,
+                    session.thread_id.as_str(),
+                    id,
+                ))?;
                 transaction.commit()?;
                 Ok(Created::New)
             })
@@ -97,7 +117,9 @@ impl Sessions for LocalSessions {
                 let may_go_on = match transition {
                     Transition::Wake { .. } => take_slot(&transaction, &next, slots, now)?,
                     Transition::Sleep | Transition::Fail { .. } => {
-                        transaction.prepare_cached(GIVE_BACK)?.execute([key.as_str()])?;
+                        transaction
+                            .prepare_cached(GIVE_BACK)?
+                            .execute([key.as_str()])?;
                         true
                     }
                     // Within its lease nobody can have taken the slot away.
@@ -106,7 +128,9 @@ impl Sessions for LocalSessions {
                 if !may_go_on {
                     return Ok(Err(TransitionFailed::NoSlot { limit: slots }));
                 }
-                transaction.prepare_cached(UPDATE)?.execute((key.as_str(), to_json(&next)?))?;
+                transaction
+                    .prepare_cached(UPDATE)?
+                    .execute((key.as_str(), to_json(&next)?))?;
                 transaction.commit()?;
                 Ok(Ok(next))
             })
@@ -116,11 +140,15 @@ impl Sessions for LocalSessions {
     async fn list(&self, client: &ClientId) -> Result<Vec<Session>> {
         let key = client.to_string();
         self.store
-            .run("list", format!("the sessions of {client}"), move |_, connection| {
-                let mut statement = connection.prepare_cached(LIST)?;
-                let rows = statement.query_map([key], |row| row.get::<_, String>(0))?;
-                rows.map(|json| from_json(&json?)).collect()
-            })
+            .run(
+                "list",
+                format!("the sessions of {client}"),
+                move |_, connection| {
+                    let mut statement = connection.prepare_cached(LIST)?;
+                    let rows = statement.query_map([key], |row| row.get::<_, String>(0))?;
+                    rows.map(|json| from_json(&json?)).collect()
+                },
+            )
             .await
     }
 }
@@ -131,14 +159,22 @@ fn thing(id: &SessionId) -> String {
 }
 
 fn load(connection: &Connection, id: &SessionId) -> Outcome<Option<Session>> {
-    let json: Option<String> =
-        connection.prepare_cached(GET)?.query_row([id.as_str()], |row| row.get(0)).optional()?;
+    let json: Option<String> = connection
+        .prepare_cached(GET)?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()?;
     json.as_deref().map(from_json).transpose()
 }
 
-fn session_of_thread(connection: &Connection, client: &str, thread: &str) -> Outcome<Option<SessionId>> {
-    let id: Option<String> =
-        connection.prepare_cached(FIND)?.query_row((client, thread), |row| row.get(0)).optional()?;
+fn session_of_thread(
+    connection: &Connection,
+    client: &str,
+    thread: &str,
+) -> Outcome<Option<SessionId>> {
+    let id: Option<String> = connection
+        .prepare_cached(FIND)?
+        .query_row((client, thread), |row| row.get(0))
+        .optional()?;
     id.map(session_id).transpose()
 }
 
@@ -146,16 +182,26 @@ fn session_id(text: String) -> Outcome<SessionId> {
     Ok(serde_json::from_value(serde_json::Value::String(text))?)
 }
 
-/// Puts the waking session into the first free slot below `limit`, or into its own if it still has one there.
-fn take_slot(transaction: &Transaction<'_>, waking: &Session, limit: u32, now: Timestamp) -> Outcome<bool> {
+/// Puts the waking session into the first free slot below `limit`. The one that it had before is free, like that of any
+/// other session that can be woken.
+fn take_slot(
+    transaction: &Transaction<'_>,
+    waking: &Session,
+    limit: u32,
+    now: Timestamp,
+) -> Outcome<bool> {
     let client = waking.client_id.as_str();
     let mut held = Vec::new();
     {
         let mut statement = transaction.prepare_cached(SLOTS)?;
         let mut rows = statement.query((client, limit))?;
         while let Some(row) = rows.next()? {
-            let (number, holder, generation) = (row.get(0)?, session_id(row.get(1)?)?, Generation(row.get(2)?));
-            if holder != waking.session_id && is_held(transaction, &holder, generation, now)? {
+            let (number, holder, generation) = (
+                row.get(0)?,
+                session_id(row.get(1)?)?,
+                Generation(row.get(2)?),
+            );
+            if is_held(transaction, &holder, generation, now)? {
                 held.push(number);
             }
         }
@@ -163,18 +209,20 @@ fn take_slot(transaction: &Transaction<'_>, waking: &Session, limit: u32, now: T
     let Some(free) = (0..limit).find(|number| !held.contains(number)) else {
         return Ok(false);
     };
-    transaction.prepare_cached(GIVE_BACK)?.execute([waking.session_id.as_str()])?;
-    transaction.prepare_cached(TAKE_SLOT)?.execute((
-        client,
-        free,
-        waking.session_id.as_str(),
-        waking.generation.0,
-    ))?;
+    let holder = (waking.session_id.as_str(), waking.generation.0);
+    transaction
+        .prepare_cached(TAKE_SLOT)?
+        .execute((client, free, holder.0, holder.1))?;
     Ok(true)
 }
 
 /// Whether the session that took a slot in `generation` is still entitled to it.
-fn is_held(connection: &Connection, holder: &SessionId, generation: Generation, now: Timestamp) -> Outcome<bool> {
+fn is_held(
+    connection: &Connection,
+    holder: &SessionId,
+    generation: Generation,
+    now: Timestamp,
+) -> Outcome<bool> {
     Ok(load(connection, holder)?.is_some_and(|holder| {
         holder.generation == generation
             && matches!(holder.state, State::Waking | State::Ready | State::Draining)
@@ -184,7 +232,9 @@ fn is_held(connection: &Connection, holder: &SessionId, generation: Generation, 
 
 fn holds_slot(connection: &Connection, session: &Session) -> Outcome<bool> {
     let key = (session.session_id.as_str(), session.generation.0);
-    Ok(connection.prepare_cached(HOLDS_SLOT)?.query_row(key, |row| row.get(0))?)
+    Ok(connection
+        .prepare_cached(HOLDS_SLOT)?
+        .query_row(key, |row| row.get(0))?)
 }
 
 /// As [`Transition::Wake`] sees it: whoever can be woken by another has no claim to a slot.

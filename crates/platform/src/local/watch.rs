@@ -44,12 +44,18 @@ mod system {
 
         /// How long to wait for [`Self::written`] before looking all the same.
         pub(in crate::local) fn patience(&self) -> Duration {
-            if self.events.is_some() { TOLD } else { NEVER_TOLD }
+            if self.events.is_some() {
+                TOLD
+            } else {
+                NEVER_TOLD
+            }
         }
 
         /// Completes when somebody has written since the last time it did. Cancel safe.
         pub(in crate::local) async fn written(&self) {
-            let Some(events) = &self.events else { return std::future::pending().await };
+            let Some(events) = &self.events else {
+                return std::future::pending().await;
+            };
             if events.readable().await.is_err() {
                 return std::future::pending().await;
             }

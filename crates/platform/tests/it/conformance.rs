@@ -17,7 +17,10 @@ struct Local {
 
 impl Local {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder"), made: AtomicU32::new(0) }
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            made: AtomicU32::new(0),
+        }
     }
 
     fn name(&self) -> String {
@@ -32,14 +35,26 @@ impl Local {
 #[async_trait]
 impl QueueUnderTest for Local {
     async fn fresh(&self) -> Arc<dyn Instructions> {
-        Arc::new(self.open("queues").queue(&self.name(), QueueSettings::default()))
+        Arc::new(
+            self.open("queues")
+                .queue(&self.name(), QueueSettings::default()),
+        )
     }
 
-    async fn fresh_with_dead(&self, max_receive_count: u32) -> (Arc<dyn Instructions>, Arc<dyn Instructions>) {
+    async fn fresh_with_dead(
+        &self,
+        max_receive_count: u32,
+    ) -> (Arc<dyn Instructions>, Arc<dyn Instructions>) {
         let store = self.open("queues");
         let (name, dead) = (self.name(), self.name());
-        let settings = QueueSettings { max_receive_count, dead: Some(dead.clone()) };
-        (Arc::new(store.queue(&name, settings)), Arc::new(store.queue(&dead, QueueSettings::default())))
+        let settings = QueueSettings {
+            max_receive_count,
+            dead: Some(dead.clone()),
+        };
+        (
+            Arc::new(store.queue(&name, settings)),
+            Arc::new(store.queue(&dead, QueueSettings::default())),
+        )
     }
 }
 
@@ -47,7 +62,11 @@ impl QueueUnderTest for Local {
 impl StoreUnderTest for Local {
     async fn fresh(&self) -> Stores {
         let store = self.open(&self.name());
-        Stores { clients: store.clients(), sessions: store.sessions(), receipts: store.receipts() }
+        Stores {
+            clients: store.clients(),
+            sessions: store.sessions(),
+            receipts: store.receipts(),
+        }
     }
 }
 

@@ -34,7 +34,11 @@ fn every_acknowledged_message_survives_the_death_of_its_sender_exactly_once_and_
     }
     let received = block_on(async { drain(&queue(&path)).await });
     let certain = next;
-    assert!(received.len() == certain || received.len() == certain + 1, "{} of {certain}", received.len());
+    assert!(
+        received.len() == certain || received.len() == certain + 1,
+        "{} of {certain}",
+        received.len()
+    );
     assert_eq!(received, (0..received.len()).collect::<Vec<_>>());
 }
 
@@ -55,13 +59,19 @@ fn a_message_outlives_every_consumer_that_did_not_delete_it() {
         consumer.report(deleted_before_death);
         for number in consumer.kill() {
             // One may have been deleted in the last round by a consumer that did not live to say so.
-            assert!(number == deleted || number == deleted + 1, "{number} was deleted after {deleted} others");
+            assert!(
+                number == deleted || number == deleted + 1,
+                "{number} was deleted after {deleted} others"
+            );
             deleted = number + 1;
         }
     }
     let received = block_on(async { drain(&queue(&path)).await });
     let first = received[0];
-    assert!(first == deleted || first == deleted + 1, "{first} is left after {deleted} were deleted");
+    assert!(
+        first == deleted || first == deleted + 1,
+        "{first} is left after {deleted} were deleted"
+    );
     assert_eq!(received, (first..MESSAGES).collect::<Vec<_>>());
 }
 
@@ -84,7 +94,10 @@ fn two_processes_send_while_a_third_receives() {
     two.finish();
     // Each process had a group of its own.
     received.sort_by_key(|number| *number >= 1_000);
-    assert_eq!(received, (0..EACH).chain(1_000..1_000 + EACH).collect::<Vec<_>>());
+    assert_eq!(
+        received,
+        (0..EACH).chain(1_000..1_000 + EACH).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -92,8 +105,9 @@ fn many_processes_may_make_the_file_at_the_same_time() {
     const PROCESSES: usize = 8;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store");
-    let processes: Vec<Process> =
-        (0..PROCESSES).map(|number| Process::start("send one", &path, number)).collect();
+    let processes: Vec<Process> = (0..PROCESSES)
+        .map(|number| Process::start("send one", &path, number))
+        .collect();
     for process in processes {
         process.finish();
     }
@@ -105,13 +119,18 @@ fn many_processes_may_make_the_file_at_the_same_time() {
 #[test]
 #[ignore = "what the processes of the other tests do, not a test"]
 fn child() {
-    let (Ok(role), Ok(path), Ok(first)) = (std::env::var(ROLE), std::env::var(STORE), std::env::var(FIRST)) else {
+    let (Ok(role), Ok(path), Ok(first)) = (
+        std::env::var(ROLE),
+        std::env::var(STORE),
+        std::env::var(FIRST),
+    ) else {
         return;
     };
     let first: usize = first.parse().expect("a number");
     let queue = queue(Path::new(&path));
     // Not `println!`, which the test harness captures.
-    let say = |number: usize| writeln!(std::io::stdout(), "done {number}").expect("somebody listens");
+    let say =
+        |number: usize| writeln!(std::io::stdout(), "done {number}").expect("somebody listens");
     block_on(async {
         match role.as_str() {
             "send" => {
@@ -123,11 +142,23 @@ fn child() {
             "send some" => {
                 for number in first..first + 150 {
                     let group = format!("group-{first}");
-                    queue.send(&Outgoing { group, ..outgoing(number) }).await.expect("send");
+                    queue
+                        .send(&Outgoing {
+                            group,
+                            ..outgoing(number)
+                        })
+                        .await
+                        .expect("send");
                 }
             }
             "send one" => {
-                queue.send(&Outgoing { group: first.to_string(), ..outgoing(first) }).await.expect("send");
+                queue
+                    .send(&Outgoing {
+                        group: first.to_string(),
+                        ..outgoing(first)
+                    })
+                    .await
+                    .expect("send");
             }
             "consume" => {
                 while let Some(number) = take(&queue, SOON).await {
@@ -158,13 +189,21 @@ impl Process {
             .spawn()
             .expect("start");
         let says = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Self { child, says, done: Vec::new() }
+        Self {
+            child,
+            says,
+            done: Vec::new(),
+        }
     }
 
     /// Waits until it has done `count` things.
     fn report(&mut self, count: usize) {
         while self.done.len() < count {
-            let line = self.says.next().expect("it goes on until it is killed").expect("readable");
+            let line = self
+                .says
+                .next()
+                .expect("it goes on until it is killed")
+                .expect("readable");
             self.hear(&line);
         }
     }
@@ -196,11 +235,17 @@ impl Process {
 }
 
 fn queue(path: &Path) -> LocalQueue {
-    LocalStore::open(path).expect("open").queue("queue", QueueSettings::default())
+    LocalStore::open(path)
+        .expect("open")
+        .queue("queue", QueueSettings::default())
 }
 
 fn outgoing(number: usize) -> Outgoing {
-    Outgoing { body: number.to_string(), group: "one".to_owned(), deduplication_id: number.to_string() }
+    Outgoing {
+        body: number.to_string(),
+        group: "one".to_owned(),
+        deduplication_id: number.to_string(),
+    }
 }
 
 async fn send(queue: &LocalQueue, number: usize) {
@@ -210,7 +255,10 @@ async fn send(queue: &LocalQueue, number: usize) {
 /// Receives one and deletes it.
 async fn take(queue: &LocalQueue, wait: Duration) -> Option<usize> {
     let delivery = queue.receive(wait, VISIBILITY).await.expect("receive")?;
-    assert_eq!(queue.delete(&delivery.handle).await.expect("delete"), Lease::Held);
+    assert_eq!(
+        queue.delete(&delivery.handle).await.expect("delete"),
+        Lease::Held
+    );
     Some(delivery.body.parse().expect("a number"))
 }
 
@@ -224,6 +272,44 @@ async fn drain(queue: &LocalQueue) -> Vec<usize> {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(future)
+}
+
+#[test]
+fn what_a_dead_consumer_held_is_taken_up_at_once_by_the_one_that_knows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("edit.sqlite");
+    block_on(async {
+        let queue = queue(&path);
+        send(&queue, 1).await;
+        let long = Duration::from_secs(3600);
+        let held = queue
+            .receive(Duration::ZERO, long)
+            .await
+            .expect("received")
+            .expect("a message");
+        assert_eq!(queue.release_all().await.expect("released"), 1);
+        let again = queue
+            .receive(Duration::ZERO, long)
+            .await
+            .expect("received")
+            .expect("it is there again");
+        assert_eq!(
+            (again.message_id, again.receive_count),
+            (held.message_id, 2)
+        );
+        assert_eq!(
+            queue.delete(&held.handle).await.expect("asked"),
+            Lease::Lost,
+            "the dead one's handle is stale"
+        );
+        assert_eq!(
+            queue.delete(&again.handle).await.expect("asked"),
+            Lease::Held
+        );
+    });
 }

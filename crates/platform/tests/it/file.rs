@@ -22,23 +22,36 @@ fn open(path: &Path) -> LocalStore {
 
 /// Speaks to the file behind the store's back.
 fn tamper(path: &Path, sql: &str) {
-    Connection::open(path).expect("open").execute_batch(sql).expect("valid SQL");
+    Connection::open(path)
+        .expect("open")
+        .execute_batch(sql)
+        .expect("valid SQL");
 }
 
 #[tokio::test]
 async fn the_file_and_its_log_are_readable_by_their_owner_alone() {
     let (_folder, path) = place();
     let store = open(&path);
-    store.receipts().put(&receipt(&client("amelia"), "one", Status::Accepted)).await.expect("put");
+    store
+        .receipts()
+        .put(&receipt(&client("amelia"), "one", Status::Accepted))
+        .await
+        .expect("put");
     let mut seen = Vec::new();
     for entry in std::fs::read_dir(path.parent().expect("in a folder")).expect("a folder") {
         let entry = entry.expect("an entry");
         let mode = entry.metadata().expect("metadata").permissions().mode() & 0o777;
-        seen.push((entry.file_name().into_string().expect("UTF-8"), format!("{mode:o}")));
+        seen.push((
+            entry.file_name().into_string().expect("UTF-8"),
+            format!("{mode:o}"),
+        ));
     }
     seen.sort();
     let expected = ["edit.sqlite", "edit.sqlite-shm", "edit.sqlite-wal"];
-    assert_eq!(seen, expected.map(|name| (name.to_owned(), "600".to_owned())));
+    assert_eq!(
+        seen,
+        expected.map(|name| (name.to_owned(), "600".to_owned()))
+    );
 }
 
 #[test]
@@ -49,7 +62,10 @@ fn a_file_of_a_newer_version_is_refused_and_left_alone() {
     let refused = LocalStore::open(&path).expect_err("it is newer");
     assert!(matches!(refused, PortError::Refused { .. }), "{refused:?}");
     let said = refused.to_string();
-    assert!(said.contains("it has version 2 and this program knows versions up to 1"), "{said}");
+    assert!(
+        said.contains("it has version 2 and this program knows versions up to 1"),
+        "{said}"
+    );
     tamper(&path, "PRAGMA user_version = 1");
     open(&path);
 }
@@ -60,7 +76,12 @@ fn a_file_of_another_program_is_refused_and_left_alone() {
     std::fs::create_dir_all(path.parent().expect("in a folder")).expect("a folder");
     tamper(&path, "CREATE TABLE theirs (a)");
     let refused = LocalStore::open(&path).expect_err("it is theirs");
-    assert!(refused.to_string().ends_with("it belongs to another program: use another file"), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .ends_with("it belongs to another program: use another file"),
+        "{refused}"
+    );
     tamper(&path, "INSERT INTO theirs VALUES (1)");
 }
 
@@ -79,32 +100,75 @@ async fn a_record_that_cannot_be_read_is_named_without_its_capability() {
     let (_folder, path) = place();
     let store = open(&path);
     let amelia = client("amelia");
-    store.sessions().create(&session(&amelia, 1)).await.expect("create");
+    store
+        .sessions()
+        .create(&session(&amelia, 1))
+        .await
+        .expect("create");
     tamper(&path, "UPDATE sessions SET json = '{}'");
-    let corrupt = store.sessions().get(&session_id(&amelia, 1)).await.expect_err("it lacks everything");
+    let corrupt = store
+        .sessions()
+        .get(&session_id(&amelia, 1))
+        .await
+        .expect_err("it lacks everything");
     assert!(matches!(corrupt, PortError::Corrupt { .. }), "{corrupt:?}");
     let said = corrupt.to_string();
-    assert_eq!(said, format!("read session {}: what is stored there cannot be understood", session_id(&amelia, 1).redacted()));
+    assert_eq!(
+        said,
+        format!(
+            "read session {}: what is stored there cannot be understood",
+            session_id(&amelia, 1).redacted()
+        )
+    );
 }
 
 #[tokio::test]
 async fn everything_is_there_when_the_file_is_opened_again() {
     let (_folder, path) = place();
     let amelia = client("amelia");
-    let message = Outgoing { body: "a".to_owned(), group: "one".to_owned(), deduplication_id: "a".to_owned() };
+    let message = Outgoing {
+        body: "a".to_owned(),
+        group: "one".to_owned(),
+        deduplication_id: "a".to_owned(),
+    };
     {
         let store = open(&path);
-        store.sessions().create(&session(&amelia, 1)).await.expect("create");
-        store.receipts().put(&receipt(&amelia, "one", Status::Pushed)).await.expect("put");
-        store.queue("queue", QueueSettings::default()).send(&message).await.expect("send");
+        store
+            .sessions()
+            .create(&session(&amelia, 1))
+            .await
+            .expect("create");
+        store
+            .receipts()
+            .put(&receipt(&amelia, "one", Status::Pushed))
+            .await
+            .expect("put");
+        store
+            .queue("queue", QueueSettings::default())
+            .send(&message)
+            .await
+            .expect("send");
     }
     let store = open(&path);
-    assert_eq!(store.sessions().list(&amelia).await.expect("list"), [session(&amelia, 1)]);
-    let receipts = store.receipts().recent(&session_id(&amelia, 1), 9).await.expect("recent");
+    assert_eq!(
+        store.sessions().list(&amelia).await.expect("list"),
+        [session(&amelia, 1)]
+    );
+    let receipts = store
+        .receipts()
+        .recent(&session_id(&amelia, 1), 9)
+        .await
+        .expect("recent");
     assert_eq!(receipts, [receipt(&amelia, "one", Status::Pushed)]);
     let queue = store.queue("queue", QueueSettings::default());
     assert!(queue.send(&message).await.expect("send").duplicate);
-    assert_eq!(queue.depth().await.expect("depth"), Depth { waiting: 1, in_flight: 0 });
+    assert_eq!(
+        queue.depth().await.expect("depth"),
+        Depth {
+            waiting: 1,
+            in_flight: 0
+        }
+    );
 }
 
 #[tokio::test]
@@ -112,14 +176,29 @@ async fn two_stores_of_one_process_are_of_one_mind() {
     let (_folder, path) = place();
     let (one, other) = (open(&path), open(&path));
     let amelia = client("amelia");
-    one.sessions().create(&session(&amelia, 1)).await.expect("create");
+    one.sessions()
+        .create(&session(&amelia, 1))
+        .await
+        .expect("create");
     assert_eq!(other.sessions().list(&amelia).await.expect("list").len(), 1);
     // Closing one must not cost the other its locks.
     drop(one);
     let third = open(&path);
     let created = tokio::join!(
-        async { other.sessions().create(&session(&amelia, 2)).await.expect("create") },
-        async { third.sessions().create(&session(&amelia, 3)).await.expect("create") },
+        async {
+            other
+                .sessions()
+                .create(&session(&amelia, 2))
+                .await
+                .expect("create")
+        },
+        async {
+            third
+                .sessions()
+                .create(&session(&amelia, 3))
+                .await
+                .expect("create")
+        },
     );
     assert_eq!(created, (platform::Created::New, platform::Created::New));
     assert_eq!(other.sessions().list(&amelia).await.expect("list").len(), 3);
@@ -127,5 +206,8 @@ async fn two_stores_of_one_process_are_of_one_mind() {
 
 #[test]
 fn an_answer_says_what_happened_in_a_sentence() {
-    assert_eq!(TransitionFailed::NoSlot { limit: 2 }.to_string(), "all 2 environments of the client are in use");
+    assert_eq!(
+        TransitionFailed::NoSlot { limit: 2 }.to_string(),
+        "all 2 environments of the client are in use"
+    );
 }

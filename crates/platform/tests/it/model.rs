@@ -8,7 +8,8 @@ use std::time::Duration;
 use contract::Timestamp;
 use platform::local::{Clock, LocalQueue, LocalStore, QueueSettings};
 use platform::{
-    DEDUPLICATION_WINDOW, DeliveryHandle, Depth, Instructions, Lease, Outgoing, PortError, RETENTION, VISIBILITY_MAX,
+    DEDUPLICATION_WINDOW, DeliveryHandle, Depth, Instructions, Lease, Outgoing, PortError,
+    RETENTION, VISIBILITY_MAX,
 };
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -18,10 +19,21 @@ const MAX_RECEIVE_COUNT: u32 = 3;
 /// Something that happens to a queue and its dead letters.
 #[derive(Debug, Clone)]
 enum Step {
-    Send { group: u8, deduplication: u8 },
-    Receive { from: Which, visibility: Duration },
-    Extend { delivery: prop::sample::Index, visibility: Duration },
-    Delete { delivery: prop::sample::Index },
+    Send {
+        group: u8,
+        deduplication: u8,
+    },
+    Receive {
+        from: Which,
+        visibility: Duration,
+    },
+    Extend {
+        delivery: prop::sample::Index,
+        visibility: Duration,
+    },
+    Delete {
+        delivery: prop::sample::Index,
+    },
     Pass(Duration),
     Reopen,
 }
@@ -47,7 +59,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0_u8..3, 0_u8..12).prop_map(|(group, deduplication)| Step::Send { group, deduplication }),
         8 => (which(), visibility()).prop_map(|(from, visibility)| Step::Receive { from, visibility }),
-        4 => (any::<prop::sample::Index>(), visibility()).prop_map(|(delivery, visibility)| Step::Extend { delivery, visibility }),
+        4 => (any::<prop::sample::Index>(), visibility())
+            .prop_map(|(delivery, visibility)| Step::Extend { delivery, visibility }),
         4 => any::<prop::sample::Index>().prop_map(|delivery| Step::Delete { delivery }),
         4 => (1_u64..5_000).prop_map(|milliseconds| Step::Pass(Duration::from_millis(milliseconds))),
         1 => Just(Step::Pass(DEDUPLICATION_WINDOW / 2)),
@@ -91,33 +104,58 @@ impl Pair {
         let (queue, dead) = open(&path, &time);
         let inspector = Connection::open(&path).expect("open");
         let (model, deliveries) = (Model::default(), Vec::new());
-        Self { time, path, inspector, queue, dead, model, deliveries, _folder: folder }
+        Self {
+            time,
+            path,
+            inspector,
+            queue,
+            dead,
+            model,
+            deliveries,
+            _folder: folder,
+        }
     }
 
     async fn take(&mut self, step: Step) {
         let now = Timestamp::from_unix_ms(self.time.load(Ordering::SeqCst));
         match step {
-            Step::Send { group, deduplication } => self.send(now, group, deduplication).await,
+            Step::Send {
+                group,
+                deduplication,
+            } => self.send(now, group, deduplication).await,
             Step::Receive { from, visibility } => self.receive(now, from, visibility).await,
-            Step::Extend { delivery, visibility } if !self.deliveries.is_empty() => {
+            Step::Extend {
+                delivery,
+                visibility,
+            } if !self.deliveries.is_empty() => {
                 let (which, handle, key) = delivery.get(&self.deliveries);
                 let answer = self.queue(*which).extend(handle, visibility).await;
-                assert_eq!(answer.map_err(|error| refused(&error)), self.model.extend(now, *which, *key, visibility));
+                assert_eq!(
+                    answer.map_err(|error| refused(&error)),
+                    self.model.extend(now, *which, *key, visibility)
+                );
             }
             Step::Delete { delivery } if !self.deliveries.is_empty() => {
                 let (which, handle, key) = delivery.get(&self.deliveries);
                 let answer = self.queue(*which).delete(handle).await;
-                assert_eq!(answer.map_err(|error| refused(&error)), Ok(self.model.delete(now, *which, *key)));
+                assert_eq!(
+                    answer.map_err(|error| refused(&error)),
+                    Ok(self.model.delete(now, *which, *key))
+                );
             }
             Step::Extend { .. } | Step::Delete { .. } => {}
             Step::Pass(duration) => {
-                self.time.store(now.plus(duration).unix_ms(), Ordering::SeqCst);
+                self.time
+                    .store(now.plus(duration).unix_ms(), Ordering::SeqCst);
             }
             Step::Reopen => (self.queue, self.dead) = open(&self.path, &self.time),
         }
         let now = Timestamp::from_unix_ms(self.time.load(Ordering::SeqCst));
         for which in [Which::Queue, Which::Dead] {
-            assert_eq!(self.queue(which).depth().await.expect("depth"), self.model.depth(now, which));
+            assert_eq!(
+                self.queue(which).depth().await.expect("depth"),
+                self.model.depth(now, which)
+            );
         }
         self.heads_are_the_first_of_their_groups();
     }
@@ -145,7 +183,11 @@ impl Pair {
     }
 
     async fn receive(&mut self, now: Timestamp, from: Which, visibility: Duration) {
-        let received = self.queue(from).receive(Duration::ZERO, visibility).await.map_err(|error| refused(&error));
+        let received = self
+            .queue(from)
+            .receive(Duration::ZERO, visibility)
+            .await
+            .map_err(|error| refused(&error));
         let expected = self.model.receive(now, from, visibility);
         let seen = received.as_ref().map(|delivery| {
             delivery.as_ref().map(|delivery| Seen {
@@ -157,7 +199,13 @@ impl Pair {
                 first_received_at: delivery.first_received_at,
             })
         });
-        assert_eq!(seen, expected.as_ref().map(|found| found.as_ref().map(|(seen, _)| seen.clone())).map_err(|()| &()));
+        assert_eq!(
+            seen,
+            expected
+                .as_ref()
+                .map(|found| found.as_ref().map(|(seen, _)| seen.clone()))
+                .map_err(|()| &())
+        );
         if let (Ok(Some(delivery)), Ok(Some((_, key)))) = (received, expected) {
             self.deliveries.push((from, delivery.handle, key));
         }
@@ -183,8 +231,14 @@ fn open(path: &Path, time: &Arc<AtomicI64>) -> (LocalQueue, LocalQueue) {
     let time = Arc::clone(time);
     let clock: Clock = Arc::new(move || Timestamp::from_unix_ms(time.load(Ordering::SeqCst)));
     let store = LocalStore::open_with_clock(path, clock).expect("open");
-    let settings = QueueSettings { max_receive_count: MAX_RECEIVE_COUNT, dead: Some("dead".to_owned()) };
-    (store.queue("queue", settings), store.queue("dead", QueueSettings::default()))
+    let settings = QueueSettings {
+        max_receive_count: MAX_RECEIVE_COUNT,
+        dead: Some("dead".to_owned()),
+    };
+    (
+        store.queue("queue", settings),
+        store.queue("dead", QueueSettings::default()),
+    )
 }
 
 fn refused(error: &PortError) {
@@ -231,7 +285,8 @@ type Handle = (u64, u32);
 
 impl Message {
     fn is_in_flight(&self, now: Timestamp) -> bool {
-        self.in_flight.is_some_and(|in_flight| in_flight.until > now)
+        self.in_flight
+            .is_some_and(|in_flight| in_flight.until > now)
     }
 }
 
@@ -252,7 +307,8 @@ impl Model {
         if let Some((_, _, message_id)) = duplicate {
             return Some(message_id.clone());
         }
-        self.sent.push((now, message.clone(), message_id.to_owned()));
+        self.sent
+            .push((now, message.clone(), message_id.to_owned()));
         self.queue.push(Message {
             seen: Seen {
                 body: message.body.clone(),
@@ -271,14 +327,21 @@ impl Model {
         None
     }
 
-    fn receive(&mut self, now: Timestamp, from: Which, visibility: Duration) -> Result<Option<(Seen, Handle)>, ()> {
+    fn receive(
+        &mut self,
+        now: Timestamp,
+        from: Which,
+        visibility: Duration,
+    ) -> Result<Option<(Seen, Handle)>, ()> {
         if visibility > VISIBILITY_MAX {
             return Err(());
         }
         loop {
             let messages = self.messages(from);
             let next = (0..messages.len()).find(|&index| {
-                let is_first = messages[..index].iter().all(|earlier| earlier.seen.group != messages[index].seen.group);
+                let is_first = messages[..index]
+                    .iter()
+                    .all(|earlier| earlier.seen.group != messages[index].seen.group);
                 is_first && !messages[index].is_in_flight(now)
             });
             let Some(next) = next else { return Ok(None) };
@@ -286,7 +349,9 @@ impl Model {
                 messages.remove(next);
                 continue;
             }
-            if matches!(from, Which::Queue) && messages[next].seen.receive_count == MAX_RECEIVE_COUNT {
+            if matches!(from, Which::Queue)
+                && messages[next].seen.receive_count == MAX_RECEIVE_COUNT
+            {
                 let mut letter = messages.remove(next);
                 letter.seen.receive_count = 0;
                 letter.in_flight = None;
@@ -300,8 +365,14 @@ impl Model {
             let message = &mut messages[next];
             message.seen.receive_count += 1;
             message.seen.first_received_at = *message.first_received_at.get_or_insert(now);
-            message.in_flight = Some(InFlight { since: now, until: now.plus(whole_milliseconds(visibility)) });
-            return Ok(Some((message.seen.clone(), (message.serial, message.seen.receive_count))));
+            message.in_flight = Some(InFlight {
+                since: now,
+                until: now.plus(whole_milliseconds(visibility)),
+            });
+            return Ok(Some((
+                message.seen.clone(),
+                (message.serial, message.seen.receive_count),
+            )));
         }
     }
 
@@ -312,12 +383,23 @@ impl Model {
         })
     }
 
-    fn extend(&mut self, now: Timestamp, which: Which, handle: Handle, visibility: Duration) -> Result<Lease, ()> {
+    fn extend(
+        &mut self,
+        now: Timestamp,
+        which: Which,
+        handle: Handle,
+        visibility: Duration,
+    ) -> Result<Lease, ()> {
         if visibility > VISIBILITY_MAX {
             return Err(());
         }
-        let Some(held) = self.held(now, which, handle) else { return Ok(Lease::Lost) };
-        let in_flight = self.messages(which)[held].in_flight.as_mut().expect("it is held");
+        let Some(held) = self.held(now, which, handle) else {
+            return Ok(Lease::Lost);
+        };
+        let in_flight = self.messages(which)[held]
+            .in_flight
+            .as_mut()
+            .expect("it is held");
         let until = now.plus(whole_milliseconds(visibility));
         if until > in_flight.since.plus(VISIBILITY_MAX) {
             return Err(());
@@ -327,17 +409,27 @@ impl Model {
     }
 
     fn delete(&mut self, now: Timestamp, which: Which, handle: Handle) -> Lease {
-        let Some(held) = self.held(now, which, handle) else { return Lease::Lost };
+        let Some(held) = self.held(now, which, handle) else {
+            return Lease::Lost;
+        };
         self.messages(which).remove(held);
         Lease::Held
     }
 
     fn depth(&mut self, now: Timestamp, which: Which) -> Depth {
         let messages = self.messages(which);
-        let in_flight = messages.iter().filter(|message| message.is_in_flight(now)).count();
-        let waiting =
-            messages.iter().filter(|message| !message.is_in_flight(now) && message.kept_until > now).count();
-        Depth { waiting: waiting as u64, in_flight: in_flight as u64 }
+        let in_flight = messages
+            .iter()
+            .filter(|message| message.is_in_flight(now))
+            .count();
+        let waiting = messages
+            .iter()
+            .filter(|message| !message.is_in_flight(now) && message.kept_until > now)
+            .count();
+        Depth {
+            waiting: waiting as u64,
+            in_flight: in_flight as u64,
+        }
     }
 }
 

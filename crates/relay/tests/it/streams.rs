@@ -10,11 +10,12 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::StreamExt as _;
+use relay::Settings;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::task::TaskTracker;
 
-use crate::front::Front;
+use crate::front::{Front, forwarded, plain};
 use crate::upstream::Upstream;
 use crate::wire::End;
 
@@ -93,7 +94,7 @@ async fn trailers_pass_both_ways() {
     let request = server.head().await;
     assert_eq!(
         (request.get("trailer"), request.get("te")),
-        (Some("X-Sum"), Some("trailers"))
+        (Some("x-sum"), Some("trailers"))
     );
     assert_eq!(server.chunk().await, "hi");
     assert_eq!(server.chunk().await, "");
@@ -107,6 +108,29 @@ async fn trailers_pass_both_ways() {
     assert_eq!(client.chunk().await, "ok");
     assert_eq!(client.chunk().await, "");
     assert_eq!(client.read_through("\r\n\r\n").await, "x-took: 7\r\n\r\n");
+}
+
+#[tokio::test]
+async fn what_a_client_may_not_say_in_the_head_it_may_not_say_in_a_trailer_either() {
+    let upstream = Upstream::listen().await;
+    let telling = relay::Upstream {
+        forwarded: forwarded(),
+        ..plain(upstream.address)
+    };
+    let front = Front::with(Settings::default(), telling).await;
+    let mut client = front.connect().await;
+    client
+        .send(
+            "POST / HTTP/1.1\r\nHost: site\r\nTransfer-Encoding: chunked\r\n\
+             Trailer: X-Forwarded-For, X-Sum\r\nTrailer: Edit-Proof, Edit_Proof, Content-Length, Host\r\n\r\n\
+             0\r\nX-Forwarded-For: 10.0.0.1\r\nEdit-Proof: forged\r\nEdit_Proof: forged\r\n\
+             Content-Length: 5\r\nHost: evil\r\nX-Sum: 42\r\nX-Unannounced: 1\r\n\r\n",
+        )
+        .await;
+    let mut server = upstream.accept().await;
+    assert_eq!(server.head().await.all("trailer"), ["x-sum"]);
+    assert_eq!(server.chunk().await, "");
+    assert_eq!(server.read_through("\r\n\r\n").await, "x-sum: 42\r\n\r\n");
 }
 
 #[tokio::test]
@@ -308,7 +332,7 @@ async fn megabytes_come_back_as_they_were_sent() {
         .map(|index| u8::try_from(index % 251).expect("small"))
         .collect();
 
-    let upstream = crate::front::plain(address);
+    let upstream = plain(address);
     let pieces = sent
         .chunks(70_001)
         .map(|piece| Ok::<_, Infallible>(bytes::Bytes::copy_from_slice(piece)));

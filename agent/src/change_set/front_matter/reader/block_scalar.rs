@@ -30,7 +30,7 @@ impl Reader<'_> {
                 Some(b'-') if chomping == Chomping::Clip => chomping = Chomping::Strip,
                 Some(b'+') if chomping == Chomping::Clip => chomping = Chomping::Keep,
                 Some(digit @ b'1'..=b'9') if explicit.is_none() => {
-                    explicit = Some(usize::from(digit - b'0'))
+                    explicit = Some(usize::from(digit - b'0'));
                 }
                 _ => break,
             }
