@@ -46,6 +46,10 @@ const PUSH_ROUNDS_MAX: usize = 5;
 /// Which commit the work tree shows. Outside `refs/heads`, so that it is never pushed.
 const SHOWN_REFERENCE: &str = "refs/edit/shown";
 
+/// Below it, for each draft branch, the newest commit of it that the remote has had. What cannot be reached from there is
+/// ours alone, and only that is ever moved onto something else: what others took off the branch does not come back.
+const PUSHED_REFERENCES: &str = "refs/edit/pushed";
+
 /// What opening a draft needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -468,6 +472,18 @@ impl Draft {
                 true,
                 "seen on the remote",
             )
+            .map_err(|source| self.local("note what the remote has", source))?;
+        self.note_pushed(tip)
+    }
+
+    fn pushed_reference(&self) -> String {
+        format!("{PUSHED_REFERENCES}/{}", self.draft_branch)
+    }
+
+    /// Notes that the draft stands on a commit that the remote has.
+    fn note_pushed(&self, commit: Oid) -> Result<(), DraftError> {
+        self.repository
+            .reference(&self.pushed_reference(), commit, true, "pushed")
             .map(drop)
             .map_err(|source| self.local("note what the remote has", source))
     }
@@ -501,7 +517,13 @@ impl Draft {
             branch: self.published_branch.clone(),
             known: Vec::new(),
         })?;
-        self.set_tip(self.seen_tip()?.unwrap_or(published), "begin the draft")
+        match self.seen_tip()? {
+            Some(seen) => {
+                self.set_tip(seen, "begin the draft")?;
+                self.note_pushed(seen)
+            }
+            None => self.set_tip(published, "begin the draft"),
+        }
     }
 
     /// Our commits that the remote has not been seen to have, oldest first.
@@ -510,10 +532,12 @@ impl Draft {
             let mut walk = self.repository.revwalk()?;
             walk.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE)?;
             walk.push_ref(&self.local_reference())?;
-            for branch in [&self.draft_branch, &self.published_branch] {
-                if let Some(seen) =
-                    remote::reference_target(&self.repository, &Self::seen_reference(branch))?
-                {
+            for reference in [
+                Self::seen_reference(&self.draft_branch),
+                Self::seen_reference(&self.published_branch),
+                self.pushed_reference(),
+            ] {
+                if let Some(seen) = remote::reference_target(&self.repository, &reference)? {
                     walk.hide(seen)?;
                 }
             }

@@ -27,6 +27,16 @@ pub(crate) enum DraftError {
         /// The branches it has.
         known: Vec<String>,
     },
+    /// A branch of the remote has a name beside which git cannot have ours.
+    #[error("the repository {remote} cannot have the branch {branch} beside its branch {taken}")]
+    NameTaken {
+        /// Which one.
+        remote: String,
+        /// The branch that is wanted.
+        branch: String,
+        /// The branch that is there.
+        taken: String,
+    },
     /// The remote does not know us.
     #[error("the repository {remote} did not accept the credentials")]
     Credentials {
@@ -124,6 +134,7 @@ impl DraftError {
             Self::NoRepository { .. } => "Check the path or address of the repository.",
             Self::Empty { .. } => "Commit the site to the repository first.",
             Self::NoBranch { .. } => "Name an existing branch with --branch.",
+            Self::NameTaken { .. } => "Rename that branch, or use another --thread.",
             Self::Credentials { .. } => {
                 "Name a key or token that may write to the repository: --deploy-key file:PATH or env:NAME."
             }
@@ -161,6 +172,7 @@ impl DraftError {
             self,
             Self::NoRepository { .. }
                 | Self::NoBranch { .. }
+                | Self::NameTaken { .. }
                 | Self::Credentials { .. }
                 | Self::UnknownServer { .. }
                 | Self::Unreachable { .. }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -32,6 +33,7 @@ async fn a_server_behind_http_takes_edits_and_every_mood_of_it_ends_well() {
     story.what_others_push_stays_and_ours_comes_on_top().await;
     story.a_conflict_names_the_file_and_leaves_nothing().await;
     story.a_deleted_draft_branch_is_made_again().await;
+    story.what_others_take_back_stays_taken_back().await;
     story
         .a_branch_that_is_locked_for_a_moment_is_waited_for()
         .await;
@@ -185,6 +187,38 @@ impl Story {
             .git(&["merge-base", "--is-ancestor", &before, DRAFT]);
     }
 
+    /// The developer throws away an instruction's commit: it must not come back with the next one.
+    async fn what_others_take_back_stays_taken_back(&self) {
+        self.lands_once("doomed").await;
+        let before = format!("{DRAFT}~1");
+        self.bare
+            .git(&["update-ref", &format!("refs/heads/{DRAFT}"), &before]);
+        self.lands_once("after-doomed").await;
+        assert_eq!(self.bare.commits_of(DRAFT, "doomed"), 0);
+        self.environment.page_gone("/doomed").await;
+        self.bare
+            .is_shown_in(DRAFT, &self.environment.work_tree())
+            .await;
+    }
+
+    async fn a_file_and_a_folder_may_take_each_others_place(&self) {
+        let other = self.bare.clone_at(DRAFT);
+        for (number, path) in ["public/notes", "public/notes/a.txt", "public/notes"]
+            .iter()
+            .enumerate()
+        {
+            other.git(&["pull", "--quiet", "--rebase", &self.bare.address(), DRAFT]);
+            other.git(&["rm", "-r", "--quiet", "--ignore-unmatch", "public/notes"]);
+            other.write(path, "a note\n");
+            other.commit_all("Notes");
+            other.git(&["push", "--quiet", &self.bare.address(), DRAFT]);
+            self.lands_once(&format!("beside-notes-{number}")).await;
+            self.bare
+                .is_shown_in(DRAFT, &self.environment.work_tree())
+                .await;
+        }
+    }
+
     /// Somebody else's push holds the branch while ours comes.
     async fn a_branch_that_is_locked_for_a_moment_is_waited_for(&self) {
         let lock = self.bare.path().join(format!("refs/heads/{DRAFT}.lock"));
@@ -311,8 +345,15 @@ async fn a_redirect_gets_no_credentials() {
     let bare = site.bare_copy();
     // It would take the token, and hand out another site.
     let elsewhere = HttpServer::with_token(&bare).await;
-    for asks_first in [false, true] {
-        let server = HttpServer::that_redirects(&elsewhere.at(""), asks_first).await;
+    let same_host = elsewhere.at("");
+    let other_host = same_host.replace("127.0.0.1", "localhost");
+    for (place, asks_first) in [
+        (&other_host, false),
+        (&other_host, true),
+        (&same_host, false),
+        (&same_host, true),
+    ] {
+        let server = HttpServer::that_redirects(place, asks_first).await;
         let (code, words) = Start::of(&server.url(&bare))
             .with(&["--deploy-key", "env:DEPLOY_TOKEN"])
             .variable("DEPLOY_TOKEN", TOKEN)
@@ -320,12 +361,13 @@ async fn a_redirect_gets_no_credentials() {
             .await;
         assert_eq!(code, 11, "{words}");
         assert!(words.contains("redirect"), "{words}");
-        let told: Vec<_> = elsewhere
-            .seen()
-            .into_iter()
-            .filter(|request| request.authorization.is_some())
-            .collect();
-        assert!(told.is_empty(), "asks first: {asks_first}: {told:#?}");
+        let mut asked = elsewhere.seen();
+        // libgit2 takes another port of the same host for the same server, and asks there. It has nothing to show.
+        asked.retain(|request| place == &other_host || request.authorization.is_some());
+        assert!(
+            asked.is_empty(),
+            "{place}, asks first: {asks_first}: {asked:#?}"
+        );
     }
 }
 
@@ -384,9 +426,11 @@ async fn a_bare_repository_by_its_path_takes_edits_beside_those_of_others() {
     story.what_others_push_stays_and_ours_comes_on_top().await;
     story.a_conflict_names_the_file_and_leaves_nothing().await;
     story.a_deleted_draft_branch_is_made_again().await;
+    story.what_others_take_back_stays_taken_back().await;
     story
         .a_branch_that_is_locked_for_a_moment_is_waited_for()
         .await;
+    story.a_file_and_a_folder_may_take_each_others_place().await;
     story.what_is_written_into_our_clone_changes_nothing().await;
     story.bare.git(&["fsck", "--strict"]);
 }
@@ -424,6 +468,35 @@ impl Story {
         let there = git(&clone, &["ls-remote", "--get-url", &self.bare.address()]);
         assert_eq!(there, evil.address());
     }
+}
+
+#[tokio::test]
+async fn a_branch_whose_name_stands_in_the_way_is_named() {
+    let site = Repository::amelia();
+    site.git(&["branch", "edit"]);
+    let (code, words) = Start::of(&site.address()).failure().await;
+    assert_eq!(code, 10, "{words}");
+    assert!(
+        words.contains("cannot have the branch edit/local beside its branch edit"),
+        "{words}"
+    );
+    assert!(words.contains("hint: Rename"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_from_a_server_that_stands_still_can_be_interrupted() {
+    let site = Repository::amelia();
+    let bare = site.bare_copy();
+    let server = HttpServer::open_to_all(&bare).await;
+    server.hold_packs(true);
+    let environment = Start::of(&server.url(&bare)).spawn();
+    server.asked_for("git-upload-pack").await;
+    server.asked_for("POST").await;
+    environment.interrupt();
+    // Well within the minute for which a server may say nothing.
+    let ended = tokio::time::timeout(Duration::from_secs(20), environment.ended()).await;
+    let (status, log) = ended.expect("it ends at once");
+    assert_eq!(status.code(), Some(130), "{log}");
 }
 
 #[tokio::test]

@@ -558,14 +558,19 @@ impl Environment {
         last
     }
 
-    /// Interrupts it as Ctrl-C does, and returns its last event, its exit code and what it logged.
-    pub async fn stop(mut self) -> (Value, i32, String) {
-        let pid = i32::try_from(self.child.id().expect("running")).expect("a pid");
+    /// Interrupts it as Ctrl-C does, and does not wait.
+    pub fn interrupt(&self) {
+        let pid = i32::try_from(self.pid()).expect("a pid");
         nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(pid),
             nix::sys::signal::Signal::SIGINT,
         )
         .expect("signalled");
+    }
+
+    /// Interrupts it as Ctrl-C does, and returns its last event, its exit code and what it logged.
+    pub async fn stop(mut self) -> (Value, i32, String) {
+        self.interrupt();
         let stopped = self.event("stopped").await;
         let (status, log) = self.ended().await;
         (stopped, status.code().unwrap_or(-1), log)
