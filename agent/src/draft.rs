@@ -46,6 +46,10 @@ const PUSH_ROUNDS_MAX: usize = 5;
 /// Which commit the work tree shows. Outside `refs/heads`, so that it is never pushed.
 const SHOWN_REFERENCE: &str = "refs/edit/shown";
 
+/// Below it, for each draft branch, the newest commit of it that the remote has had. What cannot be reached from there is
+/// ours alone, and only that is ever moved onto something else: what others took off the branch does not come back.
+const PUSHED_REFERENCES: &str = "refs/edit/pushed";
+
 /// What opening a draft needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -157,6 +161,7 @@ impl Draft {
             &[&draft.published_branch, &draft.draft_branch],
             progress,
         )?;
+        draft.remote.refuse_checked_out(&draft.draft_branch)?;
         draft.settle_branch()?;
         draft.landed = draft.read_landed(draft.tip()?, None)?;
         Ok(draft)
@@ -281,6 +286,10 @@ impl Draft {
             if found == self.seen_tip()? {
                 // The remote is where it was, so nobody came between: it does not want this commit.
                 return match refusal {
+                    Some(reason) if remote::may_pass(&reason) => Err(DraftError::PushUndone {
+                        remote: self.remote.to_string(),
+                        reason,
+                    }),
                     Some(reason) => Ok(Pushed::Rejected { reason }),
                     None => Err(DraftError::PushVanished {
                         remote: self.remote.to_string(),
@@ -463,6 +472,18 @@ impl Draft {
                 true,
                 "seen on the remote",
             )
+            .map_err(|source| self.local("note what the remote has", source))?;
+        self.note_pushed(tip)
+    }
+
+    fn pushed_reference(&self) -> String {
+        format!("{PUSHED_REFERENCES}/{}", self.draft_branch)
+    }
+
+    /// Notes that the draft stands on a commit that the remote has.
+    fn note_pushed(&self, commit: Oid) -> Result<(), DraftError> {
+        self.repository
+            .reference(&self.pushed_reference(), commit, true, "pushed")
             .map(drop)
             .map_err(|source| self.local("note what the remote has", source))
     }
@@ -496,7 +517,13 @@ impl Draft {
             branch: self.published_branch.clone(),
             known: Vec::new(),
         })?;
-        self.set_tip(self.seen_tip()?.unwrap_or(published), "begin the draft")
+        match self.seen_tip()? {
+            Some(seen) => {
+                self.set_tip(seen, "begin the draft")?;
+                self.note_pushed(seen)
+            }
+            None => self.set_tip(published, "begin the draft"),
+        }
     }
 
     /// Our commits that the remote has not been seen to have, oldest first.
@@ -505,10 +532,12 @@ impl Draft {
             let mut walk = self.repository.revwalk()?;
             walk.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE)?;
             walk.push_ref(&self.local_reference())?;
-            for branch in [&self.draft_branch, &self.published_branch] {
-                if let Some(seen) =
-                    remote::reference_target(&self.repository, &Self::seen_reference(branch))?
-                {
+            for reference in [
+                Self::seen_reference(&self.draft_branch),
+                Self::seen_reference(&self.published_branch),
+                self.pushed_reference(),
+            ] {
+                if let Some(seen) = remote::reference_target(&self.repository, &reference)? {
                     walk.hide(seen)?;
                 }
             }

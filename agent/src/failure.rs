@@ -103,6 +103,7 @@ impl From<DraftError> for Failure {
             DraftError::NoRepository { .. }
             | DraftError::Empty { .. }
             | DraftError::NoBranch { .. }
+            | DraftError::NameTaken { .. }
             | DraftError::CheckedOut { .. } => Exit::Repository,
             DraftError::Local { .. } | DraftError::File { .. } | DraftError::OtherClone { .. } => {
                 Exit::Storage

@@ -50,7 +50,13 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         .map_err(|error| Failure::internal("set the time limits of git", &error))?;
     match cli.command {
         Command::Schema { name } => cli::print_schema(name.as_deref()),
-        Command::Dev(arguments) => runtime()?.block_on(dev::run(arguments)),
+        Command::Dev(arguments) => {
+            let runtime = runtime()?;
+            let ended = runtime.block_on(dev::run(arguments));
+            // What still blocks is git, waiting for a server that says nothing: an interrupt does not wait with it.
+            runtime.shutdown_background();
+            ended
+        }
         Command::Send(arguments) => runtime()?.block_on(send::run(arguments)),
     }
 }

@@ -199,9 +199,9 @@ impl WorkTree {
         result
     }
 
-    /// Whether nothing is put off and no instruction is half done.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.lock().spacing.is_settled()
+    /// Whether nothing is put off. What is in the journal then is what somebody could not finish.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.lock().spacing.due().is_none()
     }
 
     /// Waits until nothing is put off.
@@ -267,10 +267,31 @@ impl WorkTree {
 
 impl State {
     fn write(&self, changes: &BTreeMap<String, Node>) -> Result<(), WorkTreeError> {
-        changes
-            .iter()
+        in_order(changes)
+            .into_iter()
             .try_for_each(|(path, node)| self.writer.put(path, node))
     }
+}
+
+/// What comes before what goes, so that a file that moves is never missing; but what stands where a folder is to be, or in a
+/// folder where a file is to be, makes way first.
+fn in_order(changes: &BTreeMap<String, Node>) -> Vec<(&String, &Node)> {
+    let comes = |path: &str| changes.get(path).is_some_and(|node| *node != Node::Absent);
+    let in_the_way = |path: &str| {
+        let above = path.match_indices('/').any(|(at, _)| comes(&path[..at]));
+        let folder = format!("{path}/");
+        let mut below = changes
+            .range(folder.clone()..)
+            .take_while(|(other, _)| other.starts_with(&folder));
+        above || below.any(|(_, node)| *node != Node::Absent)
+    };
+    let mut ordered: Vec<_> = changes.iter().collect();
+    ordered.sort_by_key(|(path, node)| match node {
+        Node::Absent if in_the_way(path) => 0,
+        Node::Absent => 2,
+        _ => 1,
+    });
+    ordered
 }
 
 /// Two writes of one path closer together than this are coalesced. Measured: up to 40 ms the second can be lost
@@ -333,6 +354,30 @@ mod tests {
         );
         assert!(!places.root.join("new.txt").exists());
         assert!(WorkTree::unsettled(&places).expect("read").is_empty());
+    }
+
+    #[test]
+    fn what_moves_is_never_missing_and_what_stands_in_the_way_goes_first() {
+        let file = Node::Symlink(Vec::new());
+        let changes: BTreeMap<String, Node> = [
+            ("a", Node::Absent),
+            ("a/b", file.clone()),
+            ("b-was-here", Node::Absent),
+            ("c", file.clone()),
+            ("c/d/e", Node::Absent),
+            ("d", file),
+            ("d-not-below", Node::Absent),
+        ]
+        .map(|(path, node)| (path.to_owned(), node))
+        .into();
+        let order: Vec<&str> = in_order(&changes)
+            .into_iter()
+            .map(|(path, _)| path.as_str())
+            .collect();
+        assert_eq!(
+            order,
+            ["a", "c/d/e", "a/b", "c", "d", "b-was-here", "d-not-below"]
+        );
     }
 
     #[tokio::test]

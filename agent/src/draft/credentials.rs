@@ -57,30 +57,44 @@ impl Credentials {
         Ok(Self::Secret(secret))
     }
 
-    /// Callbacks that answer a server's question, a bounded number of times.
-    pub(super) fn callbacks(&self) -> RemoteCallbacks<'_> {
+    /// Callbacks that answer the question of the server at `own`, a bounded number of times. libgit2 follows a redirect
+    /// when it connects, and then another server asks: that one is told nothing.
+    pub(super) fn callbacks<'a>(&'a self, own: &'a str) -> RemoteCallbacks<'a> {
         let asked = Cell::new(0);
         let mut callbacks = RemoteCallbacks::new();
         callbacks.credentials(move |url, user, allowed| {
             asked.set(asked.get() + 1);
-            if asked.get() > ATTEMPTS_MAX {
-                return Err(git2::Error::new(
-                    git2::ErrorCode::Auth,
-                    git2::ErrorClass::Callback,
-                    "the server did not accept any credentials",
+            if server(url) != server(own) {
+                return Err(refused(
+                    "it redirects to another server, which gets no credentials",
                 ));
+            }
+            if asked.get() > ATTEMPTS_MAX {
+                return Err(refused("the server did not accept any credentials"));
             }
             let user = user.unwrap_or("git");
             if allowed.contains(CredentialType::USERNAME) {
                 return Cred::username(user);
             }
-            match self {
+            let found = match self {
                 Self::Secret(secret) => from_secret(secret, user, allowed),
                 Self::Ambient => ambient(url, user, allowed, asked.get()),
-            }
+            };
+            found.map_err(|error| refused(error.message()))
         });
         callbacks
     }
+}
+
+/// Scheme, host and port of an address.
+fn server(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let end = url[host..].find('/').map_or(url.len(), |at| host + at);
+    &url[..end]
+}
+
+fn refused(why: &str) -> git2::Error {
+    git2::Error::new(git2::ErrorCode::Auth, git2::ErrorClass::Callback, why)
 }
 
 fn from_secret(secret: &str, user: &str, allowed: CredentialType) -> Result<Cred, git2::Error> {

@@ -27,12 +27,30 @@ pub(crate) enum DraftError {
         /// The branches it has.
         known: Vec<String>,
     },
+    /// A branch of the remote has a name beside which git cannot have ours.
+    #[error("the repository {remote} cannot have the branch {branch} beside its branch {taken}")]
+    NameTaken {
+        /// Which one.
+        remote: String,
+        /// The branch that is wanted.
+        branch: String,
+        /// The branch that is there.
+        taken: String,
+    },
     /// The remote does not know us.
     #[error("the repository {remote} did not accept the credentials")]
     Credentials {
         /// Which one.
         remote: String,
         /// What it said.
+        source: git2::Error,
+    },
+    /// The remote cannot prove that it is itself.
+    #[error("the server of {remote} is not known to be the right one")]
+    UnknownServer {
+        /// Which one.
+        remote: String,
+        /// What is wrong with its key or certificate.
         source: git2::Error,
     },
     /// The remote did not answer, or not what a git server answers.
@@ -52,6 +70,14 @@ pub(crate) enum DraftError {
         branch: String,
         /// Where.
         place: PathBuf,
+    },
+    /// The remote could not take the commit now.
+    #[error("{remote} could not take the commit: {reason}")]
+    PushUndone {
+        /// Which one.
+        remote: String,
+        /// What it said.
+        reason: String,
     },
     /// The push was accepted, and yet the commit is not there.
     #[error("{remote} accepted a push to {branch}, but the branch did not move")]
@@ -108,8 +134,12 @@ impl DraftError {
             Self::NoRepository { .. } => "Check the path or address of the repository.",
             Self::Empty { .. } => "Commit the site to the repository first.",
             Self::NoBranch { .. } => "Name an existing branch with --branch.",
+            Self::NameTaken { .. } => "Rename that branch, or use another --thread.",
             Self::Credentials { .. } => {
                 "Name a key or token that may write to the repository: --deploy-key file:PATH or env:NAME."
+            }
+            Self::UnknownServer { .. } => {
+                "Check its host key (connecting once with `ssh` puts it into ~/.ssh/known_hosts), or its certificate."
             }
             Self::Unreachable { .. } => {
                 "Check the address and the network; the work done so far is kept."
@@ -117,7 +147,7 @@ impl DraftError {
             Self::CheckedOut { .. } => {
                 "Check out another branch there (for example `git switch -`), or use another --thread."
             }
-            Self::PushVanished { .. } | Self::RemoteBusy { .. } => {
+            Self::PushUndone { .. } | Self::PushVanished { .. } | Self::RemoteBusy { .. } => {
                 "It is tried again; if it stays so, look at what else pushes to this branch."
             }
             Self::OtherClone { .. } => "Name another --workspace.",
@@ -142,8 +172,11 @@ impl DraftError {
             self,
             Self::NoRepository { .. }
                 | Self::NoBranch { .. }
+                | Self::NameTaken { .. }
                 | Self::Credentials { .. }
+                | Self::UnknownServer { .. }
                 | Self::Unreachable { .. }
+                | Self::PushUndone { .. }
                 | Self::PushVanished { .. }
                 | Self::RemoteBusy { .. }
                 | Self::Empty { .. }

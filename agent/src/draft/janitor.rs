@@ -6,10 +6,12 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 use git2::Repository;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::{DraftError, Remote};
@@ -84,11 +86,24 @@ pub(super) fn open_whole(
         })
 }
 
-/// Opens a git directory of ours, with an empty configuration: nothing in a file can redirect a push or run a hook.
+/// Opens a git directory of ours, with a configuration of ours: nothing in a file can redirect a push or run a hook.
 pub(super) fn open(git_directory: &Path) -> Result<Repository, git2::Error> {
     let repository = Repository::open_bare(git_directory)?;
-    repository.set_config(&git2::Config::new()?)?;
+    repository.set_config(&own_configuration()?)?;
     Ok(repository)
+}
+
+/// Says only that no redirect is followed, which libgit2 else does when it connects. It reads nothing but files, so this is
+/// one in memory for as long as it is read.
+fn own_configuration() -> Result<git2::Config, git2::Error> {
+    let make = || -> std::io::Result<fs::File> {
+        let mut file = fs::File::from(memfd_create("git-config", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(b"[http]\n\tfollowRedirects = false\n")?;
+        Ok(file)
+    };
+    let file = make().map_err(|error| git2::Error::from_str(&error.to_string()))?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    git2::Config::open(Path::new(&path))?.snapshot()
 }
 
 pub(super) fn read_note(git_directory: &Path) -> Result<CloneNote, DraftError> {
@@ -144,6 +159,21 @@ mod tests {
         ] {
             assert_eq!(git.join(file).exists(), stays, "{file}");
         }
+    }
+
+    #[test]
+    fn our_git_directories_have_our_configuration_and_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        Repository::init_bare(folder.path()).expect("made");
+        fs::write(folder.path().join("config"), "[user]\n\tname = evil\n").expect("written");
+        let configuration = open(folder.path())
+            .and_then(|repository| repository.config()?.snapshot())
+            .expect("open");
+        assert_eq!(
+            configuration.get_str("http.followRedirects").ok(),
+            Some("false")
+        );
+        assert!(configuration.get_str("user.name").is_err());
     }
 
     #[test]

@@ -16,6 +16,9 @@ use git2::{
 use super::janitor::{self, CloneNote, file_error};
 use super::{Credentials, Draft, DraftError, Settings};
 
+/// What a server says beside its answer is kept up to here, and one packet more. A receipt shows a part of it.
+const SAID_MAX_BYTES: usize = 4096;
+
 /// Where the client's repository is.
 #[derive(Debug, Clone)]
 pub(crate) enum Remote {
@@ -96,6 +99,7 @@ impl Remote {
                 }
                 Some(_) => {}
                 None => {
+                    self.refuse_taken_name(branch, &heads)?;
                     if let Ok(mut stale) = clone.find_reference(&seen) {
                         stale.delete().map_err(fail)?;
                     }
@@ -121,6 +125,26 @@ impl Remote {
             .map_err(fail)
     }
 
+    /// Fails if git cannot have `branch` beside a branch that is there: `edit` beside `edit/local`.
+    fn refuse_taken_name(&self, branch: &str, heads: &[(String, Oid)]) -> Result<(), DraftError> {
+        let below = |one: &str, other: &str| {
+            one.strip_prefix(other)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        let taken = heads
+            .iter()
+            .filter_map(|(name, _)| name.strip_prefix("refs/heads/"))
+            .find(|taken| below(branch, taken) || below(taken, branch));
+        match taken {
+            Some(taken) => Err(DraftError::NameTaken {
+                remote: self.to_string(),
+                branch: branch.to_owned(),
+                taken: taken.to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Moves `branch` of the remote from `expected` to `tip`, never by force. What is returned is why the remote
     /// refused, if it said so; whether the branch did move is a question to [`Remote::tip`] alone.
     pub(super) fn push(
@@ -132,7 +156,21 @@ impl Remote {
     ) -> Result<Option<String>, DraftError> {
         match self {
             Self::Local { path } => self.push_local(path, clone, branch, tip, expected),
-            Self::Server { url, .. } => self.push_to_server(url, clone, branch),
+            Self::Server { url, .. } => self.push_to_server(url, clone, branch, expected),
+        }
+    }
+
+    /// Fails if the developer looks at the branch in a work tree of theirs: it would move under their hands.
+    pub(super) fn refuse_checked_out(&self, branch: &str) -> Result<(), DraftError> {
+        let Self::Local { path } = self else {
+            return Ok(());
+        };
+        match checked_out_at(&self.open_local(path)?, &format!("refs/heads/{branch}")) {
+            Some(place) => Err(DraftError::CheckedOut {
+                branch: branch.to_owned(),
+                place,
+            }),
+            None => Ok(()),
         }
     }
 
@@ -144,14 +182,9 @@ impl Remote {
         tip: Oid,
         expected: Option<Oid>,
     ) -> Result<Option<String>, DraftError> {
+        self.refuse_checked_out(branch)?;
         let remote = self.open_local(path)?;
         let reference = format!("refs/heads/{branch}");
-        if let Some(place) = checked_out_at(&remote, &reference) {
-            return Err(DraftError::CheckedOut {
-                branch: branch.to_owned(),
-                place,
-            });
-        }
         let push = || -> Result<(), git2::Error> {
             write_objects(clone, &remote, tip)?;
             match expected {
@@ -182,13 +215,23 @@ impl Remote {
         url: &str,
         clone: &Repository,
         branch: &str,
+        expected: Option<Oid>,
     ) -> Result<Option<String>, DraftError> {
+        let reference = format!("refs/heads/{branch}");
         let mut refusal = None;
         let mut said = String::new();
         let result = {
-            let mut remote = clone
-                .remote_anonymous(url)
-                .map_err(|source| self.unreachable("push to", source))?;
+            let fail = |source| self.unreachable("push to", source);
+            let mut remote = clone.remote_anonymous(url).map_err(fail)?;
+            let mut connection = remote
+                .connect_auth(Direction::Push, Some(self.callbacks()), None)
+                .map_err(fail)?;
+            // The push goes through this connection, and the server moves the branch from what it said here or not at all.
+            let there = connection.list().map_err(fail)?;
+            let there = there.iter().find(|head| head.name() == reference);
+            if there.map(git2::RemoteHead::oid) != expected {
+                return Ok(None);
+            }
             let mut callbacks = self.callbacks();
             // `push` says Ok when the server refuses the branch: only this callback tells.
             callbacks.push_update_reference(|_, status| {
@@ -196,15 +239,17 @@ impl Remote {
                 Ok(())
             });
             callbacks.sideband_progress(|text| {
-                said.push_str(&String::from_utf8_lossy(&text[..text.len().min(2048)]));
+                if said.len() < SAID_MAX_BYTES {
+                    said.push_str(&String::from_utf8_lossy(text));
+                }
                 true
             });
             let mut options = PushOptions::new();
             options
                 .remote_callbacks(callbacks)
                 .follow_redirects(RemoteRedirect::None);
-            remote.push(
-                &[format!("refs/heads/{branch}:refs/heads/{branch}")],
+            connection.remote().push(
+                &[format!("{reference}:{reference}")],
                 Some(&mut options),
             )
         };
@@ -273,8 +318,10 @@ impl Remote {
                 match connection.default_branch() {
                     Ok(name) => name.as_str().unwrap_or_default().to_owned(),
                     Err(_) => {
-                        return Err(DraftError::Empty {
+                        return Err(DraftError::NoBranch {
                             remote: self.to_string(),
+                            branch: "(its HEAD names none that is there)".to_owned(),
+                            known: self.branch_names(clone)?,
                         });
                     }
                 }
@@ -295,7 +342,7 @@ impl Remote {
     fn callbacks(&self) -> git2::RemoteCallbacks<'_> {
         match self {
             Self::Local { .. } => git2::RemoteCallbacks::new(),
-            Self::Server { credentials, .. } => credentials.callbacks(),
+            Self::Server { url, credentials } => credentials.callbacks(url),
         }
     }
 
@@ -330,6 +377,9 @@ impl Remote {
             || (source.class() == ErrorClass::Ssh && source.message().contains("authenticate"))
         {
             return DraftError::Credentials { remote, source };
+        }
+        if source.code() == ErrorCode::Certificate {
+            return DraftError::UnknownServer { remote, source };
         }
         if source.message().contains("status code: 404") {
             return DraftError::NoRepository { remote };
@@ -486,8 +536,12 @@ fn checked_out_at(repository: &Repository, reference: &str) -> Option<PathBuf> {
             .is_ok_and(|text| text.trim().strip_prefix("ref: ") == Some(reference))
     };
     let common = repository.commondir();
-    if !repository.is_bare() && head_is(&common.join("HEAD")) {
-        return Some(repository.workdir().unwrap_or(common).to_owned());
+    // What was named may itself be a linked work tree; the main one is that of the common directory.
+    if let Ok(main) = Repository::open(common)
+        && let Some(place) = main.workdir()
+        && head_is(&common.join("HEAD"))
+    {
+        return Some(place.to_owned());
     }
     for worktree in fs::read_dir(common.join("worktrees")).ok()?.flatten() {
         if head_is(&worktree.path().join("HEAD")) {
@@ -500,6 +554,14 @@ fn checked_out_at(repository: &Repository, reference: &str) -> Option<PathBuf> {
         }
     }
     None
+}
+
+/// Whether a refusal speaks of the server's own trouble, not of the commit. These are git's own words: for somebody else's
+/// lock on the branch, and for a disk that is full there.
+pub(super) fn may_pass(refusal: &str) -> bool {
+    ["failed to update ref", "cannot lock ref", "unpacker error"]
+        .iter()
+        .any(|words| refusal.contains(words))
 }
 
 /// The server's status and what it said beside it, in one bounded line.
@@ -526,5 +588,68 @@ impl Draft {
     /// The remote's address, for people.
     pub(crate) fn remote_name(&self) -> String {
         self.remote.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_says_nothing_is_waited_for_no_longer_than_the_limit() {
+        // The limits are the whole process's. No other unit test asks a server.
+        let limit = Duration::from_millis(200);
+        crate::draft::set_time_limits(limit, limit).expect("set");
+        // Nobody accepts: the kernel takes the connection, and that is all.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = silent.local_addr().expect("bound");
+        let secret = Credentials::Secret("token".to_owned());
+        for url in [
+            format!("http://{address}/amelia.git"),
+            format!("ssh://git@{address}/amelia.git"),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let settings = Settings {
+                git_directory: folder.path().join("draft.git"),
+                staging: folder.path().join("staging"),
+                remote: Remote::Server {
+                    url: url.clone(),
+                    credentials: secret.clone(),
+                },
+                published_branch: None,
+                draft_branch: "edit/local".to_owned(),
+                site_root: String::new(),
+            };
+            let (sender, receiver) = mpsc::channel();
+            std::thread::spawn(move || {
+                let opened = Draft::open(&settings, &mut |_, _| ());
+                sender.send(opened.map(drop)).ok();
+            });
+            let opened = receiver
+                .recv_timeout(Duration::from_secs(30))
+                .expect("the limit ends it");
+            let error = opened.expect_err("there is no answer");
+            assert!(
+                matches!(error, DraftError::Unreachable { .. }),
+                "{url}: {error:?}"
+            );
+            assert!(!folder.path().join("draft.git").exists());
+        }
+    }
+
+    #[test]
+    fn only_the_servers_own_trouble_may_pass() {
+        for (refusal, expected) in [
+            ("failed to update ref", true),
+            ("unpacker error", true),
+            ("pre-receive hook declined: no", false),
+            ("protected branch hook declined", false),
+        ] {
+            assert_eq!(may_pass(refusal), expected, "{refusal}");
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Moves our commits on top of what the remote has.
 
+use std::collections::HashMap;
+
+use contract::{CommitId, InstructionId};
 use git2::Oid;
 
-use super::{COMMITTER, Draft, DraftError};
+use super::{COMMITTER, Draft, DraftError, commit_message};
 
 /// How it went.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,32 +23,38 @@ pub(super) fn replant(draft: &Draft) -> Result<Replanted, DraftError> {
     let Some(seen) = draft.seen_tip()? else {
         return Ok(Replanted::Clean);
     };
-    let tip = draft.tip()?;
-    let descends = |one, of| {
-        draft
-            .repository
-            .graph_descendant_of(one, of)
-            .map_err(|source| draft.local("read history", source))
-    };
-    if tip == seen || descends(tip, seen)? {
-        return Ok(Replanted::Clean);
-    }
-    if descends(seen, tip)? {
-        draft.set_tip(seen, "follow the remote")?;
-        return Ok(Replanted::Clean);
-    }
-    let mut onto = seen;
-    for commit in draft.unpushed_commits()? {
-        match pick(draft, commit, onto).map_err(|source| draft.local("rebase", source))? {
-            Picked::Clean(id) => onto = id,
-            Picked::Conflict(files) => {
-                draft.set_tip(onto, "a commit did not fit")?;
-                return Ok(Replanted::Conflict { files });
+    let base = draft.pushed_tip()?;
+    let mut outcome = Replanted::Clean;
+    if base != seen {
+        // What landed there by another way (a commit of ours that somebody carried over) must not land again.
+        let there = draft.read_landed(seen, Some(base))?;
+        let mut onto = seen;
+        for commit in draft.unpushed_commits()? {
+            if landed_already(draft, commit, &there)? {
+                continue;
+            }
+            match pick(draft, commit, onto).map_err(|source| draft.local("rebase", source))? {
+                Picked::Clean(id) => onto = id,
+                Picked::Conflict(files) => {
+                    outcome = Replanted::Conflict { files };
+                    break;
+                }
             }
         }
+        draft.set_tip(onto, "follow the remote")?;
     }
-    draft.set_tip(onto, "rebase on the remote")?;
-    Ok(Replanted::Clean)
+    draft.note_pushed(seen)?;
+    Ok(outcome)
+}
+
+fn landed_already(
+    draft: &Draft,
+    commit: Oid,
+    there: &HashMap<InstructionId, CommitId>,
+) -> Result<bool, DraftError> {
+    let commit = draft.commit_object(commit)?;
+    let instruction = commit_message::instruction_of(commit.message_bytes());
+    Ok(instruction.is_some_and(|instruction| there.contains_key(&instruction)))
 }
 
 enum Picked {

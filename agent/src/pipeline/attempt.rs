@@ -86,6 +86,7 @@ impl Attempt<'_> {
         receipt: &mut Receipt,
     ) -> Result<(), Outcome> {
         tracing::info!(instruction = %self.instruction.instruction_id, commit = commit.as_str(), "the instruction has its commit already; going on from there");
+        workshop.settle().await?;
         (receipt.summary, receipt.files_changed) = workshop.files_of(commit.clone()).await?;
         receipt.commit = Some(commit);
         Ok(())

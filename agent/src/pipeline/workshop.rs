@@ -269,8 +269,8 @@ impl Workshop {
     }
 
     /// Puts right what an earlier attempt could not take back.
-    async fn settle(&mut self) -> Result<(), WorkshopError> {
-        if self.work_tree.is_settled() {
+    pub(super) async fn settle(&mut self) -> Result<(), WorkshopError> {
+        if self.work_tree.is_at_rest() {
             let unsettled = WorkTree::unsettled(&self.places)?;
             if !unsettled.is_empty() {
                 let changes = self

@@ -111,9 +111,67 @@ impl Repository {
         Self { folder }
     }
 
-    /// Its work tree.
+    /// A bare repository with the branches of this one. Whoever rewrites history there is refused.
+    pub fn bare_copy(&self) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("amelia-")
+            .tempdir()
+            .expect("a folder");
+        let name = folder.path().display().to_string();
+        self.git(&["clone", "--quiet", "--bare", ".", &name]);
+        git(
+            folder.path(),
+            &["config", "receive.denyNonFastForwards", "true"],
+        );
+        git(
+            folder.path(),
+            &["config", "core.logAllRefUpdates", "always"],
+        );
+        Self { folder }
+    }
+
+    /// Somebody else's clone of this one, with a branch checked out.
+    pub fn clone_at(&self, branch: &str) -> Self {
+        let clone = Self::empty();
+        clone.git(&["fetch", "--quiet", &self.address(), branch]);
+        clone.git(&["checkout", "--quiet", "-b", branch, "FETCH_HEAD"]);
+        clone
+    }
+
+    /// Its work tree, or, if it is bare, its git directory.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Waits until a folder shows exactly the files of a branch, and nothing else but what git ignores.
+    pub async fn is_shown_in(&self, branch: &str, folder: &Path) {
+        let index = self.path().join("index-of-the-test");
+        let git_directory = self.git(&["rev-parse", "--absolute-git-dir"]);
+        let run = |arguments: &[&str]| {
+            let output = git_command(folder)
+                .env("GIT_INDEX_FILE", &index)
+                .args(["--git-dir", &git_directory, "--work-tree"])
+                .arg(folder)
+                .args(arguments)
+                .output()
+                .expect("git runs");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr)
+        };
+        let mut last = String::new();
+        let shown = tokio::time::timeout(PATIENCE, async {
+            loop {
+                last = run(&["read-tree", branch])
+                    + &run(&["diff", "--no-ext-diff"])
+                    + &run(&["ls-files", "--others", "--exclude-standard"]);
+                if last.is_empty() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(shown.await.is_ok(), "it is not what {branch} has:\n{last}");
+        std::fs::remove_file(index).expect("git made it");
     }
 
     /// Its address for `dev`.
@@ -150,6 +208,20 @@ impl Repository {
             .lines()
             .map(str::to_owned)
             .collect()
+    }
+
+    /// Proves from the reflog that a branch was only ever moved forwards.
+    pub fn was_never_forced(&self, branch: &str) {
+        let moves = self.git(&[
+            "reflog",
+            "show",
+            "--format=%H",
+            &format!("refs/heads/{branch}"),
+        ]);
+        let tips: Vec<&str> = moves.lines().collect();
+        for pair in tips.windows(2) {
+            self.git(&["merge-base", "--is-ancestor", pair[1], pair[0]]);
+        }
     }
 
     /// How many commits of a branch carry this instruction's trailer.
@@ -417,6 +489,50 @@ impl Environment {
         .await
     }
 
+    /// Waits until there is no such page.
+    pub async fn page_gone(&self, path: &str) {
+        let mut last = 0;
+        let gone = tokio::time::timeout(PATIENCE, async {
+            loop {
+                last = self.get(path).await.status;
+                if last == 404 {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(gone.await.is_ok(), "{path} is still there: {last}");
+    }
+
+    /// A receipt, once it is as wanted.
+    pub async fn receipt_that(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                last = self.get(&format!("/_edit/instructions/{id}")).await.json();
+                if wanted(&last) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(
+            found.await.is_ok(),
+            "the receipt of {id} last said {last:#}"
+        );
+        last
+    }
+
+    /// The final receipt of an instruction that was sent without waiting for it.
+    pub async fn final_receipt(&self, id: &str) -> Value {
+        let passing = ["accepted", "running", "applied"];
+        self.receipt_that(id, |receipt| {
+            let status = receipt["status"].as_str();
+            status.is_some_and(|status| !passing.contains(&status))
+        })
+        .await
+    }
+
     /// Everything at a glance.
     pub async fn status(&self) -> Value {
         self.get("/_edit/status").await.json()
@@ -442,14 +558,19 @@ impl Environment {
         last
     }
 
-    /// Interrupts it as Ctrl-C does, and returns its last event, its exit code and what it logged.
-    pub async fn stop(mut self) -> (Value, i32, String) {
-        let pid = i32::try_from(self.child.id().expect("running")).expect("a pid");
+    /// Interrupts it as Ctrl-C does, and does not wait.
+    pub fn interrupt(&self) {
+        let pid = i32::try_from(self.pid()).expect("a pid");
         nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(pid),
             nix::sys::signal::Signal::SIGINT,
         )
         .expect("signalled");
+    }
+
+    /// Interrupts it as Ctrl-C does, and returns its last event, its exit code and what it logged.
+    pub async fn stop(mut self) -> (Value, i32, String) {
+        self.interrupt();
         let stopped = self.event("stopped").await;
         let (status, log) = self.ended().await;
         (stopped, status.code().unwrap_or(-1), log)
