@@ -236,6 +236,42 @@ async fn a_clone_and_an_install_that_are_killed_are_begun_anew() {
     environment.stop().await;
 }
 
+#[tokio::test]
+async fn a_dead_agents_commit_that_somebody_carried_over_is_not_made_again() {
+    let site = Repository::amelia();
+    let bare = site.bare_copy();
+    let dying = Start::of(&bare.address())
+        .variable("EDIT_AGENT_CRASH_AT", "after-commit")
+        .ready()
+        .await;
+    let clone = dying.workspace().join("draft.git").display().to_string();
+    let asked = [
+        "--id",
+        "carried",
+        "--write",
+        "src/pages/carried.md=# Carried",
+    ];
+    dying.send(&asked).await;
+    dying.ended().await;
+
+    // With better words, and so as another commit. The trailers stay.
+    let other = bare.clone_at("main");
+    other.git(&["fetch", "--quiet", &clone, "edit/local"]);
+    other.git(&["checkout", "--quiet", "-b", "edit/local", "FETCH_HEAD"]);
+    let words = other.git(&["log", "-1", "--format=%B"]);
+    let (_, trailers) = words.split_once("\n\n").expect("a subject and trailers");
+    let words = format!("Better words\n\n{trailers}");
+    other.git(&["commit", "--quiet", "--amend", "--message", &words]);
+    other.git(&["push", "--quiet", &bare.address(), "edit/local"]);
+
+    let again = Start::of(&bare.address()).ready().await;
+    let receipt = again.lands(&asked).await;
+    assert_eq!(bare.commits_of("edit/local", "carried"), 1);
+    assert_eq!(bare.subjects("edit/local"), ["Better words"]);
+    assert_eq!(receipt["commit"], bare.git(&["rev-parse", "edit/local"]));
+    bare.is_shown_in("edit/local", &again.work_tree()).await;
+}
+
 /// The processes that run in a folder.
 fn running_in(folder: &std::path::Path) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").expect("Linux");
