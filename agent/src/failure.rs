@@ -105,9 +105,10 @@ impl From<DraftError> for Failure {
             | DraftError::NoBranch { .. }
             | DraftError::NameTaken { .. }
             | DraftError::CheckedOut { .. } => Exit::Repository,
-            DraftError::Local { .. } | DraftError::File { .. } | DraftError::OtherClone { .. } => {
-                Exit::Storage
-            }
+            DraftError::DiskFull { .. }
+            | DraftError::Local { .. }
+            | DraftError::File { .. }
+            | DraftError::OtherClone { .. } => Exit::Storage,
             _ => Exit::Remote,
         };
         Self::new(exit, chain(&error), error.hint())

@@ -63,6 +63,16 @@ pub(crate) enum DraftError {
         /// What happened.
         source: git2::Error,
     },
+    /// The disk is full, here or (for a repository on this machine) there.
+    #[error("could not {operation} {remote}")]
+    DiskFull {
+        /// What was tried.
+        operation: &'static str,
+        /// Which repository.
+        remote: String,
+        /// What could not be written.
+        source: git2::Error,
+    },
     /// The draft branch of the developer's own repository is checked out there.
     #[error("the branch {branch} is checked out in {place}")]
     CheckedOut {
@@ -151,7 +161,7 @@ impl DraftError {
                 "It is tried again; if it stays so, look at what else pushes to this branch."
             }
             Self::OtherClone { .. } => "Name another --workspace.",
-            Self::Local { .. } | Self::File { .. } => {
+            Self::DiskFull { .. } | Self::Local { .. } | Self::File { .. } => {
                 "Check that the disk has room and that the workspace is writable; removing the workspace makes a fresh clone."
             }
         }
@@ -161,7 +171,8 @@ impl DraftError {
     pub(crate) fn is_disk_full(&self) -> bool {
         match self {
             Self::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
-            Self::Local { source, .. } => source.message().contains("No space left"),
+            Self::Local { source, .. } => says_disk_full(source),
+            Self::DiskFull { .. } => true,
             _ => false,
         }
     }
@@ -182,6 +193,13 @@ impl DraftError {
                 | Self::Empty { .. }
         )
     }
+}
+
+/// libgit2 keeps of the system's error only its words.
+pub(super) fn says_disk_full(error: &git2::Error) -> bool {
+    ["No space left", "Disk quota exceeded"]
+        .iter()
+        .any(|words| error.message().contains(words))
 }
 
 fn known_branches(known: &[String]) -> String {

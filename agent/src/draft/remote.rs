@@ -13,6 +13,7 @@ use git2::{
     Repository, RepositoryInitOptions,
 };
 
+use super::error::says_disk_full;
 use super::janitor::{self, CloneNote, file_error};
 use super::{Credentials, Draft, DraftError, Settings};
 
@@ -381,6 +382,13 @@ impl Remote {
             || (source.class() == ErrorClass::Ssh && source.message().contains("authenticate"))
         {
             return DraftError::Credentials { remote, source };
+        }
+        if says_disk_full(&source) {
+            return DraftError::DiskFull {
+                operation,
+                remote,
+                source,
+            };
         }
         if source.code() == ErrorCode::Certificate {
             return DraftError::UnknownServer { remote, source };
