@@ -101,6 +101,7 @@ impl From<DraftError> for Failure {
     fn from(error: DraftError) -> Self {
         let exit = match &error {
             DraftError::NoRepository { .. }
+            | DraftError::Shallow { .. }
             | DraftError::Empty { .. }
             | DraftError::NoBranch { .. }
             | DraftError::NameTaken { .. }

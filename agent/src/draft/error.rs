@@ -11,6 +11,12 @@ pub(crate) enum DraftError {
         /// Which one.
         remote: String,
     },
+    /// Its history is cut off, and what is built on a part of it cannot be put together again.
+    #[error("the repository {remote} is a shallow clone")]
+    Shallow {
+        /// Which one.
+        remote: String,
+    },
     /// It has no commit.
     #[error("the repository {remote} has no commit yet")]
     Empty {
@@ -142,6 +148,7 @@ impl DraftError {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::NoRepository { .. } => "Check the path or address of the repository.",
+            Self::Shallow { .. } => "Get the rest of its history with `git fetch --unshallow`.",
             Self::Empty { .. } => "Commit the site to the repository first.",
             Self::NoBranch { .. } => "Name an existing branch with --branch.",
             Self::NameTaken { .. } => "Rename that branch, or use another --thread.",
@@ -182,6 +189,7 @@ impl DraftError {
         matches!(
             self,
             Self::NoRepository { .. }
+                | Self::Shallow { .. }
                 | Self::NoBranch { .. }
                 | Self::NameTaken { .. }
                 | Self::Credentials { .. }

@@ -365,12 +365,18 @@ impl Remote {
     }
 
     fn open_local(&self, path: &Path) -> Result<Repository, DraftError> {
-        Repository::open(path).map_err(|source| match source.code() {
+        let repository = Repository::open(path).map_err(|source| match source.code() {
             ErrorCode::NotFound => DraftError::NoRepository {
                 remote: self.to_string(),
             },
             _ => self.unreachable("open", source),
-        })
+        })?;
+        if repository.is_shallow() {
+            return Err(DraftError::Shallow {
+                remote: self.to_string(),
+            });
+        }
+        Ok(repository)
     }
 
     fn unreachable(&self, operation: &'static str, source: git2::Error) -> DraftError {
