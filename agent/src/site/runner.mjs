@@ -14,16 +14,27 @@ const print = process.stdout.write.bind(process.stdout);
 process.stdout.write = process.stderr.write.bind(process.stderr);
 const say = (message) => print(`${JSON.stringify(message)}\n`);
 
-/** A message that fits a line and a person: the first lines, without colours. */
-const words = (text) => String(text ?? '').replace(/\u001b\[[0-9;]*m/g, '').slice(0, 4000);
+/** The site's folder. People are told of `astro.config.mjs`, not of where the agent keeps it. */
+let folder = '\0';
+
+/** A message that fits a line and a person: its beginning, without colours. */
+const words = (text) =>
+  String(text ?? '').replace(/\u001b\[[0-9;]*m/g, '').replaceAll(`file://${folder}`, '').replaceAll(folder, '').slice(0, 4000).toWellFormed();
+
+/** Where the site's own code stands in a stack, for errors that name no place: what Node says of a configuration. */
+function placeInStack(error) {
+  const lines = String(error?.stack ?? '').split('\n').filter((line) => line.includes(folder) && !line.includes('/node_modules/'));
+  const [, file, line, column] = lines[0]?.slice(lines[0].indexOf(folder)).match(/^([^:()?]+)[^:]*:(\d+)(?::(\d+))?/) ?? [];
+  return { file, line: Number(line), column: Number(column) };
+}
 
 /** What Vite and Astro know about an error, in one shape. */
 function problem(error) {
-  const place = error?.loc ?? error?.location ?? {};
+  const place = error?.loc?.file || error?.id ? { file: error.id, ...error.loc } : placeInStack(error);
   return {
     message: words(error?.message ?? error),
     hint: words(error?.hint) || undefined,
-    file: words(place.file ?? error?.id) || undefined,
+    file: words(place.file) || undefined,
     line: Number.isInteger(place.line) ? place.line : undefined,
     column: Number.isInteger(place.column) ? place.column : undefined,
     frame: words(error?.frame ?? error?.pluginCode) || undefined,
@@ -55,6 +66,17 @@ function listen(server) {
   }
 }
 
+/** What changes before the watcher has looked at every file once is never told. Bounded: a site may have none. */
+function watches({ watcher }) {
+  return new Promise((watching) => {
+    if (watcher?._readyEmitted) watching();
+    watcher?.once?.('ready', watching);
+    setTimeout(watching, 5000).unref();
+  });
+}
+
+let watching;
+
 function integration(boot) {
   let starts = 0;
   return {
@@ -64,6 +86,7 @@ function integration(boot) {
         starts += 1;
         if (starts > 1) say({ event: 'restarted' });
         listen(server);
+        watching = watches(server);
         server.middlewares.use('/__edit-agent/boot', (_request, response) => response.end(boot));
       },
     },
@@ -71,6 +94,7 @@ function integration(boot) {
 }
 
 async function main({ root, port, boot }) {
+  folder = `${root}/`;
   process.chdir(root);
   const require = createRequire(join(root, 'package.json'));
   const { dev } = await import(pathToFileURL(require.resolve('astro')).href);
@@ -81,6 +105,7 @@ async function main({ root, port, boot }) {
     integrations: [integration(boot)],
     vite: { server: { strictPort: true } },
   });
+  await watching;
   say({ event: 'ready', port: server.address?.port });
 }
 
