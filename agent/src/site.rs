@@ -413,6 +413,10 @@ impl Supervisor {
     }
 
     /// Runs one process to its end.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one select over everything that can happen to a process; split, its state would be handed around"
+    )]
     async fn serve(&mut self) -> Ended {
         self.publish(SiteState::Starting, None, None);
         if let Err(error) = node::check(&self.settings.root, &self.settings.node) {

@@ -737,7 +737,8 @@ impl EventStream {
                         let id = id.parse().expect("a number");
                         (id, serde_json::from_str(data).expect("JSON"))
                     });
-                    self.text = rest.to_owned();
+                    let rest = rest.to_owned();
+                    self.text = rest;
                     match found {
                         Some(found) => return Some(found),
                         None => continue, // A comment that keeps the connection alive.
@@ -782,8 +783,10 @@ impl HotReload {
         let token = client
             .split_once("wsToken = \"")
             .and_then(|(_, rest)| rest.split_once('"'))
-            .map(|(token, _)| token)
-            .unwrap_or_else(|| panic!("Vite's client has no token:\n{client}"));
+            .map_or_else(
+                || panic!("Vite's client has no token:\n{client}"),
+                |(token, _)| token,
+            );
         let mut request = format!("ws://{authority}/?token={token}")
             .into_client_request()
             .expect("a request");
