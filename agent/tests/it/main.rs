@@ -18,3 +18,4 @@ mod git_servers;
 mod remotes;
 mod site;
 mod support;
+mod system_calls;
