@@ -32,6 +32,7 @@ mod replant;
 pub(crate) use commit_message::CommitMessage;
 pub(crate) use credentials::Credentials;
 pub(crate) use error::DraftError;
+pub(crate) use janitor::remove_stale_locks;
 pub(crate) use remote::Remote;
 pub(crate) use replant::Replanted;
 

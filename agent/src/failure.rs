@@ -153,7 +153,11 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let words = error.to_string();
+        // libgit2's class and code are for programs.
+        let words = match error.downcast_ref::<git2::Error>() {
+            Some(git) => git.message().trim_end_matches([':', ' ']).to_owned(),
+            None => error.to_string(),
+        };
         if !text.contains(&words) {
             text = format!("{text}: {words}");
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use git2::{IndexAddOption, Repository, RepositoryInitOptions, Signature};
 
 use super::home::Home;
-use crate::draft::{COMMITTER, Credentials, Remote};
+use crate::draft::{self, COMMITTER, Credentials, Remote};
 use crate::failure::{Exit, Failure};
 
 /// What an import is committed to.
@@ -237,6 +237,8 @@ fn import(folder: &Path, target: &Path) -> Result<(), git2::Error> {
         drop(repository);
         return fs::rename(&beside, target).map_err(|error| file_error(&error));
     }
+    // The environment's lock is ours, so whoever locked anything here is dead.
+    draft::remove_stale_locks(target).map_err(|error| git2::Error::from_str(&error.to_string()))?;
     snapshot(&Repository::open_bare(target)?, folder)
 }
 
@@ -358,6 +360,8 @@ mod tests {
         import(&site, &target).expect("again");
         assert_eq!(tip(), first);
         fs::write(site.join("package.json"), "{ }").expect("written");
+        // A crash in the middle of the next import.
+        fs::write(target.join("refs/heads/main.lock"), "").expect("written");
         import(&site, &target).expect("again");
         assert_ne!(tip(), first);
     }

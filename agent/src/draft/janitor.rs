@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use git2::Repository;
@@ -18,6 +19,10 @@ use super::{DraftError, Remote};
 
 /// The file in the git directory that says what this is a clone of.
 const CLONE_NOTE: &str = "edit-clone.json";
+
+/// The file in the git directory that is there while we move a branch of somebody else's repository on this machine. It
+/// names the lock that we hold there.
+const LOCK_NOTE: &str = "edit-lock";
 
 /// What a finished clone is a clone of.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,10 +41,47 @@ pub(super) fn clean(git_directory: &Path, staging: &Path) -> Result<(), DraftErr
         _ => {}
     }
     fs::create_dir_all(staging).map_err(|error| file_error("make", staging, error))?;
+    remove_noted_lock(git_directory)?;
+    remove_stale_locks(git_directory)
+}
+
+/// Removes every lock in a git directory in which nobody is at work.
+pub(crate) fn remove_stale_locks(git_directory: &Path) -> Result<(), DraftError> {
     for folder in ["", "refs", "logs"] {
         remove_locks(&git_directory.join(folder), !folder.is_empty())?;
     }
     Ok(())
+}
+
+/// Moves a branch elsewhere with a note of its lock: if we die meanwhile, the lock is known for ours at the next start, and
+/// does not stop every later push.
+pub(super) fn with_noted_lock<T>(
+    git_directory: &Path,
+    lock: &Path,
+    work: impl FnOnce() -> T,
+) -> Result<T, DraftError> {
+    let note = git_directory.join(LOCK_NOTE);
+    let text = lock.as_os_str().as_bytes();
+    fs::write(&note, text).map_err(|error| file_error("write", &note, error))?;
+    let done = work();
+    fs::remove_file(&note).map_err(|error| file_error("remove", &note, error))?;
+    Ok(done)
+}
+
+/// Removes the lock that we left elsewhere.
+fn remove_noted_lock(git_directory: &Path) -> Result<(), DraftError> {
+    let note = git_directory.join(LOCK_NOTE);
+    let lock = match fs::read(&note) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        text => text.map_err(|error| file_error("read", &note, error))?,
+    };
+    // Half a note is of no lock yet: it is written first.
+    let lock = Path::new(OsStr::from_bytes(&lock));
+    if lock.extension() == Some(OsStr::new("lock")) && lock.is_file() {
+        tracing::info!(lock = %lock.display(), "a crash left a lock of ours; removed");
+        fs::remove_file(lock).map_err(|error| file_error("remove", lock, error))?;
+    }
+    fs::remove_file(&note).map_err(|error| file_error("remove", &note, error))
 }
 
 fn remove_locks(folder: &Path, recurse: bool) -> Result<(), DraftError> {

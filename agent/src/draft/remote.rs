@@ -185,8 +185,7 @@ impl Remote {
         self.refuse_checked_out(branch)?;
         let remote = self.open_local(path)?;
         let reference = format!("refs/heads/{branch}");
-        let push = || -> Result<(), git2::Error> {
-            write_objects(clone, &remote, tip)?;
+        let move_branch = || -> Result<(), git2::Error> {
             match expected {
                 Some(expected) => {
                     remote.reference_matching(&reference, tip, true, expected, "edit-agent")?
@@ -195,7 +194,12 @@ impl Remote {
             };
             Ok(())
         };
-        match push() {
+        let lock = remote.commondir().join(format!("{reference}.lock"));
+        let pushed = match write_objects(clone, &remote, tip) {
+            Ok(()) => janitor::with_noted_lock(clone.path(), &lock, move_branch)?,
+            Err(error) => Err(error),
+        };
+        match pushed {
             Ok(()) => Ok(None),
             // Somebody was faster; the tip will show it.
             Err(error)

@@ -23,3 +23,4 @@ mod git_servers;
 mod remotes;
 mod site;
 mod support;
+mod system_calls;

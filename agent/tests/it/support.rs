@@ -3,6 +3,7 @@
 //! Everything is real: `git` on the command line, the `edit-agent` binary, `astro dev`. All environments share one state
 //! folder, as on a developer's machine, so that dependencies are installed once a run.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
@@ -401,13 +402,18 @@ impl Environment {
         format!("http://127.0.0.1:{}", self.ready["port"])
     }
 
+    /// Where the agent keeps its clone and its work tree.
+    pub fn workspace(&self) -> PathBuf {
+        PathBuf::from(self.ready["workspace"].as_str().expect("a path"))
+    }
+
     /// Where the agent keeps its work tree.
     pub fn work_tree(&self) -> PathBuf {
-        PathBuf::from(self.ready["workspace"].as_str().expect("a path")).join("tree")
+        self.workspace().join("tree")
     }
 
     /// Sends with `edit-agent send … --json`, and returns its exit code and the receipt.
-    pub async fn send(&self, arguments: &[&str]) -> (i32, Value) {
+    pub async fn send<A: AsRef<OsStr>>(&self, arguments: &[A]) -> (i32, Value) {
         let output = self.send_output(arguments).await;
         let receipt = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| json!({ "stderr": String::from_utf8_lossy(&output.stderr) }));
@@ -415,7 +421,7 @@ impl Environment {
     }
 
     /// Sends with `edit-agent send … --json`, and returns everything it said.
-    pub async fn send_output(&self, arguments: &[&str]) -> Output {
+    pub async fn send_output<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Output {
         let mut command = agent();
         command
             .args([
@@ -435,7 +441,7 @@ impl Environment {
     }
 
     /// Sends, and expects it to land.
-    pub async fn lands(&self, arguments: &[&str]) -> Value {
+    pub async fn lands<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Value {
         let (code, receipt) = self.send(arguments).await;
         assert_eq!(
             (code, receipt["status"].as_str()),
