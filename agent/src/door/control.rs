@@ -120,7 +120,10 @@ pub(super) async fn events(State(door): State<Arc<Door>>, headers: HeaderMap) ->
     let after = headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok())
-        .map(|id| id.parse().map_or(0, |id: u64| id.saturating_sub(*EVENTS_BEGIN)));
+        .map(|id| {
+            id.parse()
+                .map_or(0, |id: u64| id.saturating_sub(*EVENTS_BEGIN))
+        });
     let closing = door.closing.clone().cancelled_owned();
     let stream = event_stream(&door, after).take_until(closing);
     (

@@ -148,8 +148,7 @@ impl Dependencies {
         self.remove_old(root).map_err(blocking)?;
         let stored = store::Store::new(&self.store);
         if store::can_be_shared(root) && stored.has(&key) {
-            match self.take_from_store(&stored, &key, root).await
-            {
+            match self.take_from_store(&stored, &key, root).await {
                 Ok(()) => {
                     Self::mark(root, &key).map_err(blocking)?;
                     return Ok(Route::Store);
@@ -182,7 +181,12 @@ impl Dependencies {
 
     /// Made beside, then renamed: whoever loses patience leaves nothing behind that goes on writing where the next attempt
     /// writes.
-    async fn take_from_store(&self, store: &store::Store, key: &str, root: &Path) -> io::Result<()> {
+    async fn take_from_store(
+        &self,
+        store: &store::Store,
+        key: &str,
+        root: &Path,
+    ) -> io::Result<()> {
         fs::create_dir_all(&self.staging)?;
         let beside = tempfile::Builder::new()
             .prefix("node_modules-")

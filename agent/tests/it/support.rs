@@ -616,7 +616,7 @@ impl EventStream {
                         let id = id.parse().expect("a number");
                         (id, serde_json::from_str(data).expect("JSON"))
                     });
-                    self.text = rest.to_owned();
+                    self.text = rest.to_string();
                     match found {
                         Some(found) => return Some(found),
                         None => continue, // A comment that keeps the connection alive.
@@ -656,16 +656,11 @@ pub struct HotReload {
 }
 
 impl HotReload {
-    async fn open(
-        authority: &str,
-        client: &str,
-        headers: &[(&str, &str)],
-    ) -> Result<Self, u16> {
+    async fn open(authority: &str, client: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
         use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-        let token = client
+        let (token, _) = client
             .split_once("wsToken = \"")
             .and_then(|(_, rest)| rest.split_once('"'))
-            .map(|(token, _)| token)
             .unwrap_or_else(|| panic!("Vite's client has no token:\n{client}"));
         let mut request = format!("ws://{authority}/?token={token}")
             .into_client_request()
@@ -687,10 +682,8 @@ impl HotReload {
         let stream = tokio::net::TcpStream::connect(authority)
             .await
             .expect("the door is open");
-        let opened = tokio::time::timeout(
-            PATIENCE,
-            tokio_tungstenite::client_async(request, stream),
-        );
+        let opened =
+            tokio::time::timeout(PATIENCE, tokio_tungstenite::client_async(request, stream));
         match opened.await.expect("an answer") {
             Ok((socket, response)) => {
                 assert_eq!(response.headers()["sec-websocket-protocol"], "vite-hmr");
