@@ -301,6 +301,44 @@ impl Site {
     }
 }
 
+/// A dev server that runs.
+struct Process {
+    group: Group,
+    /// Says that it is this one that answers.
+    boot: String,
+    /// What its runner says.
+    events: mpsc::Receiver<RunnerEvent>,
+    /// The tasks that read its output.
+    drain: JoinSet<()>,
+    /// Its input: while it is open, the process lives.
+    _leash: tokio::process::ChildStdin,
+}
+
+impl Process {
+    /// Why it ended, if it said so. Ends whatever it leaves behind.
+    async fn last_words(self) -> Option<SiteProblem> {
+        let Self {
+            group,
+            mut events,
+            drain,
+            ..
+        } = self;
+        drop(group);
+        let mut problem = None;
+        let said_all = async {
+            while let Some(event) = events.recv().await {
+                if let RunnerEvent::Failed { problem: failed } = event {
+                    problem = Some(failed);
+                }
+            }
+            drain.join_all().await;
+        };
+        // Who has left the group and holds the output open is not waited for.
+        tokio::time::timeout(LAST_WORDS_TIME, said_all).await.ok();
+        problem
+    }
+}
+
 struct Supervisor {
     settings: Settings,
     view: watch::Sender<SiteView>,
@@ -412,63 +450,68 @@ impl Supervisor {
         }
     }
 
-    /// Runs one process to its end.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one select over everything that can happen to a process; split, its state would be handed around"
-    )]
-    async fn serve(&mut self) -> Ended {
-        self.publish(SiteState::Starting, None, None);
-        if let Err(error) = node::check(&self.settings.root, &self.settings.node) {
-            return Ended::Broken(SiteProblem {
-                message: error.to_string(),
-                hint: Some(error.hint()),
+    /// Starts a process.
+    async fn begin(&self) -> Result<Process, Ended> {
+        let broken = |message: String, hint: Option<String>| {
+            Ended::Broken(SiteProblem {
+                message,
+                hint,
                 ..SiteProblem::default()
-            });
-        }
-        let (mut group, boot, port) = match self.spawn().await {
-            Ok(spawned) => spawned,
-            Err(error) => {
-                return Ended::Broken(SiteProblem {
-                    message: format!("Node could not be started: {error}"),
-                    ..SiteProblem::default()
-                });
-            }
+            })
         };
+        node::check(&self.settings.root, &self.settings.node)
+            .map_err(|error| broken(error.to_string(), Some(error.hint())))?;
+        let (mut group, boot, port) = self
+            .spawn()
+            .await
+            .map_err(|error| broken(format!("Node could not be started: {error}"), None))?;
         let Some((mut stdin, stdout, stderr)) = group.pipes() else {
-            return Ended::Died("its pipes were gone".to_owned());
+            return Err(Ended::Died("its pipes were gone".to_owned()));
         };
         let line = serde_json::json!({ "root": self.settings.root, "port": port, "boot": boot });
         if let Err(error) = stdin.write_all(format!("{line}\n").as_bytes()).await {
-            return Ended::Died(format!("it took no settings: {error}"));
+            return Err(Ended::Died(format!("it took no settings: {error}")));
         }
         let output = self.output.clone();
         let mut drain = JoinSet::new();
         drain.spawn(async move { output.drain(stderr).await });
-        let (said, mut events) = mpsc::channel(16);
+        let (said, events) = mpsc::channel(16);
         drain.spawn(read_events(stdout, said));
+        Ok(Process {
+            group,
+            boot,
+            events,
+            drain,
+            _leash: stdin,
+        })
+    }
 
+    /// Runs one process to its end.
+    async fn serve(&mut self) -> Ended {
+        self.publish(SiteState::Starting, None, None);
+        let mut process = match self.begin().await {
+            Ok(process) => process,
+            Err(ended) => return ended,
+        };
         let mut problem = None;
         let mut listens = false;
         let mut edited = false;
         let mut probe: Option<std::pin::Pin<Box<dyn Future<Output = probe::Answer> + Send>>> = None;
         let deadline = tokio::time::sleep(LISTEN_TIME_MAX);
         tokio::pin!(deadline);
-        // The leash: while `stdin` lives, so does the process.
-        let _leash = stdin;
         loop {
             tokio::select! {
-                Some(event) = events.recv() => match event {
+                Some(event) = process.events.recv() => match event {
                     // Its watchers missed what changed before; nobody has seen a page of it yet.
                     RunnerEvent::Ready { .. } if edited => {
-                        self.halt_group(group).await;
+                        self.halt_group(process.group).await;
                         return Ended::Outdated;
                     }
                     RunnerEvent::Ready { port } => {
                         listens = true;
                         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or_default()));
                         tracing::debug!(%address, "the site listens");
-                        let boot = boot.clone();
+                        let boot = process.boot.clone();
                         probe = Some(Box::pin(async move { probe::first_page(address, &boot, FIRST_PAGE_TIME_MAX).await }));
                     }
                     RunnerEvent::Failed { problem: failed } => problem = Some(failed),
@@ -476,25 +519,15 @@ impl Supervisor {
                         tracing::info!("the site restarted itself in place");
                         if self.view.borrow().state == SiteState::Serving {
                             self.publish(SiteState::Starting, None, None);
-                            self.halt_group(group).await;
+                            self.halt_group(process.group).await;
                             return Ended::Outdated;
                         }
                     }
                     RunnerEvent::Hot(message) => { self.hot.send(message).ok(); }
                 },
-                ending = group.ending() => {
+                ending = process.group.ending() => {
                     let why = ending.map_or_else(|error| error.to_string(), |ending| format!("the dev server {ending}"));
-                    // With what it started, which may hold its output open.
-                    drop(group);
-                    let last_words = async {
-                        while let Some(event) = events.recv().await {
-                            if let RunnerEvent::Failed { problem: failed } = event {
-                                problem = Some(failed);
-                            }
-                        }
-                        drain.join_all().await;
-                    };
-                    tokio::time::timeout(LAST_WORDS_TIME, last_words).await.ok();
+                    let problem = problem.or(process.last_words().await);
                     return match problem {
                         // What changed meanwhile may have mended it.
                         Some(_) if edited => Ended::Outdated,
@@ -507,25 +540,25 @@ impl Supervisor {
                     match answer {
                         // Astro 7 never shows a page that was added while it compiled its first one.
                         probe::Answer::Page { .. } if edited => {
-                            self.halt_group(group).await;
+                            self.halt_group(process.group).await;
                             return Ended::Outdated;
                         }
                         probe::Answer::Page { address, problem } => self.publish(SiteState::Serving, Some(address), problem),
                         probe::Answer::Stranger { address } => {
-                            self.halt_group(group).await;
+                            self.halt_group(process.group).await;
                             return Ended::Died(format!("another process answers on {address}"));
                         }
                     }
                 }
                 () = &mut deadline, if !listens => {
-                    self.halt_group(group).await;
+                    self.halt_group(process.group).await;
                     return Ended::Died(format!("the dev server did not listen within {} s", LISTEN_TIME_MAX.as_secs()));
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::Halt { done }) => {
                         // Published first: from here on the door keeps visitors waiting.
                         self.publish(SiteState::Halted, None, None);
-                        self.halt_group(group).await;
+                        self.halt_group(process.group).await;
                         done.send(()).ok();
                         return Ended::Halted;
                     }
@@ -533,14 +566,14 @@ impl Supervisor {
                         let (address, sick) = { let view = self.view.borrow(); (view.address, view.problem.is_some()) };
                         match address {
                             None => edited = true,
-                            Some(address) if sick => probe = Some(probe_after_edit(address, &boot)),
+                            Some(address) if sick => probe = Some(probe_after_edit(address, &process.boot)),
                             Some(_) => {}
                         }
                     }
                     Some(Command::Resume { .. }) => {}
                     Some(Command::Stop) | None => {
                         self.publish(SiteState::Halted, None, None);
-                        self.halt_group(group).await;
+                        self.halt_group(process.group).await;
                         return Ended::Stopped;
                     }
                 },

@@ -13,11 +13,9 @@
     reason = "tests may spawn: their tasks end with their runtime"
 )]
 
-mod astro_versions;
 mod bad_input;
 mod browser;
 mod crash;
-mod door;
 mod edit_loop;
 mod git_servers;
 mod remotes;

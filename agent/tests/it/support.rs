@@ -743,8 +743,7 @@ impl EventStream {
                         let id = id.parse().expect("a number");
                         (id, serde_json::from_str(data).expect("JSON"))
                     });
-                    let rest = rest.to_owned();
-                    self.text = rest;
+                    self.text = rest.to_string();
                     match found {
                         Some(found) => return Some(found),
                         None => continue, // A comment that keeps the connection alive.
@@ -786,13 +785,10 @@ pub struct HotReload {
 impl HotReload {
     async fn open(authority: &str, client: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
         use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-        let token = client
+        let (token, _) = client
             .split_once("wsToken = \"")
             .and_then(|(_, rest)| rest.split_once('"'))
-            .map_or_else(
-                || panic!("Vite's client has no token:\n{client}"),
-                |(token, _)| token,
-            );
+            .unwrap_or_else(|| panic!("Vite's client has no token:\n{client}"));
         let mut request = format!("ws://{authority}/?token={token}")
             .into_client_request()
             .expect("a request");
