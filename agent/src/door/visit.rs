@@ -15,6 +15,8 @@ use crate::site::{SiteState, SiteView};
 
 /// How long a visitor is held while the site restarts. Measured: 1 to 3 s; on a busy machine several times that.
 const HOLD_MAX: Duration = Duration::from_secs(20);
+/// How long it may take until it is known that the site is down. If it is not, it only broke off one connection.
+const NOTICE_TIME: Duration = Duration::from_secs(1);
 /// The router's cookie. The site neither sees it nor sets it.
 const OUR_COOKIE: &str = "__Host-edit-session";
 
@@ -23,8 +25,10 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
     let deadline = Instant::now() + HOLD_MAX;
     let wants_page = wants_page(&parts.method, &parts.headers);
     hide_our_cookie(&mut parts.headers);
-    // A request without a body can be sent again when the site went away under it; an upgrade cannot.
-    let repeatable = body.is_end_stream() && !parts.headers.contains_key(header::UPGRADE);
+    // What only asks can be asked again when the site went away under it; what does something, or is a socket, cannot.
+    let repeatable = parts.method.is_safe()
+        && body.is_end_stream()
+        && !parts.headers.contains_key(header::UPGRADE);
     let mut body = Some(body);
     loop {
         let address = match answering(door, deadline, wants_page).await {
@@ -50,7 +54,7 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
                     if let Some(site) = &mut site {
                         // It is published in a moment that the site is down, or up again elsewhere.
                         tokio::time::timeout_at(
-                            deadline,
+                            deadline.min(Instant::now() + NOTICE_TIME),
                             site.wait_for(|view| view.address != Some(address)),
                         )
                         .await

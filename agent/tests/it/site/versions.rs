@@ -129,7 +129,20 @@ async fn edits_show_on(astro: &str) {
 
 #[tokio::test]
 async fn edits_show_on_astro_6() {
-    let (code, words) = Start::of(&minimal("6.4.8", "").address()).failure().await;
+    // Under a Node that says it is 20, whatever this machine has.
+    let old = tempfile::tempdir().expect("a folder");
+    let program = old.path().join("node");
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && echo v20.20.2 && exit\nexec node \"$@\"\n";
+    std::fs::write(&program, script).expect("written");
+    std::fs::set_permissions(
+        &program,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .expect("executable");
+    let (code, words) = Start::of(&minimal("6.4.8", "").address())
+        .with(&["--node", &program.display().to_string()])
+        .failure()
+        .await;
     assert_eq!(code, 12, "{words}");
     assert!(
         words.contains("Astro 6.4.8 needs Node >=22.12.0") && words.contains("--node PATH"),
