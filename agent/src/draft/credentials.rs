@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use git2::{Cred, CredentialType, RemoteCallbacks};
 
 /// A server that refuses a credential asks for another, for ever. It gets this many.
-const ATTEMPTS_MAX: u32 = 6;
+const ATTEMPTS_MAX: u32 = 4;
+/// By ssh there may be more to try: the user's name, the agent, and three kinds of key.
+const SSH_ATTEMPTS_MAX: u32 = 6;
 
 /// Where credentials come from.
 #[derive(Clone)]
@@ -70,7 +72,9 @@ impl Credentials {
                     "it redirects to another server, which gets no credentials",
                 ));
             }
-            if asked.get() > ATTEMPTS_MAX {
+            let ssh = allowed.intersects(CredentialType::SSH_KEY | CredentialType::USERNAME);
+            let most = if ssh { SSH_ATTEMPTS_MAX } else { ATTEMPTS_MAX };
+            if asked.get() > most {
                 return Err(refused("the server did not accept any credentials"));
             }
             let user = user.unwrap_or("git");
