@@ -40,6 +40,7 @@ pub(crate) use error::SiteError;
 pub(crate) use log::OutputLog;
 use log::bounded_line;
 use node::Node;
+pub(crate) use process::end_orphans;
 use process::{GRACE, Group};
 use restart::{Restarts, Verdict};
 

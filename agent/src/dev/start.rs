@@ -67,6 +67,7 @@ async fn configure(arguments: &DevArguments, events: &Events) -> Result<Configur
         arguments.state.as_deref(),
         arguments.workspace.as_deref(),
     )?;
+    site::end_orphans(&home.tree()).await;
     let listener = listen(SocketAddr::new(arguments.address(), arguments.port)).await?;
     let address = listener
         .local_addr()

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
@@ -36,6 +37,14 @@ const ALLOWED: &[&str] = &[
     "NODE_EXTRA_CA_CERTS",
     "XDG_CACHE_HOME",
 ];
+
+/// In the environment of every child, and so of whatever it starts: the folder that it was started for. By this is known what
+/// a killed agent left running.
+const CHILD_OF: &str = "EDIT_AGENT_CHILD_OF";
+
+/// How long orphans may take to end after KILL, and how often it is looked.
+const ORPHANS_TIME_MAX: Duration = Duration::from_secs(10);
+const ORPHANS_LOOK: Duration = Duration::from_millis(20);
 
 /// How long a group may take to end after TERM. Astro takes 50 to 200 ms.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
@@ -94,6 +103,7 @@ impl Program {
                 .filter_map(|name| Some((name, std::env::var_os(name)?))),
         );
         command.envs(&self.variables);
+        command.env(CHILD_OF, &self.directory);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -203,6 +213,41 @@ impl Drop for Group {
     }
 }
 
+/// Ends what a killed agent left running in `directory`: a package manager has no leash, and would meddle with the next one.
+/// For whoever holds the environment's lock, so that whatever is found is nobody's.
+pub(crate) async fn end_orphans(directory: &Path) {
+    let deadline = tokio::time::Instant::now() + ORPHANS_TIME_MAX;
+    loop {
+        let orphans = orphans(directory);
+        if orphans.is_empty() || tokio::time::Instant::now() > deadline {
+            return;
+        }
+        for orphan in orphans {
+            tracing::info!(process = %orphan, "a killed agent left a process; ended");
+            // ESRCH: it ended by itself.
+            kill(orphan, Signal::SIGKILL).ok();
+        }
+        tokio::time::sleep(ORPHANS_LOOK).await;
+    }
+}
+
+fn orphans(directory: &Path) -> Vec<Pid> {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let owner = [CHILD_OF.as_bytes(), b"=", directory.as_os_str().as_bytes()].concat();
+    let is_orphan = |pid: &i32| {
+        // Other users' cannot be read, and are not ours.
+        std::fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|variables| variables.split(|byte| *byte == 0).any(|one| one == owner))
+    };
+    processes
+        .filter_map(|process| process.ok()?.file_name().to_str()?.parse().ok())
+        .filter(is_orphan)
+        .map(Pid::from_raw)
+        .collect()
+}
+
 /// Finds a program in `PATH`.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -250,6 +295,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_killed_agent_left_running_is_ended_and_nothing_else() {
+        let (folder, other) = (tempfile::tempdir(), tempfile::tempdir());
+        let (folder, other) = (folder.expect("a folder"), other.expect("a folder"));
+        let start = |directory: &Path| {
+            // The shell's child has the variable from it.
+            Program::new("/bin/sh", directory)
+                .arguments(["-c", "tail -f /dev/null; true"])
+                .start()
+                .expect("started")
+        };
+        let (mut orphan, mut stranger) = (start(folder.path()), start(other.path()));
+        end_orphans(folder.path()).await;
+        let ending = orphan.ending().await.expect("waited");
+        assert_eq!(ending, Ending::Signalled(9));
+        assert!(orphans(folder.path()).is_empty());
+        assert!(stranger.child.try_wait().expect("asked").is_none());
+    }
+
+    #[tokio::test]
     async fn a_child_sees_nothing_of_our_environment_that_is_not_allowed() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut group = Program::new("/usr/bin/env", folder.path())
@@ -272,7 +336,7 @@ mod tests {
         assert!(
             names
                 .iter()
-                .all(|name| *name == "SITE" || ALLOWED.contains(name)),
+                .all(|name| ["SITE", CHILD_OF].contains(name) || ALLOWED.contains(name)),
             "{names:?}"
         );
     }

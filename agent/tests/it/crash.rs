@@ -1,5 +1,6 @@
 //! The agent dies at the worst moment, and starts again.
 
+use crate::git_servers::HttpServer;
 use crate::support::{Repository, Start, git};
 
 /// Where a debug build can be made to kill itself, in the order in which an instruction comes by.
@@ -168,4 +169,116 @@ async fn half_a_clone_and_half_an_install_are_begun_anew() {
         .await;
     again.page_with("/", "Rare stamps").await;
     again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_and_an_install_that_are_killed_are_begun_anew() {
+    let site = Repository::amelia();
+    let bare = site.bare_copy();
+    let server = HttpServer::open_to_all(&bare).await;
+    // A state of its own, so that nothing is in the store yet.
+    let state = tempfile::tempdir().expect("a folder");
+    let workspace = state.path().join("workspace");
+    let start = || {
+        Start::of(&server.url(&bare))
+            .variable("EDIT_AGENT_STATE", &state.path().display().to_string())
+            .with(&["--workspace", &workspace.display().to_string()])
+    };
+
+    server.hold_packs(true);
+    let cloning = start().spawn();
+    server.asked_for("POST").await;
+    cloning.kill().await;
+    assert!(
+        workspace.join("staging/clone/HEAD").exists(),
+        "in the middle"
+    );
+    assert!(!workspace.join("draft.git").exists());
+
+    server.hold_packs(false);
+    let installing = start().spawn();
+    let modules = workspace.join("tree/node_modules");
+    let begun = async {
+        while !modules.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let begun = tokio::time::timeout(crate::support::PATIENCE, begun).await;
+    begun.expect("an install makes node_modules");
+    installing.kill().await;
+    assert!(!modules.join(".edit-agent").exists(), "in the middle");
+
+    // The package manager outlives the agent that started it. It must not meddle with the one that is started now.
+    let orphans = running_in(&workspace.join("tree"));
+    assert!(!orphans.is_empty(), "the package manager has ended already");
+    let mut environment = start().spawn();
+    while environment.event("phase").await["phase"] != "install" {}
+    let still = running_in(&workspace.join("tree"));
+    assert!(
+        orphans.iter().all(|orphan| !still.contains(orphan)),
+        "{orphans:?} are not ended"
+    );
+    environment.ready = environment.event("ready").await;
+    assert_eq!(environment.ready["site"], "ok");
+    environment
+        .page_with("/", "Rare stamps, honestly described")
+        .await;
+    let listed = std::process::Command::new("npm")
+        .args(["ls", "--all"])
+        .current_dir(workspace.join("tree"))
+        .output()
+        .expect("npm runs");
+    assert!(
+        listed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&listed.stderr)
+    );
+    environment.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_agents_commit_that_somebody_carried_over_is_not_made_again() {
+    let site = Repository::amelia();
+    let bare = site.bare_copy();
+    let dying = Start::of(&bare.address())
+        .variable("EDIT_AGENT_CRASH_AT", "after-commit")
+        .ready()
+        .await;
+    let clone = dying.workspace().join("draft.git").display().to_string();
+    let asked = [
+        "--id",
+        "carried",
+        "--write",
+        "src/pages/carried.md=# Carried",
+    ];
+    dying.send(&asked).await;
+    dying.ended().await;
+
+    // With better words, and so as another commit. The trailers stay.
+    let other = bare.clone_at("main");
+    other.git(&["fetch", "--quiet", &clone, "edit/local"]);
+    other.git(&["checkout", "--quiet", "-b", "edit/local", "FETCH_HEAD"]);
+    let words = other.git(&["log", "-1", "--format=%B"]);
+    let (_, trailers) = words.split_once("\n\n").expect("a subject and trailers");
+    let words = format!("Better words\n\n{trailers}");
+    other.git(&["commit", "--quiet", "--amend", "--message", &words]);
+    other.git(&["push", "--quiet", &bare.address(), "edit/local"]);
+
+    let again = Start::of(&bare.address()).ready().await;
+    let receipt = again.lands(&asked).await;
+    assert_eq!(bare.commits_of("edit/local", "carried"), 1);
+    assert_eq!(bare.subjects("edit/local"), ["Better words"]);
+    assert_eq!(receipt["commit"], bare.git(&["rev-parse", "edit/local"]));
+    bare.is_shown_in("edit/local", &again.work_tree()).await;
+}
+
+/// The processes that run in a folder.
+fn running_in(folder: &std::path::Path) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("Linux");
+    processes
+        .filter_map(|process| process.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place == folder)
+        })
+        .collect()
 }
