@@ -5,6 +5,7 @@
 //
 // stdin carries one line of settings, {root, port, boot}, and is then a leash: when it closes, the agent is gone, and
 // so are we. `boot` is a nonce by which the agent tells that it is this process that answers on the port.
+import { statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -75,6 +76,35 @@ function watches({ watcher }) {
   });
 }
 
+/** When to look again at a file of which a change was told. The watcher keeps quiet for 50 ms. */
+const LOOKS_MS = [75, 150, 400];
+
+/**
+ * Tells of changes that the watcher swallows. It tells nothing of a file for 50 ms after it has told of a change, and
+ * not later either: if somebody asked for the page in between, the older version stays for good. The agent keeps its
+ * writes apart, but a dev server that was busy hears of them close together. So a file that is not any more as it was
+ * when its change was told is told of again.
+ */
+function repeatSwallowedChanges({ watcher }) {
+  const state = (file) => {
+    const found = statSync(file, { throwIfNoEntry: false });
+    return found && `${found.ino} ${found.mtimeMs} ${found.ctimeMs} ${found.size}`;
+  };
+  const told = new Map();
+  watcher?.on?.('change', (file) => {
+    const now = { state: state(file) };
+    told.set(file, now);
+    for (const wait of LOOKS_MS) {
+      setTimeout(() => {
+        if (told.get(file) !== now) return; // It was told of again meanwhile.
+        const later = state(file);
+        if (later !== undefined && later !== now.state) watcher.emit('change', file);
+        else if (wait === LOOKS_MS.at(-1)) told.delete(file);
+      }, wait).unref();
+    }
+  });
+}
+
 let watching;
 
 function integration(boot) {
@@ -87,6 +117,7 @@ function integration(boot) {
         if (starts > 1) say({ event: 'restarted' });
         listen(server);
         watching = watches(server);
+        repeatSwallowedChanges(server);
         server.middlewares.use('/__edit-agent/boot', (_request, response) => response.end(boot));
       },
     },

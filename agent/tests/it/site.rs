@@ -55,6 +55,11 @@ fn version_of(answer: &Answer) -> usize {
 async fn the_page_shows_the_last_of_two_quick_instructions_and_stays_so() {
     let repository = Repository::amelia();
     repository.write(PAGE, &version_page(0));
+    // While it is rendered, the dev server hears nothing of changes; then it hears of them close together.
+    repository.write(
+        "src/pages/slow.astro",
+        "---\nglobalThis.pause = 90 + (((globalThis.pause ?? 0) + 5) % 50);\nconst end = Date.now() + globalThis.pause;\nwhile (Date.now() < end);\n---\n<html><body>Slow</body></html>\n",
+    );
     repository.commit_all("A page to race on");
     let environment = Start::of(&repository.address()).ready().await;
     let status = environment.status().await;
@@ -73,13 +78,12 @@ async fn the_page_shows_the_last_of_two_quick_instructions_and_stays_so() {
         }
     };
     let rounds = async {
-        for round in 1..=10 {
+        for round in 1..=40 {
             let (first, last) = (2 * round - 1, 2 * round);
             // In one call, and in two.
-            if round % 2 == 0 {
-                let answer = environment
-                    .post("/_edit/instructions", &json!([write(first), write(last)]))
-                    .await;
+            if round % 5 != 0 {
+                let both = json!([write(first), write(last)]);
+                let (answer, _) = tokio::join!(environment.post("/_edit/instructions", &both), environment.get("/slow"));
                 assert_eq!(answer.status, 202, "{}", answer.text());
             } else {
                 for version in [first, last] {
@@ -101,7 +105,7 @@ async fn the_page_shows_the_last_of_two_quick_instructions_and_stays_so() {
         done.store(true, Ordering::Relaxed);
     };
     tokio::join!(look, rounds);
-    assert_eq!(seen.load(Ordering::Relaxed), 20);
+    assert_eq!(seen.load(Ordering::Relaxed), 80);
     let root = environment.work_tree();
     environment.stop().await;
 
