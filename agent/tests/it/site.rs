@@ -83,7 +83,10 @@ async fn the_page_shows_the_last_of_two_quick_instructions_and_stays_so() {
             // In one call, and in two.
             if round % 5 != 0 {
                 let both = json!([write(first), write(last)]);
-                let (answer, _) = tokio::join!(environment.post("/_edit/instructions", &both), environment.get("/slow"));
+                let (answer, _) = tokio::join!(
+                    environment.post("/_edit/instructions", &both),
+                    environment.get("/slow")
+                );
                 assert_eq!(answer.status, 202, "{}", answer.text());
             } else {
                 for version in [first, last] {
