@@ -132,7 +132,14 @@ async fn edits_show_on_astro_6() {
     // Under a Node that says it is 20, whatever this machine has.
     let old = tempfile::tempdir().expect("a folder");
     let program = old.path().join("node");
-    let script = "#!/bin/sh\n[ \"$1\" = --version ] && echo v20.20.2 && exit\nexec node \"$@\"\n";
+    let own = std::env::split_paths(&std::env::var_os("PATH").expect("a path"))
+        .map(|folder| folder.join("node"))
+        .find(|program| program.is_file())
+        .expect("Node is installed");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo v20.20.2 && exit\nexec '{}' \"$@\"\n",
+        own.display()
+    );
     std::fs::write(&program, script).expect("written");
     std::fs::set_permissions(
         &program,
