@@ -71,7 +71,7 @@ pub(crate) struct DevArguments {
     /// The published branch, from which the draft begins. Default: what the repository has checked out.
     #[arg(long)]
     pub(crate) branch: Option<String>,
-    /// The conversation: instructions land on edit/<thread>.
+    /// The conversation: instructions land on `edit/<thread>`.
     #[arg(long, default_value = "local")]
     pub(crate) thread: String,
     /// Where the clone and the work tree are kept. Default: below --state.
@@ -165,7 +165,7 @@ pub(crate) struct SendArguments {
     /// The conversation. Default: that of the running environment.
     #[arg(long)]
     pub(crate) thread: Option<String>,
-    /// The author of the commit: "Name <e-mail>". Default: what git says of you.
+    /// The author of the commit, as `Name <e-mail>`. Default: what git says of you.
     #[arg(long, value_name = "NAME <E-MAIL>")]
     pub(crate) author: Option<String>,
     /// The environment. Default: the one that runs; if several do, the one of the folder you stand in.

@@ -26,7 +26,7 @@ use interrupt::Interrupt;
 use crate::cli::DevArguments;
 use crate::door::Stage;
 use crate::events::{Event, Events};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, chain};
 use crate::pipeline::Workshop;
 use crate::site::Site;
 
@@ -105,10 +105,19 @@ impl Running {
         let (mut commit, mut unpushed) = (None, 0);
         match workshop {
             Ok(Some(Ok(mut workshop))) => {
-                workshop.settled().await?;
-                let (tip, waiting) = workshop.summary().await?;
-                commit = Some(tip.to_string());
-                unpushed = waiting;
+                // Whatever goes wrong from here on, the steps after it are taken all the same.
+                if let Err(error) = workshop.settled().await {
+                    tracing::error!(error = %chain(&error), "not everything could be shown; it is put right at the next start");
+                }
+                match workshop.summary().await {
+                    Ok((tip, waiting)) => {
+                        commit = Some(tip.to_string());
+                        unpushed = waiting;
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "the draft could not be read");
+                    }
+                }
             }
             Ok(Some(Err(error))) => tracing::error!(%error, "the pipeline broke"),
             Ok(None) => {}
@@ -124,7 +133,7 @@ impl Running {
                 tracing::error!(%error, "a task broke");
             }
         }
-        self.claimed.sleep().await?;
+        let slept = self.claimed.sleep().await;
         let queued = self
             .claimed
             .queue
@@ -137,6 +146,6 @@ impl Running {
             queued,
         });
         self.home.withdraw();
-        Ok(())
+        slept
     }
 }

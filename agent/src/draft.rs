@@ -506,14 +506,9 @@ impl Draft {
                 // The commit that does not fit is gone from the draft; its instruction is still queued, and will be
                 // judged against what the remote has now.
             }
-            return Ok(());
+            return self.follow_published();
         }
-        let published = remote::reference_target(
-            &self.repository,
-            &Self::seen_reference(&self.published_branch),
-        )
-        .map_err(|source| self.local("read the published branch", source))?
-        .ok_or_else(|| DraftError::NoBranch {
+        let published = self.published_tip()?.ok_or_else(|| DraftError::NoBranch {
             remote: self.remote.to_string(),
             branch: self.published_branch.clone(),
             known: Vec::new(),
@@ -525,6 +520,42 @@ impl Draft {
             }
             None => self.set_tip(published, "begin the draft"),
         }
+    }
+
+    /// Moves a draft that has nothing of its own (nothing was instructed yet, or all of it was merged) to what is
+    /// published now. One that has something stays: bringing the two together is an instruction's business.
+    fn follow_published(&self) -> Result<(), DraftError> {
+        let (tip, published) = (self.tip()?, self.published_tip()?);
+        let merged = published.is_some_and(|published| {
+            self.repository
+                .graph_descendant_of(published, tip)
+                .unwrap_or(false)
+        });
+        match published {
+            Some(published) if merged => self.set_tip(published, "follow the published branch"),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many commits of the published branch the draft does not have.
+    pub(crate) fn behind_published(&self) -> Result<usize, DraftError> {
+        let (tip, published) = (self.tip()?, self.published_tip()?);
+        let Some(published) = published else {
+            return Ok(0);
+        };
+        let (_, behind) = self
+            .repository
+            .graph_ahead_behind(tip, published)
+            .map_err(|source| self.local("compare with the published branch", source))?;
+        Ok(behind)
+    }
+
+    fn published_tip(&self) -> Result<Option<Oid>, DraftError> {
+        remote::reference_target(
+            &self.repository,
+            &Self::seen_reference(&self.published_branch),
+        )
+        .map_err(|source| self.local("read the published branch", source))
     }
 
     /// Our commits that the remote has not been seen to have, oldest first.

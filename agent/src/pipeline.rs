@@ -35,6 +35,7 @@ use admission::Admission;
 use attempt::{Attempt, Outcome};
 use heartbeat::Heartbeat;
 use retry::Patience;
+use workshop::GivenUp;
 pub(crate) use workshop::{Workshop, WorkshopError};
 
 use crate::events::{Event, Events};
@@ -157,6 +158,11 @@ impl Pipeline {
 
     async fn carry_out(&mut self, delivery: &Delivery, heartbeat: &Heartbeat) -> Verdict {
         let begun = Instant::now();
+        // What has landed is asked of the draft, so it has to be open: also after its thread broke.
+        if let Err(error) = self.workshop.settle().await {
+            tracing::error!(error = %crate::chain(&error), "the draft cannot be worked on; the instruction waits");
+            return Verdict::Later(retry::pause(delivery.receive_count));
+        }
         let message = admission::read(delivery);
         let existing = match message.instruction_id() {
             Some(id) => self.receipts.get(&self.identity.session_id, id).await,
@@ -258,9 +264,23 @@ impl Pipeline {
                 Verdict::Later(after)
             }
             Patience::GiveUp => {
-                if let Err(error) = self.workshop.give_up().await {
-                    tracing::error!(error = %crate::chain(&error), "the failed change could not be taken back; it waits");
-                    return Verdict::Later(retry::pause(delivery.receive_count));
+                match self.workshop.give_up(receipt.instruction_id.clone()).await {
+                    Ok(GivenUp::Landed(commit)) => {
+                        receipt.status = Status::Pushed;
+                        receipt.commit = Some(commit);
+                        receipt.error = None;
+                        return self.answer(receipt).await;
+                    }
+                    Ok(GivenUp::TakenBack) => {}
+                    Ok(GivenUp::Unknown) => {
+                        if let Some(error) = &mut receipt.error {
+                            error.message.push_str(" The remote could not be asked whether it has arrived all the same.");
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %crate::chain(&error), "the failed change could not be taken back; it waits");
+                        return Verdict::Later(retry::pause(delivery.receive_count));
+                    }
                 }
                 receipt.status = Status::Failed;
                 receipt.commit = None;

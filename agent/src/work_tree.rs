@@ -8,7 +8,7 @@
 //! - **What is being changed is written down first**, in the journal, so that a crash in the middle is put right at the next
 //!   start by writing what the draft's tip has at those paths.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -102,6 +102,10 @@ struct State {
     spacing: Spacing,
     /// The last write that was put off and then failed.
     failure: Option<WorkTreeError>,
+    /// What is in the journal. Paths leave it only together, when everything is written.
+    journal: BTreeSet<String>,
+    /// Whether a write failed since the journal was last cleared: then it stays until the files have been put right.
+    broken: bool,
 }
 
 impl WorkTree {
@@ -139,6 +143,8 @@ impl WorkTree {
             writer,
             spacing: Spacing::default(),
             failure: None,
+            journal: BTreeSet::new(),
+            broken: false,
         };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -168,31 +174,54 @@ impl WorkTree {
         &self,
         paths: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), WorkTreeError> {
-        let state = self.lock();
-        let put_off = state.spacing.paths_put_off().map(str::to_owned);
-        let all: Vec<String> = paths
-            .into_iter()
-            .map(str::to_owned)
-            .chain(put_off)
-            .collect();
-        journal::write(&self.shared.places.journal, &all)
+        let mut state = self.lock();
+        // What is there already stays: it may be put off, or the work of an attempt that could not finish it.
+        state.journal.extend(paths.into_iter().map(str::to_owned));
+        journal::write(&self.shared.places.journal, &state.journal)
     }
 
     /// Clears the journal, unless something is still put off: then that happens when it has been written.
     pub(crate) fn end(&self) -> Result<(), WorkTreeError> {
         let mut state = self.lock();
         state.spacing.instruction_done();
-        if state.spacing.is_settled() {
-            journal::clear(&self.shared.places.journal)
-        } else {
-            Ok(())
+        self.clear_journal(&mut state)
+    }
+
+    /// Everything that the journal names has been written anew, as the draft has it.
+    pub(crate) fn put_right(&self) -> Result<(), WorkTreeError> {
+        let mut state = self.lock();
+        state.broken = false;
+        state.spacing.instruction_done();
+        self.clear_journal(&mut state)
+    }
+
+    fn clear_journal(&self, state: &mut State) -> Result<(), WorkTreeError> {
+        if state.broken || !state.spacing.is_settled() {
+            return Ok(());
         }
+        state.journal.clear();
+        journal::clear(&self.shared.places.journal)
     }
 
     /// Shows these changes: now, or together as soon as all their paths may be written again.
     pub(crate) fn show(&self, changes: &[PathChange], now: Instant) -> Result<(), WorkTreeError> {
         let mut state = self.lock();
         let ready = state.spacing.offer(changes, now);
+        let result = state.write(&ready);
+        drop(state);
+        self.shared.changed.notify_waiters();
+        result
+    }
+
+    /// Shows these changes and everything that was put off, at once. Only while no dev server runs: what it reads when
+    /// it starts has to be there by then, and it cannot miss a write that comes before it watches.
+    pub(crate) fn show_at_once(
+        &self,
+        changes: &[PathChange],
+        now: Instant,
+    ) -> Result<(), WorkTreeError> {
+        let mut state = self.lock();
+        let ready = state.spacing.force(changes, now);
         let result = state.write(&ready);
         drop(state);
         self.shared.changed.notify_waiters();
@@ -245,8 +274,8 @@ impl WorkTree {
         let mut state = self.lock();
         let ready = state.spacing.take_due(now);
         let mut result = state.write(&ready);
-        if result.is_ok() && state.spacing.is_settled() {
-            result = journal::clear(&self.shared.places.journal);
+        if result.is_ok() {
+            result = self.clear_journal(&mut state);
         }
         if let Err(error) = result {
             tracing::error!(error = %error, cause = %error.source, "a change could not be shown");
@@ -266,10 +295,12 @@ impl WorkTree {
 }
 
 impl State {
-    fn write(&self, changes: &BTreeMap<String, Node>) -> Result<(), WorkTreeError> {
-        in_order(changes)
+    fn write(&mut self, changes: &BTreeMap<String, Node>) -> Result<(), WorkTreeError> {
+        let written = in_order(changes)
             .into_iter()
-            .try_for_each(|(path, node)| self.writer.put(path, node))
+            .try_for_each(|(path, node)| self.writer.put(path, node));
+        self.broken |= written.is_err();
+        written
     }
 }
 

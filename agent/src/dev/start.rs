@@ -204,8 +204,12 @@ impl Open {
         let (draft, work_tree) = opened
             .await
             .map_err(|error| Failure::internal("open the draft", &error))??;
+        let behind = match draft.behind_published()? {
+            0 => String::new(),
+            count => format!("; the draft is {count} commits behind it"),
+        };
         phase.done(Some(format!(
-            "{} of {}",
+            "{} of {}{behind}",
             draft.published_branch(),
             self.remote
         )));

@@ -188,7 +188,11 @@ impl Intake {
             deduplication_id: id.to_string(),
         };
         // The message first: a receipt without a message would say `accepted` for ever.
-        self.queue.send(&message).await?;
+        let sent = self.queue.send(&message).await?;
+        if sent.duplicate {
+            // Its receipt is the first one's matter, whose body may be another.
+            return Ok(());
+        }
         if self.receipts.get(&identity.session_id, id).await?.is_some() {
             return Ok(()); // It was sent again, or is being carried out already.
         }

@@ -15,6 +15,8 @@ use crate::site::{SiteState, SiteView};
 
 /// How long a visitor is held while the site restarts. Measured: 1 to 3 s; on a busy machine several times that.
 const HOLD_MAX: Duration = Duration::from_secs(20);
+/// How long it may take until it is known that the site is down. If it is not, it only broke off one connection.
+const NOTICE_TIME: Duration = Duration::from_secs(1);
 /// The router's cookie. The site neither sees it nor sets it.
 const OUR_COOKIE: &str = "__Host-edit-session";
 
@@ -23,8 +25,10 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
     let deadline = Instant::now() + HOLD_MAX;
     let wants_page = wants_page(&parts.method, &parts.headers);
     hide_our_cookie(&mut parts.headers);
-    // A request without a body can be sent again when the site went away under it; an upgrade cannot.
-    let repeatable = body.is_end_stream() && !parts.headers.contains_key(header::UPGRADE);
+    // What only asks can be asked again when the site went away under it; what does something, or is a socket, cannot.
+    let repeatable = parts.method.is_safe()
+        && body.is_end_stream()
+        && !parts.headers.contains_key(header::UPGRADE);
     let mut body = Some(body);
     loop {
         let address = match answering(door, deadline, wants_page).await {
@@ -42,7 +46,7 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
         let mut outgoing = http::Request::from_parts(parts, body_now);
         let upstream = upstream(address, client, outgoing.headers_mut());
         match door.relay.forward(outgoing, &upstream).await {
-            Ok(response) => return relayed(response),
+            Ok(response) => return relayed(response, address),
             Err(error) => match again {
                 Some(head) if went_away(&error) && Instant::now() < deadline => {
                     tracing::debug!(%error, "the site went away; the visitor is held");
@@ -50,7 +54,7 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
                     if let Some(site) = &mut site {
                         // It is published in a moment that the site is down, or up again elsewhere.
                         tokio::time::timeout_at(
-                            deadline,
+                            deadline.min(Instant::now() + NOTICE_TIME),
                             site.wait_for(|view| view.address != Some(address)),
                         )
                         .await
@@ -153,8 +157,15 @@ fn upstream(address: SocketAddr, client: SocketAddr, headers: &mut HeaderMap) ->
     }
 }
 
-fn relayed(response: http::Response<relay::Body>) -> Response {
+fn relayed(response: http::Response<relay::Body>, address: SocketAddr) -> Response {
     let (mut parts, body) = response.into_parts();
+    if let Some(here) = parts
+        .headers
+        .get(header::LOCATION)
+        .and_then(|location| at_the_door(location, address))
+    {
+        parts.headers.insert(header::LOCATION, here);
+    }
     let ours = |value: &HeaderValue| value.as_bytes().starts_with(OUR_COOKIE.as_bytes());
     if parts.headers.get_all(header::SET_COOKIE).iter().any(ours) {
         let kept: Vec<HeaderValue> = parts
@@ -170,6 +181,20 @@ fn relayed(response: http::Response<relay::Body>) -> Response {
         }
     }
     Response::from_parts(parts, Body::new(body))
+}
+
+/// A redirect to the site's own address, without that address: it is nobody's but ours.
+fn at_the_door(location: &HeaderValue, address: SocketAddr) -> Option<HeaderValue> {
+    let rest = location
+        .to_str()
+        .ok()?
+        .strip_prefix(&format!("http://{address}"))?;
+    match rest.chars().next() {
+        Some('/') => HeaderValue::from_str(rest).ok(),
+        None | Some('?' | '#') => HeaderValue::from_str(&format!("/{rest}")).ok(),
+        // Another port that begins with the same digits.
+        Some(_) => None,
+    }
 }
 
 fn hide_our_cookie(headers: &mut HeaderMap) {
@@ -206,6 +231,26 @@ fn copy_head(parts: &http::request::Parts) -> http::request::Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_redirect_to_the_sites_own_address_stays_at_the_door() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 4321));
+        for (location, expected) in [
+            ("http://127.0.0.1:4321/about/?a=1", Some("/about/?a=1")),
+            ("http://127.0.0.1:4321", Some("/")),
+            ("http://127.0.0.1:4321?a=1", Some("/?a=1")),
+            ("http://127.0.0.1:43210/", None),
+            ("https://example.com/", None),
+            ("/about/", None),
+        ] {
+            let here = at_the_door(&HeaderValue::from_static(location), address);
+            assert_eq!(
+                here.as_ref().map(HeaderValue::as_bytes),
+                expected.map(str::as_bytes),
+                "{location}"
+            );
+        }
+    }
 
     #[test]
     fn our_cookie_never_reaches_the_site() {

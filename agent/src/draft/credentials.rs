@@ -8,6 +8,8 @@ use git2::{Cred, CredentialType, RemoteCallbacks};
 
 /// A server that refuses a credential asks for another, for ever. It gets this many.
 const ATTEMPTS_MAX: u32 = 4;
+/// By ssh there may be more to try: the user's name, the agent, and three kinds of key.
+const SSH_ATTEMPTS_MAX: u32 = 6;
 
 /// Where credentials come from.
 #[derive(Clone)]
@@ -61,6 +63,7 @@ impl Credentials {
     /// when it connects, and then another server asks: that one is told nothing.
     pub(super) fn callbacks<'a>(&'a self, own: &'a str) -> RemoteCallbacks<'a> {
         let asked = Cell::new(0);
+        let keys_tried = Cell::new(0);
         let mut callbacks = RemoteCallbacks::new();
         callbacks.credentials(move |url, user, allowed| {
             asked.set(asked.get() + 1);
@@ -69,7 +72,9 @@ impl Credentials {
                     "it redirects to another server, which gets no credentials",
                 ));
             }
-            if asked.get() > ATTEMPTS_MAX {
+            let ssh = allowed.intersects(CredentialType::SSH_KEY | CredentialType::USERNAME);
+            let most = if ssh { SSH_ATTEMPTS_MAX } else { ATTEMPTS_MAX };
+            if asked.get() > most {
                 return Err(refused("the server did not accept any credentials"));
             }
             let user = user.unwrap_or("git");
@@ -78,7 +83,7 @@ impl Credentials {
             }
             let found = match self {
                 Self::Secret(secret) => from_secret(secret, user, allowed),
-                Self::Ambient => ambient(url, user, allowed, asked.get()),
+                Self::Ambient => ambient(url, user, allowed, &keys_tried),
             };
             found.map_err(|error| refused(error.message()))
         });
@@ -113,20 +118,18 @@ fn ambient(
     url: &str,
     user: &str,
     allowed: CredentialType,
-    attempt: u32,
+    keys_tried: &Cell<usize>,
 ) -> Result<Cred, git2::Error> {
     if allowed.contains(CredentialType::SSH_KEY) {
-        if attempt == 1 && std::env::var_os("SSH_AUTH_SOCK").is_some() {
+        let agent = usize::from(std::env::var_os("SSH_AUTH_SOCK").is_some());
+        let number = keys_tried.replace(keys_tried.get() + 1);
+        if number < agent {
             return Cred::ssh_key_from_agent(user);
         }
-        let keys = own_keys();
-        let index = usize::try_from(attempt)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(1);
-        return match keys.get(index.min(keys.len().saturating_sub(1))) {
+        return match own_keys().get(number - agent) {
             Some(key) => Cred::ssh_key(user, None, key, None),
             None => Err(git2::Error::from_str(
-                "no ssh agent runs and there is no key in ~/.ssh",
+                "neither the ssh agent nor a key in ~/.ssh was accepted",
             )),
         };
     }

@@ -34,13 +34,24 @@ pub(super) struct CloneNote {
 
 /// Removes half clones, half-written files and stale locks.
 pub(super) fn clean(git_directory: &Path, staging: &Path) -> Result<(), DraftError> {
-    match fs::remove_dir_all(staging) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(file_error("clear", staging, error));
-        }
-        _ => {}
-    }
     fs::create_dir_all(staging).map_err(|error| file_error("make", staging, error))?;
+    // What is in it, not the folder: the work tree's writer may hold it open while the draft is opened anew.
+    for entry in fs::read_dir(staging).map_err(|error| file_error("read", staging, error))? {
+        let path = entry
+            .map_err(|error| file_error("read", staging, error))?
+            .path();
+        let removed = if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(file_error("clear", &path, error));
+            }
+            _ => {}
+        }
+    }
     remove_noted_lock(git_directory)?;
     remove_stale_locks(git_directory)
 }

@@ -253,10 +253,9 @@ impl Remote {
             options
                 .remote_callbacks(callbacks)
                 .follow_redirects(RemoteRedirect::None);
-            connection.remote().push(
-                &[format!("{reference}:{reference}")],
-                Some(&mut options),
-            )
+            connection
+                .remote()
+                .push(&[format!("{reference}:{reference}")], Some(&mut options))
         };
         match result {
             Ok(()) => Ok(refusal.map(|status| explain(&status, &said))),

@@ -11,7 +11,7 @@ use contract::{Change, CommitId, InstructionId, SitePath};
 use git2::Oid;
 
 use crate::change_set::{self, ChangeSet, PlanError, Version};
-use crate::draft::{self, CommitMessage, Draft, DraftError, Node, PathChange, Pushed};
+use crate::draft::{self, CommitMessage, Draft, DraftError, Node, PathChange, Pushed, Replanted};
 use crate::site::{Consequence, Site, consequence};
 use crate::work_tree::{Places, WorkTree, WorkTreeError};
 
@@ -48,6 +48,17 @@ impl WorkshopError {
             Self::Broke(_) => false,
         }
     }
+}
+
+/// What became of an instruction that was given up.
+#[derive(Debug)]
+pub(super) enum GivenUp {
+    /// It is on the remote after all.
+    Landed(CommitId),
+    /// Nothing is left of it.
+    TakenBack,
+    /// Nothing is left of it here; the remote could not be asked.
+    Unknown,
 }
 
 /// How showing a change set went.
@@ -219,8 +230,10 @@ impl Workshop {
             .with_draft(move |draft, work_tree| {
                 let commit = draft.commit(&change_set, &message)?;
                 crate::crash_point!("after-commit");
-                draft.set_shown(draft.tip()?)?;
-                work_tree.end()?;
+                // From here on the commit is what counts. What cannot be noted now is found again by the journal.
+                if let Err(error) = note_shown(draft, work_tree) {
+                    tracing::warn!(error = %crate::chain(&error), "what the work tree shows could not be noted");
+                }
                 Ok(commit)
             })
             .await;
@@ -248,16 +261,26 @@ impl Workshop {
         Ok(pushed?)
     }
 
-    /// Takes everything off the draft that has not been seen on the remote.
-    pub(super) async fn give_up(&mut self) -> Result<(), WorkshopError> {
-        let (before, after) = self
-            .with_draft(|draft, _| {
+    /// Takes everything off the draft that has not been seen on the remote; but looks there once more, because a push
+    /// whose answer was lost may have arrived.
+    pub(super) async fn give_up(&mut self, id: InstructionId) -> Result<GivenUp, WorkshopError> {
+        let (before, given_up, after) = self
+            .with_draft(move |draft, _| {
                 let before = draft.tip()?;
+                let asked = draft.fetch();
+                // What the remote has by now is not taken off: the draft follows it.
+                while let Replanted::Conflict { .. } = draft.replant()? {}
                 draft.roll_back(draft.pushed_tip()?)?;
-                Ok((before, draft.tip()?))
+                let given_up = match (draft.landed(&id).cloned(), asked) {
+                    (Some(commit), _) => GivenUp::Landed(commit),
+                    (None, Ok(())) => GivenUp::TakenBack,
+                    (None, Err(_)) => GivenUp::Unknown,
+                };
+                Ok((before, given_up, draft.tip()?))
             })
             .await?;
-        self.follow(before, after).await
+        self.follow(before, after).await?;
+        Ok(given_up)
     }
 
     /// The files in which a commit differs from its parent.
@@ -276,6 +299,9 @@ impl Workshop {
 
     /// Puts right what an earlier attempt could not take back.
     pub(super) async fn settle(&mut self) -> Result<(), WorkshopError> {
+        if self.draft.is_none() {
+            self.with_draft(|_, _| Ok(())).await?;
+        }
         if self.work_tree.is_at_rest() {
             let unsettled = WorkTree::unsettled(&self.places)?;
             if !unsettled.is_empty() {
@@ -294,7 +320,7 @@ impl Workshop {
                     })
                     .await?;
                 self.show(&changes, Consequence::Restart).await?;
-                self.work_tree.end()?;
+                self.work_tree.put_right()?;
             }
         }
         Ok(())
@@ -329,7 +355,11 @@ impl Workshop {
             tracing::info!(?consequence, "the change takes a restart of the site");
             self.site.halt().await;
         }
-        let shown = self.work_tree.show(changes, Instant::now());
+        let shown = if consequence > Consequence::None {
+            self.work_tree.show_at_once(changes, Instant::now())
+        } else {
+            self.work_tree.show(changes, Instant::now())
+        };
         if consequence > Consequence::None {
             self.site
                 .resume(consequence == Consequence::Reinstall)
@@ -377,6 +407,11 @@ impl Workshop {
             Err(error) => Err(WorkshopError::Broke(error.to_string())),
         }
     }
+}
+
+fn note_shown(draft: &Draft, work_tree: &WorkTree) -> Result<(), WorkshopError> {
+    draft.set_shown(draft.tip()?)?;
+    Ok(work_tree.end()?)
 }
 
 fn node(version: Option<&Version>) -> Node {

@@ -1,5 +1,6 @@
 //! The list of paths that are being changed: one small file, there only while something is.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub(super) fn read(journal: &Path) -> Result<Vec<String>, WorkTreeError> {
 }
 
 /// Puts `paths` in the journal's place. Not synced: it has to outlive the process, not the machine.
-pub(super) fn write(journal: &Path, paths: &[String]) -> Result<(), WorkTreeError> {
+pub(super) fn write(journal: &Path, paths: &BTreeSet<String>) -> Result<(), WorkTreeError> {
     let text = serde_json::to_vec(paths).expect("a list of texts is JSON");
     let beside = journal.with_extension("new");
     fs::write(&beside, text)

@@ -39,6 +39,16 @@ impl Spacing {
         }
     }
 
+    /// Takes changes and returns them with whatever waited, whatever the time.
+    pub(super) fn force(&mut self, changes: &[PathChange], now: Instant) -> BTreeMap<String, Node> {
+        self.instruction_running = true;
+        for change in changes {
+            self.waiting
+                .insert(change.path.clone(), change.after.clone());
+        }
+        self.take(now)
+    }
+
     /// What waited, if its time has come.
     pub(super) fn take_due(&mut self, now: Instant) -> BTreeMap<String, Node> {
         if self.due.is_some_and(|due| due <= now) {
@@ -56,11 +66,6 @@ impl Spacing {
     /// The content that waits for a path.
     pub(super) fn put_off(&self, path: &str) -> Option<&Node> {
         self.waiting.get(path)
-    }
-
-    /// The paths that wait.
-    pub(super) fn paths_put_off(&self) -> impl Iterator<Item = &str> {
-        self.waiting.keys().map(String::as_str)
     }
 
     /// The instruction whose changes were offered is done with the work tree.

@@ -3,6 +3,9 @@
     missing_docs,
     unreachable_pub,
     clippy::missing_panics_doc,
+    clippy::print_stdout,
+    clippy::similar_names,
+    clippy::too_many_lines,
     reason = "a test binary has no readers but its own"
 )]
 #![allow(

@@ -37,10 +37,10 @@ impl Store {
         if let Ok(folder) = fs::File::open(&kept) {
             folder.set_modified(std::time::SystemTime::now()).ok();
         }
-        link_tree(&kept, target)
+        link_tree(&kept, target, NOT_SHARED)
     }
 
-    /// Keeps `source` under `key`.
+    /// Keeps `source`, which is marked as made for `key`.
     pub(super) fn keep(&self, key: &str, source: &Path) -> io::Result<()> {
         if self.has(key) || !source.is_dir() {
             return Ok(());
@@ -50,7 +50,10 @@ impl Store {
             .prefix("incoming-")
             .tempdir_in(&self.root)?;
         let made = beside.path().join("node_modules");
-        link_tree(source, &made)?;
+        link_tree(source, &made, NOT_SHARED)?;
+        if fs::read_to_string(source.join(super::MARK)).ok().as_deref() != Some(key) {
+            return Err(io::Error::other("they were replaced meanwhile"));
+        }
         match fs::rename(&made, self.root.join(key)) {
             Err(error) if !self.has(key) => return Err(error),
             _ => {} // Somebody else was faster with the same.
@@ -93,21 +96,27 @@ pub(super) fn can_be_shared(root: &Path) -> bool {
 }
 
 /// Repeats a tree of folders with hard links to the same files; copies where a link cannot be (another file system).
-fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
+fn link_tree(from: &Path, to: &Path, left_out: &[&str]) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (name, kind) = (entry.file_name(), entry.file_type()?);
-        if NOT_SHARED.iter().any(|own| name == OsStr::new(own)) {
+        if left_out.iter().any(|own| name == OsStr::new(own)) {
             continue;
         }
         let target = to.join(&name);
         if kind.is_dir() {
-            link_tree(&entry.path(), &target)?;
+            // Further down a folder of such a name is a package's own.
+            link_tree(&entry.path(), &target, &[])?;
         } else if kind.is_symlink() {
             symlink(fs::read_link(entry.path())?, &target)?;
-        } else if fs::hard_link(entry.path(), &target).is_err() {
-            fs::copy(entry.path(), &target)?;
+        } else {
+            match fs::hard_link(entry.path(), &target) {
+                // Copied over, it would be emptied wherever else it is linked.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+                Err(_) => drop(fs::copy(entry.path(), &target)?),
+                Ok(()) => {}
+            }
         }
     }
     Ok(())
@@ -124,8 +133,10 @@ mod tests {
         fs::create_dir_all(source.join("astro/dist")).expect("made");
         fs::create_dir_all(source.join(".vite/deps")).expect("made");
         fs::create_dir_all(source.join(".bin")).expect("made");
+        fs::create_dir_all(source.join("astro/dist/.vite")).expect("made");
         fs::write(source.join("astro/dist/index.js"), "code").expect("written");
         symlink("../astro/dist/index.js", source.join(".bin/astro")).expect("linked");
+        fs::write(source.join(crate::site::dependencies::MARK), "k").expect("written");
         let store = Store::new(&folder.path().join("store"));
         assert!(!store.has("k"));
         store.keep("k", &source).expect("kept");
@@ -137,9 +148,13 @@ mod tests {
             "code"
         );
         assert!(!target.join(".vite").exists());
+        assert!(target.join("astro/dist/.vite").is_dir(), "a package's own");
         store
             .keep("k", &source)
             .expect("keeping it again is nothing");
+        store
+            .keep("other", &source)
+            .expect_err("it was made for something else");
         assert_eq!(
             fs::read_dir(folder.path().join("store"))
                 .expect("there")
