@@ -192,6 +192,7 @@ impl DraftError {
                 | Self::Shallow { .. }
                 | Self::NoBranch { .. }
                 | Self::NameTaken { .. }
+                | Self::CheckedOut { .. }
                 | Self::Credentials { .. }
                 | Self::UnknownServer { .. }
                 | Self::Unreachable { .. }

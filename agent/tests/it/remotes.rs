@@ -73,9 +73,10 @@ impl Story {
     /// The draft, the work tree and the page are what the remote has, and nothing waits.
     async fn nothing_is_left_behind(&self, tip: &str, page: (&str, &str)) {
         assert_eq!(self.tip(), tip);
-        let status = self.environment.status().await;
-        assert_eq!(status["draft"]["unpushed"], 0, "{status:#}");
-        assert_eq!(status["draft"]["tip"], tip, "{status:#}");
+        // The status follows the receipt.
+        self.environment
+            .status_that(|status| status["draft"]["unpushed"] == 0 && status["draft"]["tip"] == tip)
+            .await;
         self.bare
             .is_shown_in(DRAFT, &self.environment.work_tree())
             .await;
@@ -540,6 +541,7 @@ async fn a_branch_that_the_developer_has_checked_out_is_left_alone() {
     let receipt = environment
         .receipt_that("second", |receipt| receipt["error"].is_object())
         .await;
+    assert_eq!(receipt["error"]["code"], "remote_unavailable");
     let message = receipt["error"]["message"].as_str().unwrap_or_default();
     assert!(
         message.contains("edit/local is checked out in"),

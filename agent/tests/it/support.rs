@@ -174,10 +174,10 @@ impl Repository {
         let mut files = Vec::new();
         let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).expect("a folder") {
-                let entry = entry.expect("an entry");
-                let kind = entry.file_type().expect("a kind");
-                if !kind.is_dir() {
+            // A folder may go while it is read: the next look will tell.
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if !is_folder {
                     files.push(entry.path());
                 } else if !NOT_OF_THE_SITE
                     .iter()
@@ -592,6 +592,22 @@ impl Environment {
             found.await.is_ok(),
             "the receipt of {id} last said {last:#}"
         );
+        last
+    }
+
+    /// The status, once it is as wanted.
+    pub async fn status_that(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                last = self.status().await;
+                if wanted(&last) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(found.await.is_ok(), "the status last said {last:#}");
         last
     }
 
