@@ -101,13 +101,15 @@ impl From<DraftError> for Failure {
     fn from(error: DraftError) -> Self {
         let exit = match &error {
             DraftError::NoRepository { .. }
+            | DraftError::Shallow { .. }
             | DraftError::Empty { .. }
             | DraftError::NoBranch { .. }
             | DraftError::NameTaken { .. }
             | DraftError::CheckedOut { .. } => Exit::Repository,
-            DraftError::Local { .. } | DraftError::File { .. } | DraftError::OtherClone { .. } => {
-                Exit::Storage
-            }
+            DraftError::DiskFull { .. }
+            | DraftError::Local { .. }
+            | DraftError::File { .. }
+            | DraftError::OtherClone { .. } => Exit::Storage,
             _ => Exit::Remote,
         };
         Self::new(exit, chain(&error), error.hint())

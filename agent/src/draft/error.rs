@@ -11,6 +11,12 @@ pub(crate) enum DraftError {
         /// Which one.
         remote: String,
     },
+    /// Its history is cut off, and what is built on a part of it cannot be put together again.
+    #[error("the repository {remote} is a shallow clone")]
+    Shallow {
+        /// Which one.
+        remote: String,
+    },
     /// It has no commit.
     #[error("the repository {remote} has no commit yet")]
     Empty {
@@ -61,6 +67,16 @@ pub(crate) enum DraftError {
         /// Which one.
         remote: String,
         /// What happened.
+        source: git2::Error,
+    },
+    /// The disk is full, here or (for a repository on this machine) there.
+    #[error("could not {operation} {remote}")]
+    DiskFull {
+        /// What was tried.
+        operation: &'static str,
+        /// Which repository.
+        remote: String,
+        /// What could not be written.
         source: git2::Error,
     },
     /// The draft branch of the developer's own repository is checked out there.
@@ -132,6 +148,7 @@ impl DraftError {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::NoRepository { .. } => "Check the path or address of the repository.",
+            Self::Shallow { .. } => "Get the rest of its history with `git fetch --unshallow`.",
             Self::Empty { .. } => "Commit the site to the repository first.",
             Self::NoBranch { .. } => "Name an existing branch with --branch.",
             Self::NameTaken { .. } => "Rename that branch, or use another --thread.",
@@ -151,7 +168,7 @@ impl DraftError {
                 "It is tried again; if it stays so, look at what else pushes to this branch."
             }
             Self::OtherClone { .. } => "Name another --workspace.",
-            Self::Local { .. } | Self::File { .. } => {
+            Self::DiskFull { .. } | Self::Local { .. } | Self::File { .. } => {
                 "Check that the disk has room and that the workspace is writable; removing the workspace makes a fresh clone."
             }
         }
@@ -161,7 +178,8 @@ impl DraftError {
     pub(crate) fn is_disk_full(&self) -> bool {
         match self {
             Self::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
-            Self::Local { source, .. } => source.message().contains("No space left"),
+            Self::Local { source, .. } => says_disk_full(source),
+            Self::DiskFull { .. } => true,
             _ => false,
         }
     }
@@ -171,6 +189,7 @@ impl DraftError {
         matches!(
             self,
             Self::NoRepository { .. }
+                | Self::Shallow { .. }
                 | Self::NoBranch { .. }
                 | Self::NameTaken { .. }
                 | Self::Credentials { .. }
@@ -182,6 +201,13 @@ impl DraftError {
                 | Self::Empty { .. }
         )
     }
+}
+
+/// libgit2 keeps of the system's error only its words.
+pub(super) fn says_disk_full(error: &git2::Error) -> bool {
+    ["No space left", "Disk quota exceeded"]
+        .iter()
+        .any(|words| error.message().contains(words))
 }
 
 fn known_branches(known: &[String]) -> String {

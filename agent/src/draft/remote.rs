@@ -13,6 +13,7 @@ use git2::{
     Repository, RepositoryInitOptions,
 };
 
+use super::error::says_disk_full;
 use super::janitor::{self, CloneNote, file_error};
 use super::{Credentials, Draft, DraftError, Settings};
 
@@ -363,12 +364,18 @@ impl Remote {
     }
 
     fn open_local(&self, path: &Path) -> Result<Repository, DraftError> {
-        Repository::open(path).map_err(|source| match source.code() {
+        let repository = Repository::open(path).map_err(|source| match source.code() {
             ErrorCode::NotFound => DraftError::NoRepository {
                 remote: self.to_string(),
             },
             _ => self.unreachable("open", source),
-        })
+        })?;
+        if repository.is_shallow() {
+            return Err(DraftError::Shallow {
+                remote: self.to_string(),
+            });
+        }
+        Ok(repository)
     }
 
     fn unreachable(&self, operation: &'static str, source: git2::Error) -> DraftError {
@@ -380,6 +387,13 @@ impl Remote {
             || (source.class() == ErrorClass::Ssh && source.message().contains("authenticate"))
         {
             return DraftError::Credentials { remote, source };
+        }
+        if says_disk_full(&source) {
+            return DraftError::DiskFull {
+                operation,
+                remote,
+                source,
+            };
         }
         if source.code() == ErrorCode::Certificate {
             return DraftError::UnknownServer { remote, source };

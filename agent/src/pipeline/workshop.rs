@@ -163,7 +163,13 @@ impl Workshop {
             for (path, change) in &change_set.files {
                 let place = draft.repository_path(path);
                 let before = node(change.before.as_ref());
-                if self.work_tree.read(&place)? != before {
+                let found = match self.work_tree.read(&place) {
+                    Err(error) if error.is_path_refused() => {
+                        return Ok(Applied::PathRefused(crate::chain(&error)));
+                    }
+                    found => found?,
+                };
+                if found != before {
                     dirty = dirty.or_else(|| Some(path.clone()));
                 }
                 changes.push(PathChange {

@@ -403,3 +403,98 @@ fn listing(tree: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files.sort();
     files
 }
+
+#[tokio::test]
+async fn what_was_done_by_hand_in_the_workspace_is_neither_overwritten_nor_committed() {
+    let repository = Repository::amelia();
+    let environment = Start::of(&repository.address()).ready().await;
+    let tree = environment.work_tree();
+    let by_hand = |path: &str, content: &str| {
+        std::fs::create_dir_all(tree.join(path).parent().expect("below")).expect("made");
+        std::fs::write(tree.join(path), content).expect("written");
+    };
+    let content = |path: &str| std::fs::read_to_string(tree.join(path)).expect("there");
+
+    // A file that was changed, one that was made, one that was removed, and a folder where a file is to be.
+    by_hand("src/lib/format.ts", "// by hand\n");
+    by_hand("src/notes.txt", "by hand\n");
+    by_hand("public/plan/by-hand.txt", "by hand\n");
+    std::fs::remove_file(tree.join("src/pages/contact.astro")).expect("there");
+    for change in [
+        &["--write", "src/lib/format.ts=// instructed"][..],
+        &["--write", "src/notes.txt=instructed"],
+        &["--write", "public/plan=instructed"],
+        &["--delete", "src/pages/contact.astro"],
+    ] {
+        let beside = ["--write", "src/pages/beside.md=# Beside"];
+        let arguments = [change, &beside].concat();
+        let receipt = environment
+            .is_rejected(&arguments, "uncommitted_changes")
+            .await;
+        let message = receipt["error"]["message"].as_str().expect("words");
+        assert!(message.contains("in the workspace that nobody instructed"));
+    }
+    assert!(!tree.join("src/pages/beside.md").exists());
+    environment
+        .lands(&["--write", "src/pages/other.md=# Other"])
+        .await;
+    assert_eq!(content("src/lib/format.ts"), "// by hand\n");
+    assert_eq!(content("src/notes.txt"), "by hand\n");
+    assert_eq!(content("public/plan/by-hand.txt"), "by hand\n");
+    let changed = repository.git(&["diff", "--name-only", "main", "edit/local"]);
+    assert_eq!(changed, "src/pages/other.md");
+
+    // A folder that became a symlink leads nowhere.
+    let outside = tempfile::tempdir().expect("a folder");
+    std::fs::rename(tree.join("src/styles"), outside.path().join("styles")).expect("moved");
+    std::os::unix::fs::symlink(outside.path().join("styles"), tree.join("src/styles"))
+        .expect("linked");
+    for change in [
+        ["--write", "src/styles/new.css=x"],
+        ["--write", "src/styles/global.css=x"],
+        ["--delete", "src/styles/global.css"],
+    ] {
+        environment.is_rejected(&change, "path_not_allowed").await;
+    }
+    let left = std::fs::read_dir(outside.path().join("styles")).expect("there");
+    assert_eq!(left.count(), 1);
+    environment.page_with("/other", "Other").await;
+    assert_eq!(environment.get("/_edit/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_machine_without_node_and_a_read_only_workspace_say_so() {
+    let repository = Repository::amelia();
+    let nothing = tempfile::tempdir().expect("a folder");
+    let place = nothing.path().display().to_string();
+    let start = Start::of(&repository.address()).variable("PATH", &place);
+    let (code, words) = start.failure().await;
+    assert_eq!(code, 12, "{words}");
+    assert!(words.contains("Node.js was not found in PATH"), "{words}");
+    assert!(words.contains("hint: Install Node.js"), "{words}");
+
+    let start = Start::of_on_a_disk_of(&repository.address(), "1m,ro", nothing.path());
+    let (code, words) = start.failure().await;
+    assert_eq!(code, 14, "{words}");
+    assert!(words.contains(&place), "{words}");
+    assert!(words.contains("Read-only file system"), "{words}");
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused_by_the_program_that_sends_it_in_words() {
+    let repository = Repository::amelia();
+    let environment = Start::of(&repository.address()).ready().await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    for megabytes in [1, 7, 10, 20] {
+        std::fs::write(file.path(), vec![b'x'; megabytes << 20]).expect("written");
+        let change = format!("public/large.txt=@{}", file.path().display());
+        let output = environment.send_output(&["--write", &change]).await;
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{megabytes} MiB: {words}");
+        assert!(
+            words.contains("error: ") && words.contains("at most") && words.contains("hint: "),
+            "{megabytes} MiB: {words}"
+        );
+    }
+    assert_eq!(environment.get("/_edit/health").await.status, 200);
+}

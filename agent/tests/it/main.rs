@@ -17,6 +17,7 @@ mod bad_input;
 mod browser;
 mod crash;
 mod edit_loop;
+mod full_disk;
 mod git_servers;
 mod remotes;
 mod site;

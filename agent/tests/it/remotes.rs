@@ -483,6 +483,24 @@ async fn a_branch_whose_name_stands_in_the_way_is_named() {
     assert!(words.contains("hint: Rename"), "{words}");
 }
 
+#[tokio::test]
+async fn a_repository_without_its_history_is_named() {
+    let site = Repository::amelia();
+    site.write("README.md", "Twice\n");
+    site.commit_all("Twice");
+    let folder = tempfile::tempdir().expect("a folder");
+    let shallow = folder.path().join("shallow").display().to_string();
+    let address = format!("file://{}", site.address());
+    site.git(&["clone", "--quiet", "--depth", "1", &address, &shallow]);
+    let (code, words) = Start::of(&shallow).failure().await;
+    assert_eq!(code, 10, "{words}");
+    assert!(words.contains("is a shallow clone"), "{words}");
+    assert!(words.contains("git fetch --unshallow"), "{words}");
+    git(Path::new(&shallow), &["fetch", "--quiet", "--unshallow"]);
+    let (code, words) = Start::of(&shallow).with(&["--branch", "x"]).failure().await;
+    assert!(code == 10 && words.contains("it has main"), "{words}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_from_a_server_that_stands_still_can_be_interrupted() {
     let site = Repository::amelia();

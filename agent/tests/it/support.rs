@@ -3,6 +3,7 @@
 //! Everything is real: `git` on the command line, the `edit-agent` binary, `astro dev`. All environments share one state
 //! folder, as on a developer's machine, so that dependencies are installed once a run.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
@@ -144,35 +145,67 @@ impl Repository {
         self.folder.path()
     }
 
-    /// Waits until a folder shows exactly the files of a branch, and nothing else but what git ignores.
+    /// Waits until a folder shows exactly the files of a branch, and nothing else but what is installed or generated.
     pub async fn is_shown_in(&self, branch: &str, folder: &Path) {
-        let index = self.path().join("index-of-the-test");
-        let git_directory = self.git(&["rev-parse", "--absolute-git-dir"]);
-        let run = |arguments: &[&str]| {
-            let output = git_command(folder)
-                .env("GIT_INDEX_FILE", &index)
-                .args(["--git-dir", &git_directory, "--work-tree"])
-                .arg(folder)
-                .args(arguments)
-                .output()
-                .expect("git runs");
-            String::from_utf8_lossy(&output.stdout).into_owned()
-                + &String::from_utf8_lossy(&output.stderr)
-        };
-        let mut last = String::new();
+        let format = "--format=%(objectmode) %(objectname) %(path)";
+        let expected = self.git(&["ls-tree", "-r", format, branch]);
+        let expected: BTreeSet<String> = expected.lines().map(str::to_owned).collect();
+        let mut last = BTreeSet::new();
         let shown = tokio::time::timeout(PATIENCE, async {
             loop {
-                last = run(&["read-tree", branch])
-                    + &run(&["diff", "--no-ext-diff"])
-                    + &run(&["ls-files", "--others", "--exclude-standard"]);
-                if last.is_empty() {
+                last = self.described(folder);
+                if last == expected {
                     return;
                 }
                 tokio::task::yield_now().await;
             }
         });
-        assert!(shown.await.is_ok(), "it is not what {branch} has:\n{last}");
-        std::fs::remove_file(index).expect("git made it");
+        assert!(
+            shown.await.is_ok(),
+            "it has not {:#?}, but {:#?}",
+            expected.difference(&last),
+            last.difference(&expected)
+        );
+    }
+
+    /// The files of a folder, as `git ls-tree` lists those of a commit.
+    fn described(&self, folder: &Path) -> BTreeSet<String> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mut files = Vec::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder") {
+                let entry = entry.expect("an entry");
+                let kind = entry.file_type().expect("a kind");
+                if !kind.is_dir() {
+                    files.push(entry.path());
+                } else if !NOT_OF_THE_SITE
+                    .iter()
+                    .any(|name| entry.file_name() == *name)
+                {
+                    folders.push(entry.path());
+                }
+            }
+        }
+        let hashes = git_command(self.path())
+            .args(["hash-object", "--no-filters", "--"])
+            .args(&files)
+            .output()
+            .expect("git runs");
+        let hashes = String::from_utf8_lossy(&hashes.stdout).into_owned();
+        let mut lines = BTreeSet::new();
+        for (file, hash) in files.iter().zip(hashes.lines()) {
+            // What is gone by now is not shown any more.
+            let mode = file.metadata().map_or(0, |file| file.permissions().mode());
+            let mode = if mode & 0o111 == 0 {
+                "100644"
+            } else {
+                "100755"
+            };
+            let path = file.strip_prefix(folder).expect("below").display();
+            lines.insert(format!("{mode} {hash} {path}"));
+        }
+        lines
     }
 
     /// Its address for `dev`.
@@ -239,6 +272,9 @@ impl Repository {
     }
 }
 
+/// What is installed, generated or built.
+const NOT_OF_THE_SITE: [&str; 4] = ["node_modules", "dist", ".astro", ".git"];
+
 /// Copies the files of a site without what is installed or built.
 pub fn copy_tree(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("a folder") {
@@ -262,7 +298,11 @@ pub fn copy_tree(from: &Path, to: &Path) {
 
 /// The agent's binary, with an environment in which nothing of this machine's configuration is found.
 pub fn agent() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_edit-agent"));
+    started_by(env!("CARGO_BIN_EXE_edit-agent"))
+}
+
+fn started_by(program: &str) -> Command {
+    let mut command = Command::new(program);
     command
         .env("EDIT_AGENT_STATE", state())
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -299,6 +339,23 @@ impl Start {
     pub fn of_any_port(repository: &str) -> Self {
         let mut command = agent();
         command.args(["-v", "dev", repository, "--json"]);
+        Self { command }
+    }
+
+    /// As [`Start::of`], with its workspace on a disk of its own, so large. The disk is gone when the agent is, and nobody else
+    /// sees it but through [`Environment::on_its_disk`].
+    pub fn of_on_a_disk_of(repository: &str, size: &str, folder: &Path) -> Self {
+        let mut command = started_by("unshare");
+        if !nix::unistd::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        let mounted = r#"mount -t tmpfs -o size="$0" none "$1" && shift && exec "$@""#;
+        command
+            .args(["--mount", "sh", "-c", mounted, size])
+            .arg(folder)
+            .args([env!("CARGO_BIN_EXE_edit-agent"), "-v", "dev", repository])
+            .args(["--json", "--port", "0", "--workspace"])
+            .arg(folder);
         Self { command }
     }
 
@@ -390,6 +447,15 @@ impl Environment {
 
     async fn rest_of_log(&mut self) -> String {
         (&mut self.log).await.unwrap_or_default()
+    }
+
+    /// A path as it sees it.
+    pub fn on_its_disk(&self, path: &Path) -> PathBuf {
+        let path = path.strip_prefix("/").expect("absolute");
+        Path::new("/proc")
+            .join(self.pid().to_string())
+            .join("root")
+            .join(path)
     }
 
     /// Its process.
