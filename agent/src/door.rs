@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use relay::Relay;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -35,8 +35,6 @@ use crate::events::{Events, PhaseName};
 use crate::pipeline::PipelineView;
 use crate::site::Site;
 
-/// Bytes of one call that posts instructions. A single instruction is limited further by the contract.
-const CALL_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// How long connections may take to end once the door closes.
 const CLOSING_TIME: Duration = Duration::from_secs(2);
 
@@ -106,11 +104,12 @@ impl Door {
             .route("/events", get(control::events))
             .route("/instructions", post(control::instructions))
             .route("/instructions/{id}", get(control::receipt))
-            .fallback(control::unknown)
-            .layer(DefaultBodyLimit::max(CALL_MAX_BYTES));
+            .fallback(control::unknown);
         let door = Arc::new(self);
         Router::new()
             .nest("/_edit", control)
+            // The one address below it that a nest leaves out.
+            .route("/_edit/", any(control::unknown))
             .fallback(visit)
             .layer(middleware::from_fn_with_state(Arc::clone(&door), guarded))
             .with_state(door)

@@ -1,17 +1,16 @@
 //! `/_edit/*`: how the environment is, what happens in it, and what it should do.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Path, State};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use contract::InstructionId;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -23,6 +22,11 @@ use crate::events::Numbered;
 /// The pipeline comes round at least every 20 s, unless an instruction runs, which is bounded by five minutes.
 const PROGRESS_MAX: Duration = Duration::from_secs(60);
 const INSTRUCTION_MAX: Duration = Duration::from_secs(6 * 60);
+/// Bytes of one call that posts instructions. A single instruction is limited further by the contract.
+const CALL_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of a larger call that are read and forgotten: who is still writing when the connection is closed never reads
+/// why. Beyond that it is cut off.
+const CALL_FORGOTTEN_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Lines of the site's output in the status.
 const OUTPUT_LINES: usize = 20;
 
@@ -103,14 +107,25 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
     )
 }
 
+/// Where the numbers of this agent's events begin on the wire: at the time in milliseconds. A listener of an agent that
+/// ran here before comes back by itself with the last number it saw, and has to get everything that is new; and no
+/// agent has a thousand events a second for long.
+static EVENTS_BEGIN: LazyLock<u64> = LazyLock::new(|| {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_1970.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+});
+
 /// What happens, as it happens. `Last-Event-ID` gets what was missed.
 pub(super) async fn events(State(door): State<Arc<Door>>, headers: HeaderMap) -> impl IntoResponse {
     let after = headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok())
-        .and_then(|id| id.parse().ok());
+        .map(|id| {
+            id.parse()
+                .map_or(0, |id: u64| id.saturating_sub(*EVENTS_BEGIN))
+        });
     let closing = door.closing.clone().cancelled_owned();
-    let stream = futures_util::StreamExt::take_until(event_stream(&door, after), closing);
+    let stream = event_stream(&door, after).take_until(closing);
     (
         [(header::CACHE_CONTROL, "no-store")],
         Sse::new(stream).keep_alive(KeepAlive::default()),
@@ -157,7 +172,7 @@ fn event_stream(
 fn sse_event(numbered: &Numbered) -> sse::Event {
     let data = serde_json::to_string(&*numbered.event).expect("an event is JSON");
     sse::Event::default()
-        .id(numbered.id.to_string())
+        .id((*EVENTS_BEGIN + numbered.id).to_string())
         .event(numbered.event.name())
         .data(data)
 }
@@ -165,7 +180,8 @@ fn sse_event(numbered: &Numbered) -> sse::Event {
 /// Takes an instruction or an array of them.
 pub(super) async fn instructions(
     State(door): State<Arc<Door>>,
-    body: Result<Bytes, BytesRejection>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Response {
     if matches!(&*door.stage.borrow(), Stage::Draining) {
         return errors(
@@ -177,14 +193,14 @@ pub(super) async fn instructions(
             )],
         );
     }
-    let body = match body {
+    let body = match whole_call(&headers, body).await {
         Ok(body) => body,
-        Err(rejection) => {
-            return errors(
-                rejection.status(),
-                "message_too_large",
-                &[("$", "a call has at most 8 MiB")],
-            );
+        Err(status) => {
+            let (code, words) = match status {
+                StatusCode::PAYLOAD_TOO_LARGE => ("message_too_large", "a call has at most 8 MiB"),
+                _ => ("invalid_message", "the call broke off"),
+            };
+            return errors(status, code, &[("$", words)]);
         }
     };
     let message: Value = match serde_json::from_slice(&body) {
@@ -219,6 +235,33 @@ pub(super) async fn instructions(
                 &[("$", "the queue does not answer; send it again")],
             )
         }
+    }
+}
+
+async fn whole_call(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, StatusCode> {
+    // Who asks first has not begun to write.
+    if body.size_hint().lower() > u64::try_from(CALL_MAX_BYTES).unwrap_or(u64::MAX)
+        && headers.contains_key(header::EXPECT)
+    {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    let mut chunks = body.into_data_stream();
+    let (mut call, mut length) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| StatusCode::BAD_REQUEST)?;
+        length += chunk.len();
+        if length <= CALL_MAX_BYTES {
+            call.extend_from_slice(&chunk);
+        } else if length > CALL_FORGOTTEN_MAX_BYTES {
+            break;
+        } else {
+            call = Vec::new();
+        }
+    }
+    if length <= CALL_MAX_BYTES {
+        Ok(call)
+    } else {
+        Err(StatusCode::PAYLOAD_TOO_LARGE)
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
         let mut outgoing = http::Request::from_parts(parts, body_now);
         let upstream = upstream(address, client, outgoing.headers_mut());
         match door.relay.forward(outgoing, &upstream).await {
-            Ok(response) => return relayed(response),
+            Ok(response) => return relayed(response, address),
             Err(error) => match again {
                 Some(head) if went_away(&error) && Instant::now() < deadline => {
                     tracing::debug!(%error, "the site went away; the visitor is held");
@@ -153,8 +153,15 @@ fn upstream(address: SocketAddr, client: SocketAddr, headers: &mut HeaderMap) ->
     }
 }
 
-fn relayed(response: http::Response<relay::Body>) -> Response {
+fn relayed(response: http::Response<relay::Body>, address: SocketAddr) -> Response {
     let (mut parts, body) = response.into_parts();
+    if let Some(here) = parts
+        .headers
+        .get(header::LOCATION)
+        .and_then(|location| at_the_door(location, address))
+    {
+        parts.headers.insert(header::LOCATION, here);
+    }
     let ours = |value: &HeaderValue| value.as_bytes().starts_with(OUR_COOKIE.as_bytes());
     if parts.headers.get_all(header::SET_COOKIE).iter().any(ours) {
         let kept: Vec<HeaderValue> = parts
@@ -170,6 +177,20 @@ fn relayed(response: http::Response<relay::Body>) -> Response {
         }
     }
     Response::from_parts(parts, Body::new(body))
+}
+
+/// A redirect to the site's own address, without that address: it is nobody's but ours.
+fn at_the_door(location: &HeaderValue, address: SocketAddr) -> Option<HeaderValue> {
+    let rest = location
+        .to_str()
+        .ok()?
+        .strip_prefix(&format!("http://{address}"))?;
+    match rest.chars().next() {
+        Some('/') => HeaderValue::from_str(rest).ok(),
+        None | Some('?' | '#') => HeaderValue::from_str(&format!("/{rest}")).ok(),
+        // Another port that begins with the same digits.
+        Some(_) => None,
+    }
 }
 
 fn hide_our_cookie(headers: &mut HeaderMap) {
@@ -206,6 +227,26 @@ fn copy_head(parts: &http::request::Parts) -> http::request::Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_redirect_to_the_sites_own_address_stays_at_the_door() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 4321));
+        for (location, expected) in [
+            ("http://127.0.0.1:4321/about/?a=1", Some("/about/?a=1")),
+            ("http://127.0.0.1:4321", Some("/")),
+            ("http://127.0.0.1:4321?a=1", Some("/?a=1")),
+            ("http://127.0.0.1:43210/", None),
+            ("https://example.com/", None),
+            ("/about/", None),
+        ] {
+            let here = at_the_door(&HeaderValue::from_static(location), address);
+            assert_eq!(
+                here.as_ref().map(HeaderValue::as_bytes),
+                expected.map(str::as_bytes),
+                "{location}"
+            );
+        }
+    }
 
     #[test]
     fn our_cookie_never_reaches_the_site() {
