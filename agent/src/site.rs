@@ -50,8 +50,14 @@ const RUNNER: &str = include_str!("site/runner.mjs");
 const LISTEN_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long the first page may take. Measured: 2 to 5 s with real themes, 18 s on a busy machine.
 const FIRST_PAGE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long an edit waits for a site that starts. It is only a courtesy: what is edited during a start takes another one.
+const COMING_BACK_TIME: Duration = Duration::from_secs(10);
+/// How long the output of an ended process may take to end. A process that it started may hold it open for ever.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 /// Messages kept for a slow listener.
 const HOT_MESSAGES_MAX: usize = 256;
+/// Bytes of one line of the runner: four texts of 4,000 characters, every one of them escaped.
+const RUNNER_LINE_MAX_BYTES: usize = 128 * 1024;
 
 /// What supervising a site needs.
 #[derive(Debug, Clone)]
@@ -263,14 +269,17 @@ impl Site {
         }
     }
 
-    /// Comes up again after [`Site::halt`].
+    /// Comes up again after [`Site::halt`], and waits for that for a while.
     pub(crate) async fn resume(&self, reinstall: bool) {
         self.send(Command::Resume { reinstall }).await;
+        self.come_back().await;
     }
 
-    /// Says that the site's files changed.
+    /// Says that the site's files changed. If that was while it started, it has to start anew: that is waited for, for a
+    /// while, or a stream of edits would keep it from ever coming up.
     pub(crate) async fn edited(&self) {
         self.send(Command::Edited).await;
+        self.come_back().await;
     }
 
     /// Stops for good.
@@ -278,10 +287,55 @@ impl Site {
         self.send(Command::Stop).await;
     }
 
+    async fn come_back(&self) {
+        // Longer than that takes an install, or a site that is not well: that is seen in the status.
+        tokio::time::timeout(COMING_BACK_TIME, self.first_answer())
+            .await
+            .ok();
+    }
+
     async fn send(&self, command: Command) {
         if self.commands.send(command).await.is_err() {
             tracing::debug!("the site's supervisor has ended");
         }
+    }
+}
+
+/// A dev server that runs.
+struct Process {
+    group: Group,
+    /// Says that it is this one that answers.
+    boot: String,
+    /// What its runner says.
+    events: mpsc::Receiver<RunnerEvent>,
+    /// The tasks that read its output.
+    drain: JoinSet<()>,
+    /// Its input: while it is open, the process lives.
+    _leash: tokio::process::ChildStdin,
+}
+
+impl Process {
+    /// Why it ended, if it said so. Ends whatever it leaves behind.
+    async fn last_words(self) -> Option<SiteProblem> {
+        let Self {
+            group,
+            mut events,
+            drain,
+            ..
+        } = self;
+        drop(group);
+        let mut problem = None;
+        let said_all = async {
+            while let Some(event) = events.recv().await {
+                if let RunnerEvent::Failed { problem: failed } = event {
+                    problem = Some(failed);
+                }
+            }
+            drain.join_all().await;
+        };
+        // Who has left the group and holds the output open is not waited for.
+        tokio::time::timeout(LAST_WORDS_TIME, said_all).await.ok();
+        problem
     }
 }
 
@@ -298,6 +352,8 @@ struct Supervisor {
 enum Ended {
     Halted,
     Stopped,
+    /// It does not know what the files are now: they changed while it read them, or it restarted itself in place.
+    Outdated,
     Broken(SiteProblem),
     Died(String),
 }
@@ -307,20 +363,30 @@ impl Supervisor {
         let mut reinstall = false;
         loop {
             if reinstall {
-                if let Err(problem) = self.reinstall().await {
-                    self.publish(SiteState::Broken, None, Some(problem));
-                    if !self.wait_for_edit(Duration::MAX, &mut reinstall).await {
-                        break;
+                match self.reinstall().await {
+                    Ok(()) => reinstall = false,
+                    Err(Ended::Halted) => {
+                        if !self.wait_for_resume(&mut reinstall).await {
+                            break;
+                        }
+                        continue;
                     }
-                    continue;
+                    Err(Ended::Broken(problem)) => {
+                        self.publish(SiteState::Broken, None, Some(problem));
+                        let wait = self.restarts.after_failed_start();
+                        if !self.wait_for_edit(wait, &mut reinstall).await {
+                            break;
+                        }
+                        continue;
+                    }
+                    Err(_) => break,
                 }
-                reinstall = false;
             }
             let served_from = Instant::now();
             match self.serve().await {
                 Ended::Stopped => break,
+                Ended::Outdated => {}
                 Ended::Halted => {
-                    self.publish(SiteState::Halted, None, None);
                     if !self.wait_for_resume(&mut reinstall).await {
                         break;
                     }
@@ -355,112 +421,159 @@ impl Supervisor {
         self.publish(SiteState::Halted, None, None);
     }
 
-    async fn reinstall(&mut self) -> Result<(), SiteProblem> {
+    async fn reinstall(&mut self) -> Result<(), Ended> {
         let Some(dependencies) = self.settings.dependencies.clone() else {
             return Ok(());
         };
         self.publish(SiteState::Installing, None, None);
-        let say = |words: String| tracing::info!("{words}");
-        let result = dependencies.put_in_place(&self.settings.root, &say).await;
-        result.map(drop).map_err(|error| SiteProblem {
-            message: error.to_string(),
-            hint: Some(error.hint()),
-            ..SiteProblem::default()
+        let root = self.settings.root.clone();
+        let mut install = Box::pin(dependencies.put_in_place(&root, &|_| ()));
+        loop {
+            tokio::select! {
+                result = &mut install => return result.map(drop).map_err(|error| Ended::Broken(SiteProblem {
+                    message: error.to_string(),
+                    hint: Some(error.hint()),
+                    ..SiteProblem::default()
+                })),
+                // An install can hang on the network for minutes; nobody waits for that who wants something else.
+                command = self.commands.recv() => match command {
+                    Some(Command::Halt { done }) => {
+                        drop(install);
+                        self.publish(SiteState::Halted, None, None);
+                        done.send(()).ok();
+                        return Err(Ended::Halted);
+                    }
+                    Some(Command::Edited | Command::Resume { .. }) => {}
+                    Some(Command::Stop) | None => return Err(Ended::Stopped),
+                },
+            }
+        }
+    }
+
+    /// Starts a process.
+    async fn begin(&self) -> Result<Process, Ended> {
+        let broken = |message: String, hint: Option<String>| {
+            Ended::Broken(SiteProblem {
+                message,
+                hint,
+                ..SiteProblem::default()
+            })
+        };
+        node::check(&self.settings.root, &self.settings.node)
+            .map_err(|error| broken(error.to_string(), Some(error.hint())))?;
+        let (mut group, boot, port) = self
+            .spawn()
+            .await
+            .map_err(|error| broken(format!("Node could not be started: {error}"), None))?;
+        let Some((mut stdin, stdout, stderr)) = group.pipes() else {
+            return Err(Ended::Died("its pipes were gone".to_owned()));
+        };
+        let line = serde_json::json!({ "root": self.settings.root, "port": port, "boot": boot });
+        if let Err(error) = stdin.write_all(format!("{line}\n").as_bytes()).await {
+            return Err(Ended::Died(format!("it took no settings: {error}")));
+        }
+        let output = self.output.clone();
+        let mut drain = JoinSet::new();
+        drain.spawn(async move { output.drain(stderr).await });
+        let (said, events) = mpsc::channel(16);
+        drain.spawn(read_events(stdout, said));
+        Ok(Process {
+            group,
+            boot,
+            events,
+            drain,
+            _leash: stdin,
         })
     }
 
     /// Runs one process to its end.
     async fn serve(&mut self) -> Ended {
         self.publish(SiteState::Starting, None, None);
-        if let Err(error) = node::check(&self.settings.root, &self.settings.node) {
-            return Ended::Broken(SiteProblem {
-                message: error.to_string(),
-                hint: Some(error.hint()),
-                ..SiteProblem::default()
-            });
-        }
-        let (mut group, boot, port) = match self.spawn().await {
-            Ok(spawned) => spawned,
-            Err(error) => {
-                return Ended::Broken(SiteProblem {
-                    message: format!("Node could not be started: {error}"),
-                    ..SiteProblem::default()
-                });
-            }
+        let mut process = match self.begin().await {
+            Ok(process) => process,
+            Err(ended) => return ended,
         };
-        let Some((mut stdin, stdout, stderr)) = group.pipes() else {
-            return Ended::Died("its pipes were gone".to_owned());
-        };
-        let line = serde_json::json!({ "root": self.settings.root, "port": port, "boot": boot });
-        if let Err(error) = stdin.write_all(format!("{line}\n").as_bytes()).await {
-            return Ended::Died(format!("it took no settings: {error}"));
-        }
-        let output = self.output.clone();
-        let mut drain = JoinSet::new();
-        drain.spawn(async move { output.drain(stderr).await });
-
-        let mut lines = BufReader::new(stdout);
         let mut problem = None;
         let mut listens = false;
+        let mut edited = false;
         let mut probe: Option<std::pin::Pin<Box<dyn Future<Output = probe::Answer> + Send>>> = None;
         let deadline = tokio::time::sleep(LISTEN_TIME_MAX);
         tokio::pin!(deadline);
-        // The leash: while `stdin` lives, so does the process.
-        let _leash = stdin;
         loop {
             tokio::select! {
-                line = bounded_line(&mut lines) => match line.as_deref().map(serde_json::from_str::<RunnerEvent>) {
-                    Some(Ok(RunnerEvent::Ready { port })) => {
+                Some(event) = process.events.recv() => match event {
+                    // Its watchers missed what changed before; nobody has seen a page of it yet.
+                    RunnerEvent::Ready { .. } if edited => {
+                        self.halt_group(process.group).await;
+                        return Ended::Outdated;
+                    }
+                    RunnerEvent::Ready { port } => {
                         listens = true;
                         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or_default()));
                         tracing::debug!(%address, "the site listens");
-                        let boot = boot.clone();
+                        let boot = process.boot.clone();
                         probe = Some(Box::pin(async move { probe::first_page(address, &boot, FIRST_PAGE_TIME_MAX).await }));
                     }
-                    Some(Ok(RunnerEvent::Failed { problem: failed })) => problem = Some(failed),
-                    Some(Ok(RunnerEvent::Restarted)) => tracing::info!("the site restarted itself in place"),
-                    Some(Ok(RunnerEvent::Hot(message))) => { self.hot.send(message).ok(); }
-                    Some(Err(_)) => tracing::debug!(line = line.as_deref(), "the runner said something unknown"),
-                    None => {
-                        let ending = group.ending().await;
-                        let why = ending.map_or_else(|error| error.to_string(), |ending| format!("the dev server {ending}"));
-                        drain.join_all().await;
-                        return match problem { Some(problem) if !listens => Ended::Broken(problem), _ => Ended::Died(why) };
+                    RunnerEvent::Failed { problem: failed } => problem = Some(failed),
+                    RunnerEvent::Restarted => {
+                        tracing::info!("the site restarted itself in place");
+                        if self.view.borrow().state == SiteState::Serving {
+                            self.publish(SiteState::Starting, None, None);
+                            self.halt_group(process.group).await;
+                            return Ended::Outdated;
+                        }
                     }
+                    RunnerEvent::Hot(message) => { self.hot.send(message).ok(); }
                 },
+                ending = process.group.ending() => {
+                    let why = ending.map_or_else(|error| error.to_string(), |ending| format!("the dev server {ending}"));
+                    let problem = problem.or(process.last_words().await);
+                    return match problem {
+                        // What changed meanwhile may have mended it.
+                        Some(_) if edited => Ended::Outdated,
+                        Some(problem) if !listens => Ended::Broken(problem),
+                        _ => Ended::Died(why),
+                    };
+                }
                 answer = async { probe.as_mut().expect("guarded").await }, if probe.is_some() => {
                     probe = None;
                     match answer {
+                        // Astro 7 never shows a page that was added while it compiled its first one.
+                        probe::Answer::Page { .. } if edited => {
+                            self.halt_group(process.group).await;
+                            return Ended::Outdated;
+                        }
                         probe::Answer::Page { address, problem } => self.publish(SiteState::Serving, Some(address), problem),
                         probe::Answer::Stranger { address } => {
-                            self.halt_group(group).await;
+                            self.halt_group(process.group).await;
                             return Ended::Died(format!("another process answers on {address}"));
                         }
                     }
                 }
                 () = &mut deadline, if !listens => {
-                    self.halt_group(group).await;
+                    self.halt_group(process.group).await;
                     return Ended::Died(format!("the dev server did not listen within {} s", LISTEN_TIME_MAX.as_secs()));
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::Halt { done }) => {
                         // Published first: from here on the door keeps visitors waiting.
                         self.publish(SiteState::Halted, None, None);
-                        self.halt_group(group).await;
+                        self.halt_group(process.group).await;
                         done.send(()).ok();
                         return Ended::Halted;
                     }
                     Some(Command::Edited) => {
                         let (address, sick) = { let view = self.view.borrow(); (view.address, view.problem.is_some()) };
-                        if let (Some(address), true, None) = (address, sick, &probe) {
-                            let boot = boot.clone();
-                            probe = Some(Box::pin(async move { probe::first_page(address, &boot, FIRST_PAGE_TIME_MAX).await }));
+                        match address {
+                            None => edited = true,
+                            Some(address) if sick => probe = Some(probe_after_edit(address, &process.boot)),
+                            Some(_) => {}
                         }
                     }
                     Some(Command::Resume { .. }) => {}
                     Some(Command::Stop) | None => {
                         self.publish(SiteState::Halted, None, None);
-                        self.halt_group(group).await;
+                        self.halt_group(process.group).await;
                         return Ended::Stopped;
                     }
                 },
@@ -550,6 +663,27 @@ impl Supervisor {
             view.has_served |= state == SiteState::Serving;
         });
     }
+}
+
+/// Reads what the runner says. In a task of its own: a line that is half read must not be forgotten because something
+/// else happens.
+async fn read_events(stdout: tokio::process::ChildStdout, said: mpsc::Sender<RunnerEvent>) {
+    let mut lines = BufReader::new(stdout);
+    while let Some(line) = bounded_line(&mut lines, RUNNER_LINE_MAX_BYTES).await {
+        match serde_json::from_str(&line) {
+            // Nobody listens any more; it is read all the same, or its writer would block.
+            Ok(event) => drop(said.send(event).await),
+            Err(error) => tracing::debug!(%error, line, "the runner said something unknown"),
+        }
+    }
+}
+
+fn probe_after_edit(
+    address: SocketAddr,
+    boot: &str,
+) -> std::pin::Pin<Box<dyn Future<Output = probe::Answer> + Send>> {
+    let boot = boot.to_owned();
+    Box::pin(async move { probe::page_after_edit(address, &boot, FIRST_PAGE_TIME_MAX).await })
 }
 
 /// A port of the loopback interface that was free a moment ago. Astro is told to take this one or none, and who answers

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::BufReader;
 
 use super::SiteError;
-use super::log::{OutputLog, bounded_line};
+use super::log::{LINE_MAX_BYTES, OutputLog, bounded_line};
 use super::node::Node;
 use super::process::{Ending, GRACE, find};
 
@@ -322,7 +322,7 @@ impl Dependencies {
 
     async fn drain(&self, output: &OutputLog, pipe: impl tokio::io::AsyncRead + Unpin) {
         let mut reader = BufReader::new(pipe);
-        while let Some(line) = bounded_line(&mut reader).await {
+        while let Some(line) = bounded_line(&mut reader, LINE_MAX_BYTES).await {
             output.drain(line.as_bytes()).await;
             self.output.drain(line.as_bytes()).await;
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 
 /// Bytes kept of one line. Longer ones are data, not messages.
-const LINE_MAX_BYTES: usize = 4096;
+pub(super) const LINE_MAX_BYTES: usize = 4096;
 /// Lines kept for whoever asks what happened.
 const KEPT_LINES: usize = 200;
 /// Lines logged in one [`WINDOW`]; a site in trouble can print thousands.
@@ -25,7 +25,7 @@ impl OutputLog {
     pub(crate) async fn drain(&self, output: impl AsyncRead + Unpin) {
         let mut reader = BufReader::new(output);
         let mut limiter = Limiter::default();
-        while let Some(line) = bounded_line(&mut reader).await {
+        while let Some(line) = bounded_line(&mut reader, LINE_MAX_BYTES).await {
             self.take(&line, &mut limiter, Instant::now());
         }
     }
@@ -64,10 +64,13 @@ impl OutputLog {
     }
 }
 
-/// Reads a line of at most [`LINE_MAX_BYTES`]; the rest of a longer one is read and forgotten.
-pub(crate) async fn bounded_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
+/// Reads a line of at most `max_bytes`; the rest of a longer one is read and forgotten. Not cancel safe.
+pub(crate) async fn bounded_line(
+    reader: &mut (impl AsyncBufRead + Unpin),
+    max_bytes: usize,
+) -> Option<String> {
     let mut line = Vec::new();
-    let limit = u64::try_from(LINE_MAX_BYTES).expect("small");
+    let limit = u64::try_from(max_bytes).expect("small");
     let read = (&mut *reader)
         .take(limit)
         .read_until(b'\n', &mut line)
@@ -78,7 +81,7 @@ pub(crate) async fn bounded_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Op
     }
     if line.last() == Some(&b'\n') {
         line.pop();
-    } else if read == LINE_MAX_BYTES {
+    } else if read == max_bytes {
         loop {
             let buffered = reader.fill_buf().await.ok()?;
             let (used, done) = match buffered.iter().position(|byte| *byte == b'\n') {

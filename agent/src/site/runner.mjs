@@ -5,6 +5,7 @@
 //
 // stdin carries one line of settings, {root, port, boot}, and is then a leash: when it closes, the agent is gone, and
 // so are we. `boot` is a nonce by which the agent tells that it is this process that answers on the port.
+import { statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -14,16 +15,27 @@ const print = process.stdout.write.bind(process.stdout);
 process.stdout.write = process.stderr.write.bind(process.stderr);
 const say = (message) => print(`${JSON.stringify(message)}\n`);
 
-/** A message that fits a line and a person: the first lines, without colours. */
-const words = (text) => String(text ?? '').replace(/\u001b\[[0-9;]*m/g, '').slice(0, 4000);
+/** The site's folder. People are told of `astro.config.mjs`, not of where the agent keeps it. */
+let folder = '\0';
+
+/** A message that fits a line and a person: its beginning, without colours. */
+const words = (text) =>
+  String(text ?? '').replace(/\u001b\[[0-9;]*m/g, '').replaceAll(`file://${folder}`, '').replaceAll(folder, '').slice(0, 4000).toWellFormed();
+
+/** Where the site's own code stands in a stack, for errors that name no place: what Node says of a configuration. */
+function placeInStack(error) {
+  const lines = String(error?.stack ?? '').split('\n').filter((line) => line.includes(folder) && !line.includes('/node_modules/'));
+  const [, file, line, column] = lines[0]?.slice(lines[0].indexOf(folder)).match(/^([^:()?]+)[^:]*:(\d+)(?::(\d+))?/) ?? [];
+  return { file, line: Number(line), column: Number(column) };
+}
 
 /** What Vite and Astro know about an error, in one shape. */
 function problem(error) {
-  const place = error?.loc ?? error?.location ?? {};
+  const place = error?.loc?.file || error?.id ? { file: error.id, ...error.loc } : placeInStack(error);
   return {
     message: words(error?.message ?? error),
     hint: words(error?.hint) || undefined,
-    file: words(place.file ?? error?.id) || undefined,
+    file: words(place.file) || undefined,
     line: Number.isInteger(place.line) ? place.line : undefined,
     column: Number.isInteger(place.column) ? place.column : undefined,
     frame: words(error?.frame ?? error?.pluginCode) || undefined,
@@ -55,6 +67,46 @@ function listen(server) {
   }
 }
 
+/** What changes before the watcher has looked at every file once is never told. Bounded: a site may have none. */
+function watches({ watcher }) {
+  return new Promise((watching) => {
+    if (watcher?._readyEmitted) watching();
+    watcher?.once?.('ready', watching);
+    setTimeout(watching, 5000).unref();
+  });
+}
+
+/** When to look again at a file of which a change was told. The watcher keeps quiet for 50 ms. */
+const LOOKS_MS = [75, 150, 400];
+
+/**
+ * Tells of changes that the watcher swallows. It tells nothing of a file for 50 ms after it has told of a change, and
+ * not later either: if somebody asked for the page in between, the older version stays for good. The agent keeps its
+ * writes apart, but a dev server that was busy hears of them close together. So a file that is not any more as it was
+ * when its change was told is told of again.
+ */
+function repeatSwallowedChanges({ watcher }) {
+  const state = (file) => {
+    const found = statSync(file, { throwIfNoEntry: false });
+    return found && `${found.ino} ${found.mtimeMs} ${found.ctimeMs} ${found.size}`;
+  };
+  const told = new Map();
+  watcher?.on?.('change', (file) => {
+    const now = { state: state(file) };
+    told.set(file, now);
+    for (const wait of LOOKS_MS) {
+      setTimeout(() => {
+        if (told.get(file) !== now) return; // It was told of again meanwhile.
+        const later = state(file);
+        if (later !== undefined && later !== now.state) watcher.emit('change', file);
+        else if (wait === LOOKS_MS.at(-1)) told.delete(file);
+      }, wait).unref();
+    }
+  });
+}
+
+let watching;
+
 function integration(boot) {
   let starts = 0;
   return {
@@ -64,6 +116,8 @@ function integration(boot) {
         starts += 1;
         if (starts > 1) say({ event: 'restarted' });
         listen(server);
+        watching = watches(server);
+        repeatSwallowedChanges(server);
         server.middlewares.use('/__edit-agent/boot', (_request, response) => response.end(boot));
       },
     },
@@ -71,6 +125,7 @@ function integration(boot) {
 }
 
 async function main({ root, port, boot }) {
+  folder = `${root}/`;
   process.chdir(root);
   const require = createRequire(join(root, 'package.json'));
   const { dev } = await import(pathToFileURL(require.resolve('astro')).href);
@@ -81,6 +136,7 @@ async function main({ root, port, boot }) {
     integrations: [integration(boot)],
     vite: { server: { strictPort: true } },
   });
+  await watching;
   say({ event: 'ready', port: server.address?.port });
 }
 
