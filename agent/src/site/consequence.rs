@@ -33,7 +33,11 @@ fn of_path(path: &SitePath) -> Consequence {
         | "yarn.lock"
         | "bun.lock"
         | "bun.lockb"
-        | ".npmrc" => Consequence::Reinstall,
+        | ".npmrc"
+        | ".yarnrc"
+        | ".yarnrc.yml"
+        | ".pnpmfile.cjs"
+        | "bunfig.toml" => Consequence::Reinstall,
         _ if text.starts_with("astro.config.") || text.starts_with("vite.config.") => {
             Consequence::Restart
         }

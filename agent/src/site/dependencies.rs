@@ -128,6 +128,10 @@ impl Dependencies {
         root: &Path,
         say: &(dyn Fn(String) + Sync),
     ) -> Result<Route, SiteError> {
+        let say: &(dyn Fn(String) + Sync) = &|words| {
+            tracing::info!("{words}");
+            say(words);
+        };
         let blocking = |error: io::Error| SiteError::Install {
             step: "look at what is there".to_owned(),
             why: error.to_string(),
@@ -144,13 +148,7 @@ impl Dependencies {
         self.remove_old(root).map_err(blocking)?;
         let stored = store::Store::new(&self.store);
         if store::can_be_shared(root) && stored.has(&key) {
-            let (store, stored_key, target) =
-                (stored.clone(), key.clone(), root.join("node_modules"));
-            match tokio::task::spawn_blocking(move || store.take(&stored_key, &target))
-                .await
-                .map_err(io::Error::other)
-                .and_then(|result| result)
-            {
+            match self.take_from_store(&stored, &key, root).await {
                 Ok(()) => {
                     Self::mark(root, &key).map_err(blocking)?;
                     return Ok(Route::Store);
@@ -164,6 +162,7 @@ impl Dependencies {
             }
         }
         self.install(root, lock.as_ref(), say).await?;
+        Self::mark(root, &key).map_err(blocking)?;
         if store::can_be_shared(root) {
             let (store, stored_key, source) = (stored, key.clone(), root.join("node_modules"));
             if let Err(error) =
@@ -177,8 +176,32 @@ impl Dependencies {
                 ));
             }
         }
-        Self::mark(root, &key).map_err(blocking)?;
         Ok(Route::Installed)
+    }
+
+    /// Made beside, then renamed: whoever loses patience leaves nothing behind that goes on writing where the next attempt
+    /// writes.
+    async fn take_from_store(
+        &self,
+        store: &store::Store,
+        key: &str,
+        root: &Path,
+    ) -> io::Result<()> {
+        fs::create_dir_all(&self.staging)?;
+        let beside = tempfile::Builder::new()
+            .prefix("node_modules-")
+            .tempdir_in(&self.staging)?;
+        let (store, key) = (store.clone(), key.to_owned());
+        let taken = tokio::task::spawn_blocking(move || {
+            store
+                .take(&key, &beside.path().join("node_modules"))
+                .map(|()| beside)
+        });
+        let beside = taken.await.map_err(io::Error::other)??;
+        fs::rename(
+            beside.path().join("node_modules"),
+            root.join("node_modules"),
+        )
     }
 
     /// What the dependencies depend on, hashed.
@@ -430,7 +453,13 @@ fn ladder(lock: Option<&Lock>, scripts: bool) -> Vec<Step> {
             ),
             step(
                 Manager::Yarn,
-                &["install", "--pure-lockfile", "--non-interactive"],
+                // Yarn refuses packages that do not name the Node at hand; others only warn.
+                &[
+                    "install",
+                    "--pure-lockfile",
+                    "--non-interactive",
+                    "--ignore-engines",
+                ],
                 near_lock,
             ),
         ],
@@ -460,9 +489,11 @@ fn reason(output: &[String]) -> Option<String> {
         .iter()
         .any(|word| line.contains(word))
     };
+    // Yarn only says `error …`.
     output
         .iter()
         .find(telling)
+        .or_else(|| output.iter().find(|line| line.starts_with("error ")))
         .map(|line| line.trim().chars().take(300).collect())
 }
 

@@ -40,7 +40,7 @@ impl Store {
         link_tree(&kept, target)
     }
 
-    /// Keeps `source` under `key`.
+    /// Keeps `source`, which is marked as made for `key`.
     pub(super) fn keep(&self, key: &str, source: &Path) -> io::Result<()> {
         if self.has(key) || !source.is_dir() {
             return Ok(());
@@ -51,6 +51,9 @@ impl Store {
             .tempdir_in(&self.root)?;
         let made = beside.path().join("node_modules");
         link_tree(source, &made)?;
+        if fs::read_to_string(source.join(super::MARK)).ok().as_deref() != Some(key) {
+            return Err(io::Error::other("they were replaced meanwhile"));
+        }
         match fs::rename(&made, self.root.join(key)) {
             Err(error) if !self.has(key) => return Err(error),
             _ => {} // Somebody else was faster with the same.
@@ -106,8 +109,13 @@ fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
             link_tree(&entry.path(), &target)?;
         } else if kind.is_symlink() {
             symlink(fs::read_link(entry.path())?, &target)?;
-        } else if fs::hard_link(entry.path(), &target).is_err() {
-            fs::copy(entry.path(), &target)?;
+        } else {
+            match fs::hard_link(entry.path(), &target) {
+                // Copied over, it would be emptied wherever else it is linked.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+                Err(_) => drop(fs::copy(entry.path(), &target)?),
+                Ok(()) => {}
+            }
         }
     }
     Ok(())
@@ -126,6 +134,7 @@ mod tests {
         fs::create_dir_all(source.join(".bin")).expect("made");
         fs::write(source.join("astro/dist/index.js"), "code").expect("written");
         symlink("../astro/dist/index.js", source.join(".bin/astro")).expect("linked");
+        fs::write(source.join(crate::site::dependencies::MARK), "k").expect("written");
         let store = Store::new(&folder.path().join("store"));
         assert!(!store.has("k"));
         store.keep("k", &source).expect("kept");
@@ -140,6 +149,9 @@ mod tests {
         store
             .keep("k", &source)
             .expect("keeping it again is nothing");
+        store
+            .keep("other", &source)
+            .expect_err("it was made for something else");
         assert_eq!(
             fs::read_dir(folder.path().join("store"))
                 .expect("there")
