@@ -422,6 +422,53 @@ impl Environment {
         self.get("/_edit/status").await.json()
     }
 
+    /// Everything at a glance, once it is as `expected` says.
+    pub async fn status_when(&self, what: &str, expected: impl Fn(&Value) -> bool) -> Value {
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        let mut last = Value::Null;
+        let found = tokio::time::timeout(PATIENCE, async {
+            while !expected(&last) {
+                pace.tick().await;
+                last = self.status().await;
+            }
+        });
+        assert!(found.await.is_ok(), "never {what}; last: {last:#}");
+        last
+    }
+
+    /// What happens: from the event after `after` on, or from now on.
+    pub async fn events(&self, after: Option<u64>) -> EventStream {
+        EventStream::open(&self.authority(), after).await
+    }
+
+    /// Listens to the dev server as a page in a browser does. `Err` is the status with which it was refused.
+    pub async fn hot_reload(&self, headers: &[(&str, &str)]) -> Result<HotReload, u16> {
+        let client = self.get("/@vite/client").await.text();
+        HotReload::open(&self.authority(), &client, headers).await
+    }
+
+    /// Host and port of its door.
+    pub fn authority(&self) -> String {
+        format!("127.0.0.1:{}", self.ready["port"])
+    }
+
+    /// The processes that were started for its workspace, each with its command line; not the agent itself.
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        processes_of(self.ready["workspace"].as_str().expect("a path"))
+    }
+
+    /// The process of the dev server.
+    pub fn dev_server(&self) -> i32 {
+        let found: Vec<i32> = self
+            .processes()
+            .into_iter()
+            .filter(|(_, line)| line.contains("runner.mjs"))
+            .map(|(pid, _)| pid)
+            .collect();
+        assert_eq!(found.len(), 1, "{:?}", self.processes());
+        found[0]
+    }
+
     /// A page's HTML, once it contains `words`.
     pub async fn page_with(&self, path: &str, words: &str) -> String {
         let mut last = String::new();
@@ -468,6 +515,220 @@ impl Environment {
             .expect("it ends")
             .expect("reaped");
         (status, self.rest_of_log().await)
+    }
+}
+
+/// The processes whose command line names `folder`, but the agent's own and those that have ended and wait to be reaped.
+pub fn processes_of(folder: &str) -> Vec<(i32, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("Linux") {
+        let entry = entry.expect("an entry");
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // A process that ends while we look has no command line; neither has one that has ended.
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(folder) && !line.contains(env!("CARGO_BIN_EXE_edit-agent")) {
+            found.push((pid, line));
+        }
+    }
+    found
+}
+
+/// Waits until no process names `folder` in its command line.
+pub async fn no_processes_of(folder: &str) {
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let mut left = processes_of(folder);
+    let gone = tokio::time::timeout(Duration::from_secs(10), async {
+        while !left.is_empty() {
+            pace.tick().await;
+            left = processes_of(folder);
+        }
+    });
+    assert!(gone.await.is_ok(), "still there: {left:?}");
+}
+
+/// A port of the loopback interface that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+        .port()
+}
+
+/// `/_edit/events`, as it comes.
+#[derive(Debug)]
+pub struct EventStream {
+    body: hyper::body::Incoming,
+    text: String,
+    _connection: tokio::task::JoinSet<()>,
+}
+
+impl EventStream {
+    async fn open(authority: &str, after: Option<u64>) -> Self {
+        use http_body_util::Empty;
+        let stream = tokio::net::TcpStream::connect(authority)
+            .await
+            .expect("the door is open");
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream))
+                .await
+                .expect("HTTP");
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            // It breaks off when the agent ends, which some tests are about.
+            connection.await.ok();
+        });
+        let mut request = hyper::Request::get("/_edit/events").header("host", authority);
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        let request = request
+            .body(Empty::<hyper::body::Bytes>::new())
+            .expect("a request");
+        let response = sender.send_request(request).await.expect("an answer");
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self {
+            body: response.into_body(),
+            text: String::new(),
+            _connection: tasks,
+        }
+    }
+
+    /// The next event with its number; none when the stream has ended.
+    pub async fn next(&mut self) -> Option<(u64, Value)> {
+        use http_body_util::BodyExt as _;
+        let next = async {
+            loop {
+                if let Some((event, rest)) = self.text.split_once("\n\n") {
+                    let field = |name: &str| {
+                        event
+                            .lines()
+                            .find_map(|line| line.strip_prefix(name))
+                            .map(str::trim)
+                    };
+                    let found = field("id:").zip(field("data:")).map(|(id, data)| {
+                        let id = id.parse().expect("a number");
+                        (id, serde_json::from_str(data).expect("JSON"))
+                    });
+                    self.text = rest.to_string();
+                    match found {
+                        Some(found) => return Some(found),
+                        None => continue, // A comment that keeps the connection alive.
+                    }
+                }
+                let frame = self.body.frame().await?.ok()?;
+                if let Ok(data) = frame.into_data() {
+                    self.text.push_str(&String::from_utf8_lossy(&data));
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, next)
+            .await
+            .expect("an event, or the end")
+    }
+
+    /// The states that the site goes through from here on, until it is in `last`.
+    pub async fn site_states_until(&mut self, last: &str) -> Vec<String> {
+        let mut states: Vec<String> = Vec::new();
+        while states.last().is_none_or(|state| state != last) {
+            let Some((_, event)) = self.next().await else {
+                panic!("the events ended before {last}: {states:?}");
+            };
+            if event["event"] == "site" {
+                states.push(event["state"].as_str().expect("a state").to_owned());
+                states.dedup();
+            }
+        }
+        states
+    }
+}
+
+/// A connection to the dev server as a page has it.
+#[derive(Debug)]
+pub struct HotReload {
+    socket: tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>,
+}
+
+impl HotReload {
+    async fn open(authority: &str, client: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
+        use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+        let (token, _) = client
+            .split_once("wsToken = \"")
+            .and_then(|(_, rest)| rest.split_once('"'))
+            .unwrap_or_else(|| panic!("Vite's client has no token:\n{client}"));
+        let mut request = format!("ws://{authority}/?token={token}")
+            .into_client_request()
+            .expect("a request");
+        let own = [
+            ("host", authority.to_owned()),
+            ("origin", format!("http://{authority}")),
+            ("sec-websocket-protocol", "vite-hmr".to_owned()),
+        ];
+        let given = headers
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()));
+        for (name, value) in own.into_iter().chain(given) {
+            let name: hyper::header::HeaderName = name.parse().expect("a name");
+            request
+                .headers_mut()
+                .insert(name, value.parse().expect("a value"));
+        }
+        let stream = tokio::net::TcpStream::connect(authority)
+            .await
+            .expect("the door is open");
+        let opened =
+            tokio::time::timeout(PATIENCE, tokio_tungstenite::client_async(request, stream));
+        match opened.await.expect("an answer") {
+            Ok((socket, response)) => {
+                assert_eq!(response.headers()["sec-websocket-protocol"], "vite-hmr");
+                let mut hot = Self { socket };
+                assert_eq!(hot.next().await.expect("a message")["type"], "connected");
+                Ok(hot)
+            }
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+                Err(response.status().as_u16())
+            }
+            Err(error) => panic!("no WebSocket: {error}"),
+        }
+    }
+
+    /// The next message; none when the connection has ended.
+    pub async fn next(&mut self) -> Option<Value> {
+        use futures_util::StreamExt as _;
+        use tokio_tungstenite::tungstenite::Message;
+        let next = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        return Some(serde_json::from_str(&text).expect("JSON"));
+                    }
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                    Some(Ok(_)) => {}
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, next)
+            .await
+            .expect("a message, or the end")
+    }
+
+    /// Waits for a message of this type.
+    pub async fn message(&mut self, kind: &str) -> Value {
+        loop {
+            let message = self
+                .next()
+                .await
+                .unwrap_or_else(|| panic!("the connection ended before `{kind}`"));
+            if message["type"] == kind {
+                return message;
+            }
+        }
     }
 }
 
