@@ -481,6 +481,12 @@ impl Draft {
         format!("{PUSHED_REFERENCES}/{}", self.draft_branch)
     }
 
+    /// The newest commit of the draft that the remote has had; none before the first.
+    fn noted_pushed(&self) -> Result<Option<Oid>, DraftError> {
+        remote::reference_target(&self.repository, &self.pushed_reference())
+            .map_err(|source| self.local("read what the remote had", source))
+    }
+
     /// Notes that the draft stands on a commit that the remote has.
     fn note_pushed(&self, commit: Oid) -> Result<(), DraftError> {
         self.repository
