@@ -198,7 +198,7 @@ mod tests {
             &path.parse().expect("a path"),
             &map,
             &hosts,
-            Path::new("/work/tree"),
+            Path::new("/srv/tree"),
         )
         .map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
     }
@@ -304,18 +304,18 @@ mod tests {
         for (path, expected) in [
             ("/", 200),
             ("/src/pages/index.astro?raw", 200),
-            ("/@fs/work/tree/node_modules/x.js", 200),
+            ("/@fs/srv/tree/node_modules/x.js", 200),
             ("/@id/astro:scripts/x.js", 200),
             ("/.well-known/x", 200),
             ("/environment", 200),
             ("/@fs/etc/passwd", 403),
-            ("/@fs/work/tree-of-another/x", 403),
+            ("/@fs/srv/tree-of-another/x", 403),
             ("/@fs//etc/passwd?raw", 403),
             ("/x/@fs/etc/passwd", 403),
             ("/%40fs/etc/passwd", 403),
             ("/%2540fs/etc/passwd", 403),
-            ("/@fs/work/tree/../../etc/passwd", 400),
-            ("/@fs/work/tree/%2e%2e/%2e%2e/etc/passwd", 400),
+            ("/@fs/srv/tree/../../etc/passwd", 400),
+            ("/@fs/srv/tree/%2e%2e/%2e%2e/etc/passwd", 400),
             ("/..%5cx", 400),
             ("/%00", 400),
             ("/.git/config", 404),
