@@ -192,7 +192,6 @@ impl DraftError {
                 | Self::Shallow { .. }
                 | Self::NoBranch { .. }
                 | Self::NameTaken { .. }
-                | Self::CheckedOut { .. }
                 | Self::Credentials { .. }
                 | Self::UnknownServer { .. }
                 | Self::Unreachable { .. }

@@ -541,7 +541,7 @@ async fn a_branch_that_the_developer_has_checked_out_is_left_alone() {
     let receipt = environment
         .receipt_that("second", |receipt| receipt["error"].is_object())
         .await;
-    assert_eq!(receipt["error"]["code"], "remote_unavailable");
+    assert_eq!(receipt["error"]["code"], "push_rejected");
     let message = receipt["error"]["message"].as_str().unwrap_or_default();
     assert!(
         message.contains("edit/local is checked out in"),
