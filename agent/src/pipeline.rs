@@ -353,6 +353,7 @@ impl Pipeline {
             files_changed: Vec::new(),
             summary: String::new(),
             pages: Vec::new(),
+            verdict: None,
             error: None,
             timings: Timings::default(),
             preview_url: self.identity.preview_url.clone(),
@@ -393,6 +394,7 @@ fn receipt_error(code: ErrorCode, message: impl Into<String>) -> ReceiptError {
         message: message.into(),
         hint: code.hint().to_owned(),
         details: Vec::new(),
+        conflicts: Vec::new(),
     }
 }
 

@@ -208,6 +208,7 @@ impl Intake {
             files_changed: Vec::new(),
             summary: String::new(),
             pages: Vec::new(),
+            verdict: None,
             error: None,
             timings: Timings::default(),
             preview_url: identity.preview_url.clone(),

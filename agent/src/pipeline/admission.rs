@@ -191,6 +191,7 @@ mod tests {
             files_changed: Vec::new(),
             summary: String::new(),
             pages: Vec::new(),
+            verdict: None,
             error: None,
             timings: Timings::default(),
             preview_url: identity.preview_url,

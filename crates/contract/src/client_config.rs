@@ -218,8 +218,36 @@ pub struct Policy {
     #[schemars(range(min = 1, max = CHANGE_SET_MAX_BYTES))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_bytes: Option<u64>,
+    /// What becomes of an edit with which a page that rendered before does not render any more.
+    #[serde(default)]
+    pub on_broken: OnBroken,
+    /// What has to succeed before something is published.
+    #[serde(default)]
+    pub publish_check: PublishCheck,
     /// Unknown fields.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown: Map<String, Value>,
+}
+
+/// What becomes of an edit with which a page that rendered before does not render any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OnBroken {
+    /// It is taken back before anybody sees it, and refused.
+    #[default]
+    Rollback,
+    /// It stays, and its receipt says so.
+    Keep,
+}
+
+/// What has to succeed before something is published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PublishCheck {
+    /// Every page that was touched since the last time renders.
+    #[default]
+    Render,
+    /// That, and `astro build` succeeds in a copy.
+    Build,
 }

@@ -99,6 +99,8 @@ pub enum Action {
     Discard,
     /// Bring the published branch into the draft.
     Sync,
+    /// Make what was changed by hand in the workspace a commit of the draft: all of it, and nothing else.
+    Commit,
     /// Do not carry out an instruction that has not been carried out yet.
     Cancel {
         /// Which one.
@@ -116,13 +118,14 @@ impl Action {
             Self::Publish { .. } => "publish",
             Self::Discard => "discard",
             Self::Sync => "sync",
+            Self::Commit => "commit",
             Self::Cancel { .. } => "cancel",
         }
     }
 
     /// All words on the wire.
-    pub const KINDS: [&'static str; 7] = [
-        "edit", "prompt", "undo", "publish", "discard", "sync", "cancel",
+    pub const KINDS: [&'static str; 8] = [
+        "edit", "prompt", "undo", "publish", "discard", "sync", "commit", "cancel",
     ];
 }
 

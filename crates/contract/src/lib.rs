@@ -24,7 +24,9 @@ pub use client_config::ClientConfig;
 pub use id::{BlobId, ClientId, CommitId, Generation, IdError, InstructionId, SessionId, ThreadId};
 pub use instruction::{Action, Change, Instruction};
 pub use problem::{Problem, Problems};
-pub use receipt::{ErrorCode, Receipt, ReceiptError, Status};
+pub use receipt::{
+    Conflict, ErrorCode, PageProblem, PageResult, Party, Receipt, ReceiptError, Status, Verdict,
+};
 pub use schema::SchemaName;
 pub use session::Session;
 pub use site_path::SitePath;

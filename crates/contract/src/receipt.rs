@@ -36,6 +36,9 @@ pub struct Receipt {
     pub summary: String,
     /// The pages that were looked at to verify the change.
     pub pages: Vec<PageResult>,
+    /// How the site was with the change, once its pages have been looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
     /// Why it did not land.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ReceiptError>,
@@ -108,8 +111,41 @@ impl Status {
 pub struct PageResult {
     /// Its path on the site, such as `/about/`.
     pub path: String,
-    /// The HTTP status it answered.
+    /// The HTTP status it answered; 0 if it did not answer, or not to the end.
     pub status: u16,
+    /// What is wrong with it, where something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<PageProblem>,
+}
+
+/// What is wrong with a page, as the site's own tools say it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PageProblem {
+    /// What happened.
+    pub message: String,
+    /// In which file, as a path from the site root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// On which line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// The lines around it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<String>,
+}
+
+/// How the site was with a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// Every page that was looked at renders.
+    Sound,
+    /// A page did not render before, and every one does now.
+    Repaired,
+    /// A page does not render, and did not before either: the change makes it no worse.
+    StillBroken,
+    /// The change breaks a page: it was taken back, or, where the client's policy has `onBroken: keep`, kept.
+    Breaks,
 }
 
 /// Why an instruction did not land.
@@ -124,6 +160,39 @@ pub struct ReceiptError {
     /// Each thing that is wrong, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<Problem>,
+    /// What it collided with: one entry for each file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
+}
+
+/// A file that two people changed in ways that do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Conflict {
+    /// The file, as a path from the site root.
+    pub path: String,
+    /// The newest change of it on the draft's side: for `undo`, the later instruction that stands in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ours: Option<Party>,
+    /// The newest change of it on the other side: for `sync` and `publish`, the published one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub theirs: Option<Party>,
+}
+
+/// Who changed something, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Party {
+    /// The person's name.
+    pub name: String,
+    /// When.
+    pub at: Timestamp,
+    /// What they did, in one line.
+    pub summary: String,
+    /// The commit.
+    pub commit: CommitId,
+    /// The instruction that it carries out, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction_id: Option<InstructionId>,
 }
 
 /// How long each stage took, in milliseconds. A stage that did not happen is absent.
@@ -136,6 +205,9 @@ pub struct Timings {
     /// From begun to the files being changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apply_ms: Option<u64>,
+    /// Looking at the pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_ms: Option<u64>,
     /// The commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit_ms: Option<u64>,
@@ -242,6 +314,18 @@ error_codes! {
     Conflict = "conflict", "Look at the files as they are now and send the change again.";
     /// The page does not render with this change.
     PageBroken = "page_broken", "Mend the change and send it under a new id; the site is as it was before.";
+    /// The site cannot be built with what was to be published.
+    BuildFailed = "build_failed", "Mend what the message says and publish again; the published site is as it was.";
+    /// No such instruction stands in this draft.
+    UnknownInstruction = "unknown_instruction", "Look the id up in the history of the draft: `edit-agent log`.";
+    /// The instruction has been undone already.
+    AlreadyUndone = "already_undone", "Nothing is to be done. Undo the undo to have it again.";
+    /// A later instruction changed the same place.
+    UndoOverlaps = "undo_overlaps", "Undo the later instruction first, and then this one: send both, in that order.";
+    /// There is nothing that an undo could take back.
+    NothingToUndo = "nothing_to_undo", "Nothing is to be done.";
+    /// The published branch does not exist.
+    BranchMissing = "branch_missing", "Ask a developer to restore the published branch, or to name another one in the configuration.";
     /// The remote does not take the commit.
     PushRejected = "push_rejected", "Read what the remote says; its rules forbid this commit.";
     /// The remote cannot be reached or does not accept our credentials.

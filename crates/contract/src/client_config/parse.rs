@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     ClientConfig, ClientStatus, ContainerSize, Domains, IDLE_TIMEOUT_MAX_MINUTES, Infrastructure,
-    Policy, Repository, SESSIONS_MAX, Settings, SiteSettings,
+    OnBroken, Policy, PublishCheck, Repository, SESSIONS_MAX, Settings, SiteSettings,
 };
 use crate::limits::{CHANGE_SET_MAX_BYTES, FILES_MAX};
 use crate::problem::Problems;
@@ -257,6 +257,8 @@ fn read_policy(node: &Node<'_>) -> Option<Policy> {
         "allowConfig",
         "maxFiles",
         "maxFileBytes",
+        "onBroken",
+        "publishCheck",
     ])?;
     let allowed = |name| {
         fields
@@ -271,14 +273,40 @@ fn read_policy(node: &Node<'_>) -> Option<Policy> {
     let max_file_bytes = fields
         .optional("maxFileBytes")
         .and_then(|node| node.whole_number(1..=CHANGE_SET_MAX_BYTES as u64));
+    let on_broken = choice(
+        &fields,
+        "onBroken",
+        &[("rollback", OnBroken::Rollback), ("keep", OnBroken::Keep)],
+    );
+    let publish_check = choice(
+        &fields,
+        "publishCheck",
+        &[
+            ("render", PublishCheck::Render),
+            ("build", PublishCheck::Build),
+        ],
+    );
     Some(Policy {
         allow_dependencies: allow_dependencies?,
         allow_config: allow_config?,
         max_files: max_files
             .map(|files| u32::try_from(files).expect("FILES_MAX is a small number")),
         max_file_bytes,
+        on_broken: on_broken?,
+        publish_check: publish_check?,
         unknown: fields.unknown(),
     })
+}
+
+/// One of a few words, or the default where there is none; nothing if it is another word, which is a problem.
+fn choice<T: Copy + Default>(
+    fields: &Fields<'_>,
+    name: &'static str,
+    words: &[(&'static str, T)],
+) -> Option<T> {
+    fields
+        .optional(name)
+        .map_or(Some(T::default()), |node| node.choice("choice", words))
 }
 
 fn check_domain(domain: &str) -> Result<(), String> {
@@ -522,6 +550,8 @@ mod tests {
                 "allowDependencies": true,
                 "allowConfig": true,
                 "maxFiles": 20,
+                "onBroken": "keep",
+                "publishCheck": "build",
                 "maxFileBytes": 1_000_000,
                 "reviewers": [{ "name": "Bo" }],
             },

@@ -30,7 +30,7 @@ const _: () = assert!(MESSAGE_MAX_BYTES <= FILE_MAX_BYTES);
 /// Reads one object whose kind is known.
 type Read<T> = fn(&Node<'_>) -> Option<T>;
 
-const ACTIONS: [(&str, Read<Action>); 7] = [
+const ACTIONS: [(&str, Read<Action>); 8] = [
     ("edit", read_edit),
     ("prompt", read_prompt),
     ("undo", read_undo),
@@ -40,6 +40,9 @@ const ACTIONS: [(&str, Read<Action>); 7] = [
     }),
     ("sync", |node| {
         node.exact_fields(&["type"]).map(|_| Action::Sync)
+    }),
+    ("commit", |node| {
+        node.exact_fields(&["type"]).map(|_| Action::Commit)
     }),
     ("cancel", read_cancel),
 ];

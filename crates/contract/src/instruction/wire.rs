@@ -84,7 +84,7 @@ fn action(action: &Action) -> Map<String, Value> {
                 up_to.as_ref().map(InstructionId::as_str),
             );
         }
-        Action::Discard | Action::Sync => {}
+        Action::Discard | Action::Sync | Action::Commit => {}
     }
     object
 }

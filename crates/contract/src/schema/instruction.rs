@@ -122,6 +122,8 @@ fn action() -> Value {
             })),
             branch("type", "discard", "Bring the draft back to what is published.", &[], json!({})),
             branch("type", "sync", "Bring the published branch into the draft.", &[], json!({})),
+            branch("type", "commit",
+                "Make what was changed by hand in the workspace a commit of the draft: all of it, and nothing else.", &[], json!({})),
             branch("type", "cancel", "Do not carry out an instruction that has not been carried out yet.",
                 &["instructionId"], json!({ "instructionId": described(id, "Which one.") })),
         ],

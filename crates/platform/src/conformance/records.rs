@@ -99,6 +99,7 @@ pub fn receipt(client: &ClientId, name: &str, status: Status) -> Receipt {
         files_changed: vec!["src/pages/über uns.md".to_owned()],
         summary: "Changed one page".to_owned(),
         pages: Vec::new(),
+        verdict: None,
         error: None,
         timings: contract::receipt::Timings::default(),
         preview_url: "https://edit.example.com/session/1/".to_owned(),
