@@ -361,7 +361,7 @@ fn problems_read_like_advice() {
       $.clientId: is required: the id of the client
       $: must name the session by sessionId or threadId, or by both
       $.submittedAt: must be text, not a number
-      $.action.type: "publsh" is no known action; known are edit, prompt, undo, publish, discard, sync and cancel; did you mean "publish"?
+      $.action.type: "publsh" is no known action; known are edit, prompt, undo, publish, discard, sync, commit and cancel; did you mean "publish"?
     invalid_message
       $.clientID: is not known here; did you mean "clientId"?
       $.instructionId: must not be last, by which undo names the newest instruction
