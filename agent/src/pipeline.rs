@@ -38,6 +38,7 @@ use retry::Patience;
 use workshop::GivenUp;
 pub(crate) use workshop::{Workshop, WorkshopError};
 
+use crate::draft::History;
 use crate::events::{Event, Events};
 
 /// How long a receive waits for a message: SQS's maximum.
@@ -74,6 +75,11 @@ pub(crate) struct PipelineView {
     /// The newest commit of the draft.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tip: Option<String>,
+    /// What was done on the draft.
+    #[serde(skip)]
+    pub(crate) history: Arc<History>,
+    /// The files that somebody changed by hand in the workspace, as paths of the repository.
+    pub(crate) uncommitted: Vec<String>,
     /// When the loop last came round: health is its progress, not its existence.
     #[serde(skip)]
     pub(crate) progressed: Option<Instant>,
