@@ -22,6 +22,7 @@ mod random;
 mod send;
 mod site;
 mod system;
+mod verify;
 mod work_tree;
 
 use cli::{Cli, Command};

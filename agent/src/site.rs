@@ -21,22 +21,25 @@ use std::time::{Duration, Instant};
 
 use contract::session::SiteHealth;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncWriteExt as _, BufReader};
+use tokio::io::BufReader;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 pub(crate) mod consequence;
 pub(crate) mod dependencies;
 mod error;
+mod hold;
 mod log;
 pub(crate) mod node;
 pub(crate) mod probe;
 mod process;
 mod restart;
+pub(crate) mod route;
 
 pub(crate) use consequence::Consequence;
 use dependencies::Dependencies;
 pub(crate) use error::SiteError;
+pub(crate) use hold::{Hold, Judging};
 pub(crate) use log::OutputLog;
 use log::bounded_line;
 use node::Node;
@@ -55,8 +58,10 @@ const FIRST_PAGE_TIME_MAX: Duration = Duration::from_secs(60);
 const COMING_BACK_TIME: Duration = Duration::from_secs(10);
 /// How long the output of an ended process may take to end. A process that it started may hold it open for ever.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
-/// Messages kept for a slow listener.
-const HOT_MESSAGES_MAX: usize = 256;
+/// How long it may take until it is known that the process has ended.
+const NOTICE_TIME: Duration = Duration::from_secs(2);
+/// What is kept for a slow listener: a change of five hundred files is told one by one.
+const TOLD_MAX: usize = 1024;
 /// Bytes of one line of the runner: four texts of 4,000 characters, every one of them escaped.
 const RUNNER_LINE_MAX_BYTES: usize = 128 * 1024;
 
@@ -153,11 +158,28 @@ pub(crate) enum HotKind {
     Error,
 }
 
+/// What is heard of the dev server beside its answers.
+#[derive(Debug, Clone)]
+pub(crate) enum Told {
+    /// It told the browsers something, or would have if that were not held back.
+    Hot(HotMessage),
+    /// It has taken note of a change of a file of the site: pages show it from now on.
+    Changed {
+        /// Which file, as a path from the site root.
+        file: String,
+        /// What is wrong with it, where that was found at once: content that does not fit its schema.
+        problem: Option<SiteProblem>,
+    },
+}
+
 /// A message of the dev server to the browsers.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct HotMessage {
     /// What kind.
     pub(crate) kind: HotKind,
+    /// Whether it was held back.
+    #[serde(default)]
+    pub(crate) held: bool,
     /// What is wrong.
     #[serde(default)]
     pub(crate) problem: Option<SiteProblem>,
@@ -167,10 +189,21 @@ pub(crate) struct HotMessage {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
 enum RunnerEvent {
-    Ready { port: Option<u16> },
-    Failed { problem: SiteProblem },
+    Ready {
+        port: Option<u16>,
+    },
+    Failed {
+        problem: SiteProblem,
+    },
     Restarted,
     Hot(HotMessage),
+    Changed {
+        file: String,
+        #[serde(default)]
+        problem: Option<SiteProblem>,
+    },
+    /// It has done what it was told over its input.
+    Did,
 }
 
 /// The supervised site. Cheap to clone.
@@ -178,8 +211,9 @@ enum RunnerEvent {
 pub(crate) struct Site {
     view: watch::Receiver<SiteView>,
     commands: mpsc::Sender<Command>,
-    hot: broadcast::Sender<HotMessage>,
+    told: broadcast::Sender<Told>,
     output: OutputLog,
+    hold: Hold,
 }
 
 #[derive(Debug)]
@@ -208,22 +242,24 @@ impl Site {
             has_served: false,
         });
         let (commands, receiver) = mpsc::channel(16);
-        let (hot, _) = broadcast::channel(HOT_MESSAGES_MAX);
-        let output = OutputLog::default();
+        let (told, _) = broadcast::channel(TOLD_MAX);
+        let (output, hold) = (OutputLog::default(), Hold::new());
         let supervisor = Supervisor {
             settings,
             view: view_sender,
             commands: receiver,
-            hot: hot.clone(),
+            told: told.clone(),
             output: output.clone(),
+            hold: hold.clone(),
             restarts: Restarts::default(),
         };
         tasks.spawn(supervisor.run());
         Ok(Self {
             view,
             commands,
-            hot,
+            told,
             output,
+            hold,
         })
     }
 
@@ -237,9 +273,14 @@ impl Site {
         self.view.clone()
     }
 
-    /// What the dev server tells the browsers from now on.
-    pub(crate) fn hot_messages(&self) -> broadcast::Receiver<HotMessage> {
-        self.hot.subscribe()
+    /// What is heard of the dev server from now on.
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Told> {
+        self.told.subscribe()
+    }
+
+    /// Holds back what browsers may not know yet.
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.hold
     }
 
     /// The newest lines of its output.
@@ -259,6 +300,17 @@ impl Site {
             })
             .await;
         answered.map_or_else(|_| self.view(), |view| view.clone())
+    }
+
+    /// Waits until the site answers after it stopped answering at `address`; none if it does not come back by itself.
+    pub(crate) async fn come_back_from(&self, address: SocketAddr) -> Option<SocketAddr> {
+        let mut view = self.view.clone();
+        // It is published in a moment that the process has ended. A connection can also break while it lives.
+        let noticed = view.wait_for(|view| view.address != Some(address));
+        if tokio::time::timeout(NOTICE_TIME, noticed).await.is_err() {
+            return Some(address);
+        }
+        self.first_answer().await.address
     }
 
     /// Stops the process, so that its configuration can be changed under it. Comes back with [`Site::resume`].
@@ -311,8 +363,6 @@ struct Process {
     events: mpsc::Receiver<RunnerEvent>,
     /// The tasks that read its output.
     drain: JoinSet<()>,
-    /// Its input: while it is open, the process lives.
-    _leash: tokio::process::ChildStdin,
 }
 
 impl Process {
@@ -344,8 +394,9 @@ struct Supervisor {
     settings: Settings,
     view: watch::Sender<SiteView>,
     commands: mpsc::Receiver<Command>,
-    hot: broadcast::Sender<HotMessage>,
+    told: broadcast::Sender<Told>,
     output: OutputLog,
+    hold: Hold,
     restarts: Restarts,
 }
 
@@ -384,7 +435,9 @@ impl Supervisor {
                 }
             }
             let served_from = Instant::now();
-            match self.serve().await {
+            let ended = self.serve().await;
+            self.hold.detach().await;
+            match ended {
                 Ended::Stopped => break,
                 Ended::Outdated => {}
                 Ended::Halted => {
@@ -466,24 +519,23 @@ impl Supervisor {
             .spawn()
             .await
             .map_err(|error| broken(format!("Node could not be started: {error}"), None))?;
-        let Some((mut stdin, stdout, stderr)) = group.pipes() else {
+        let Some((stdin, stdout, stderr)) = group.pipes() else {
             return Err(Ended::Died("its pipes were gone".to_owned()));
         };
         let line = serde_json::json!({ "root": self.settings.root, "port": port, "boot": boot });
-        if let Err(error) = stdin.write_all(format!("{line}\n").as_bytes()).await {
+        if let Err(error) = self.hold.attach(stdin, line).await {
             return Err(Ended::Died(format!("it took no settings: {error}")));
         }
         let output = self.output.clone();
         let mut drain = JoinSet::new();
         drain.spawn(async move { output.drain(stderr).await });
         let (said, events) = mpsc::channel(16);
-        drain.spawn(read_events(stdout, said));
+        drain.spawn(read_events(stdout, said, self.hold.clone()));
         Ok(Process {
             group,
             boot,
             events,
             drain,
-            _leash: stdin,
         })
     }
 
@@ -524,7 +576,9 @@ impl Supervisor {
                             return Ended::Outdated;
                         }
                     }
-                    RunnerEvent::Hot(message) => { self.hot.send(message).ok(); }
+                    RunnerEvent::Hot(message) => { self.told.send(Told::Hot(message)).ok(); }
+                    RunnerEvent::Changed { file, problem } => { self.told.send(Told::Changed { file, problem }).ok(); }
+                    RunnerEvent::Did => {}
                 },
                 ending = process.group.ending() => {
                     let why = ending.map_or_else(|error| error.to_string(), |ending| format!("the dev server {ending}"));
@@ -668,10 +722,17 @@ impl Supervisor {
 
 /// Reads what the runner says. In a task of its own: a line that is half read must not be forgotten because something
 /// else happens.
-async fn read_events(stdout: tokio::process::ChildStdout, said: mpsc::Sender<RunnerEvent>) {
+///
+/// Answers are noted here: who waits for one may be keeping the supervisor from its events.
+async fn read_events(
+    stdout: tokio::process::ChildStdout,
+    said: mpsc::Sender<RunnerEvent>,
+    hold: Hold,
+) {
     let mut lines = BufReader::new(stdout);
     while let Some(line) = bounded_line(&mut lines, RUNNER_LINE_MAX_BYTES).await {
         match serde_json::from_str(&line) {
+            Ok(RunnerEvent::Did) => hold.answered(),
             // Nobody listens any more; it is read all the same, or its writer would block.
             Ok(event) => drop(said.send(event).await),
             Err(error) => tracing::debug!(%error, line, "the runner said something unknown"),

@@ -33,7 +33,7 @@ use crate::failure::{Exit, Failure};
 use crate::pipeline::{Identity, Pipeline, PipelineView, Workshop};
 use crate::site::dependencies::{Dependencies, Route};
 use crate::site::node::{self, Node};
-use crate::site::{self, Site, SiteError};
+use crate::site::{self, HotMessage, Site, SiteError, Told};
 use crate::work_tree::{Places, WorkTree};
 
 /// Starts an environment; returns once its site has answered.
@@ -433,7 +433,7 @@ fn route_words(route: Option<Route>) -> &'static str {
 /// Tells listeners how the site is.
 async fn report_site(site: Site, events: Events, stop: CancellationToken) {
     let mut view = site.watch();
-    let mut hot = site.hot_messages();
+    let mut told = site.listen();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -444,11 +444,13 @@ async fn report_site(site: Site, events: Events, stop: CancellationToken) {
                 }
                 Err(_) => return,
             },
-            message = hot.recv() => match message {
-                Ok(message) => if let Some(problem) = message.problem {
-                    tracing::debug!(kind = ?message.kind, problem = %problem.message, "the site told the browsers of a problem");
+            heard = told.recv() => match heard {
+                // What is held back is nobody's business until it has been judged.
+                Ok(Told::Hot(HotMessage { kind, held: false, problem: Some(problem) })) => {
+                    tracing::debug!(?kind, problem = %problem.message, "the site told the browsers of a problem");
                     events.publish(Event::Site { state: view.borrow().state, problem: Some(problem) });
-                },
+                }
+                Ok(_) => {}
                 Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
             },

@@ -3,8 +3,9 @@
 // Written for Astro 5, 6 and 7. It touches none of the site's files: everything is inline configuration, which Astro
 // merges over the site's own. What the site itself prints goes to stderr, so that stdout is ours alone.
 //
-// stdin carries one line of settings, {root, port, boot}, and is then a leash: when it closes, the agent is gone, and
-// so are we. `boot` is a nonce by which the agent tells that it is this process that answers on the port.
+// stdin carries one line of settings, {root, port, boot, hold}, and then words, one a line: `hold`, `discard` and `release`
+// say what becomes of messages to browsers, and each is answered. It is a leash as well: when it closes, the agent is
+// gone, and so are we. `boot` is a nonce by which the agent tells that it is this process that answers on the port.
 import { statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -12,15 +13,35 @@ import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
 
 const print = process.stdout.write.bind(process.stdout);
-process.stdout.write = process.stderr.write.bind(process.stderr);
+const log = process.stderr.write.bind(process.stderr);
+process.stdout.write = log;
 const say = (message) => print(`${JSON.stringify(message)}\n`);
+
+/** What the loaders of content logged: since Astro 6 they tell nobody else that a file does not fit its schema. */
+let loaderErrors = [];
+process.stderr.write = (text, ...rest) => {
+  const [, file, message] = /\[(?:glob|file)-loader\][^\n]*? (?:Failed to reload|Error reading data from) ([^\s:]+): ?([\s\S]*)/.exec(plain(text)) ?? [];
+  if (file) loaderErrors.push({ file, message: message.trim() });
+  return log(text, ...rest);
+};
 
 /** The site's folder. People are told of `astro.config.mjs`, not of where the agent keeps it. */
 let folder = '\0';
 
-/** A message that fits a line and a person: its beginning, without colours. */
-const words = (text) =>
-  String(text ?? '').replace(/\u001b\[[0-9;]*m/g, '').replaceAll(`file://${folder}`, '').replaceAll(folder, '').slice(0, 4000).toWellFormed();
+/** Without colours. */
+function plain(text) {
+  return String(text ?? '').replace(/\u001b\[[0-9;]*m/g, '');
+}
+
+/** A text that fits a line and a person: its beginning. */
+const words = (text) => plain(text).replaceAll(`file://${folder}`, '').replaceAll(folder, '').slice(0, 4000).toWellFormed();
+
+const ENTITIES = { '&lt;': '<', '&gt;': '>', '&quot;': '"', '&#39;': "'", '&amp;': '&' };
+
+/** A sentence of Astro's. For its overlay it is HTML, with Markdown in it. */
+const sentence = (text) =>
+  words(plain(text).replace(/<\/?(?:code|b|strong)>|\*\*/g, '').replace(/&(?:lt|gt|quot|#39|amp);/g, (entity) => ENTITIES[entity]))
+    .replace(/\s*\(The stacktrace appears to be already rewritten by [^)]*\)/, '');
 
 /** Where the site's own code stands in a stack, for errors that name no place: what Node says of a configuration. */
 function placeInStack(error) {
@@ -33,8 +54,8 @@ function placeInStack(error) {
 function problem(error) {
   const place = error?.loc?.file || error?.id ? { file: error.id, ...error.loc } : placeInStack(error);
   return {
-    message: words(error?.message ?? error),
-    hint: words(error?.hint) || undefined,
+    message: sentence(error?.message ?? error),
+    hint: sentence(error?.hint) || undefined,
     file: words(place.file) || undefined,
     line: Number.isInteger(place.line) ? place.line : undefined,
     column: Number.isInteger(place.column) ? place.column : undefined,
@@ -43,11 +64,46 @@ function problem(error) {
 }
 
 function hot(payload) {
-  if (payload?.type === 'error') return { event: 'hot', kind: 'error', problem: problem(payload.err) };
+  if (payload?.type === 'error') return { event: 'hot', kind: 'error', held: held.waiting !== null, problem: problem(payload.err) };
   if (payload?.type === 'update') return { event: 'hot', kind: 'update', paths: payload.updates.slice(0, 50).map((update) => update.path) };
   if (payload?.type === 'full-reload') return { event: 'hot', kind: 'full-reload', paths: payload.path ? [payload.path] : [] };
   return undefined;
 }
+
+/** How long after a change was taken back an error may still be its. */
+const LATE_ERRORS_MS = 1000;
+
+/**
+ * What browsers are told while nobody has judged a change yet: kept back in order, then let go or dropped whole. The
+ * agent says `hold` before it writes, `discard` when it takes the change back, and `release` when browsers may know.
+ */
+const held = {
+  /** What waits, as functions that send it; none while nothing is held. */
+  waiting: null,
+  /** Whether errors may be those of a change that was taken back: Astro tells of one 200 ms after the page that failed. */
+  stale: false,
+
+  hold() {
+    this.waiting ??= [];
+  },
+  discard() {
+    if (this.waiting) this.waiting = [];
+    this.stale = true;
+  },
+  release() {
+    const waiting = this.waiting ?? [];
+    this.waiting = null;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => { this.stale = false; }, LATE_ERRORS_MS).unref();
+    for (const send of waiting) send();
+  },
+  /** Sends now, or later, or never. */
+  pass(payload, send) {
+    if (this.stale && payload?.type === 'error') return;
+    if (this.waiting) this.waiting.push(send);
+    else send();
+  },
+};
 
 /** Listens in on what is sent to browsers. The same object can pass through several of these senders. */
 function listen(server) {
@@ -62,9 +118,37 @@ function listen(server) {
         const told = hot(payload);
         if (told) say(told);
       }
-      return send(...message);
+      held.pass(payload, () => send(...message));
     };
   }
+}
+
+/**
+ * Says of every change that the watcher tells of when everybody who listens has dealt with it: from then on a page shows
+ * it. Listeners of Vite's are asynchronous, and emitting does not wait for them; so they are called here, one by one.
+ */
+function sayChanges({ watcher }) {
+  if (!watcher?.emit) return;
+  const emit = watcher.emit;
+  watcher.emit = (name, ...details) => {
+    if (name !== 'change' && name !== 'add' && name !== 'unlink') return emit.call(watcher, name, ...details);
+    const listeners = watcher.rawListeners(name);
+    const file = String(details[0]);
+    const dealt = listeners.map((listener) => listener.apply(watcher, details));
+    Promise.allSettled(dealt).then((results) => {
+      const failed = results.find((result) => result.status === 'rejected');
+      const logged = loaderErrors.find((error) => file.endsWith(error.file));
+      loaderErrors = loaderErrors.filter((error) => !file.endsWith(error.file)).slice(-50);
+      if (file.startsWith(folder)) {
+        const path = file.slice(folder.length);
+        const wrong = failed ? { file: path, ...problem(failed.reason) } : logged && { file: path, message: sentence(logged.message) };
+        say({ event: 'changed', file: path, problem: wrong });
+      }
+      // Astro tells browsers of what nobody handled.
+      if (failed) Promise.reject(failed.reason);
+    });
+    return listeners.length > 0;
+  };
 }
 
 /** What changes before the watcher has looked at every file once is never told. Bounded: a site may have none. */
@@ -117,6 +201,7 @@ function integration(boot) {
         if (starts > 1) say({ event: 'restarted' });
         listen(server);
         watching = watches(server);
+        sayChanges(server);
         repeatSwallowedChanges(server);
         server.middlewares.use('/__edit-agent/boot', (_request, response) => response.end(boot));
       },
@@ -124,7 +209,8 @@ function integration(boot) {
   };
 }
 
-async function main({ root, port, boot }) {
+async function main({ root, port, boot, hold }) {
+  if (hold) held.hold();
   folder = `${root}/`;
   process.chdir(root);
   const require = createRequire(join(root, 'package.json'));
@@ -142,6 +228,10 @@ async function main({ root, port, boot }) {
 
 const lines = createInterface({ input: process.stdin });
 lines.once('line', (line) => {
+  lines.on('line', (word) => {
+    held[word]();
+    say({ event: 'did', word });
+  });
   main(JSON.parse(line)).catch((error) => {
     say({ event: 'failed', problem: problem(error) });
     process.exitCode = 1;

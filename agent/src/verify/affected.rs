@@ -1,0 +1,261 @@
+//! Which pages and files a change affects. Pure: the paths that changed, and what people have looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contract::SitePath;
+use contract::receipt::PageProblem;
+
+use super::look::Place;
+use super::visits::Visits;
+use crate::site::route::{self, Part, Route, RouteKind, Segment};
+
+/// Pages that people looked at last and that are looked at for everything that any page may use.
+const LAST_VISITED: usize = 5;
+/// Pages of one file that makes many.
+const PAGES_OF_A_ROUTE: usize = 3;
+/// Files that the browser loads by themselves, so that a mistake in them need not show in any page.
+const MODULES: [&str; 10] = [
+    "css", "scss", "sass", "less", "styl", "pcss", "tsx", "jsx", "vue", "svelte",
+];
+/// Files that can be entries of a content collection.
+const ENTRIES: [&str; 10] = [
+    "md", "mdx", "markdown", "mdoc", "json", "jsonc", "yaml", "yml", "toml", "csv",
+];
+
+/// What a change affects.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Affected {
+    /// The files of the site that changed, and whether they are there now.
+    pub(crate) files: BTreeMap<SitePath, bool>,
+    /// Whether the site was started anew over it: then nothing is noted, it is all read.
+    pub(crate) restarts: bool,
+    /// Those of the files that Astro keeps in its content store.
+    entries: BTreeSet<SitePath>,
+}
+
+impl Affected {
+    /// What these files affect. `store` is the text of Astro's content store, if there is one: what is kept there, and in
+    /// the same folders, is stored a while after it changed.
+    pub(crate) fn of(
+        files: BTreeMap<SitePath, bool>,
+        restarts: bool,
+        store: impl FnOnce() -> Option<String>,
+    ) -> Self {
+        let mut candidates = files
+            .keys()
+            .filter(|file| {
+                ENTRIES.contains(&file.extension().as_str())
+                    && route::of(file.as_str()).is_none()
+                    && !is_public(file)
+            })
+            .peekable();
+        let entries = match candidates.peek().and_then(|_| store()) {
+            Some(store) => candidates
+                .filter(|file| is_entry(file, &store))
+                .cloned()
+                .collect(),
+            None => BTreeSet::new(),
+        };
+        Self {
+            files,
+            restarts,
+            entries,
+        }
+    }
+
+    /// Whether a file is among those that changed.
+    pub(super) fn has(&self, file: &str) -> bool {
+        file.parse::<SitePath>()
+            .is_ok_and(|file| self.files.contains_key(&file))
+    }
+
+    /// Whether Astro is going to store something of it: what is wrong with its schema is not stored.
+    pub(super) fn is_stored(&self, wrong: &BTreeMap<String, PageProblem>) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| !wrong.contains_key(entry.as_str()))
+    }
+
+    /// What to look at, the most telling first, at most `max`: pages of the files themselves, the files that a browser
+    /// loads by themselves, and for what any page may use, the pages that people looked at last and the front page.
+    pub(super) fn places(&self, visits: &Visits, max: usize) -> Vec<Place> {
+        let mut places = Vec::new();
+        let mut anywhere = self.restarts;
+        for (file, present) in &self.files {
+            if is_public(file) {
+                continue;
+            }
+            match route::of(file.as_str()) {
+                Some(route) => match address(&route) {
+                    Some(page) => places.push(Place::page(&page)),
+                    None => places.extend(
+                        visits
+                            .known()
+                            .filter(|page| route.matches(page))
+                            .take(PAGES_OF_A_ROUTE)
+                            .map(Place::page),
+                    ),
+                },
+                None => {
+                    anywhere = true;
+                    if *present && is_module(file) {
+                        places.push(Place::Module(file.as_str().to_owned()));
+                    }
+                    if self.entries.contains(file) {
+                        let of_entry = visits.known().filter(|page| is_page_of(page, file));
+                        places.extend(of_entry.take(PAGES_OF_A_ROUTE).map(Place::page));
+                    }
+                }
+            }
+        }
+        // A page that nobody knows how to reach is found from the front page.
+        let hidden = places.is_empty() && self.files.keys().any(|file| !is_public(file));
+        if anywhere || hidden {
+            places.extend(visits.last(LAST_VISITED).map(Place::page));
+            places.push(Place::page("/"));
+        }
+        let mut seen = BTreeSet::new();
+        places.retain(|place| seen.insert(place.clone()));
+        places.truncate(max);
+        places
+    }
+}
+
+/// Whether a browser loads the file by itself.
+pub(super) fn is_module(file: &SitePath) -> bool {
+    MODULES.contains(&file.extension().as_str())
+}
+
+/// Files that are served as they are: no page is made of them.
+fn is_public(file: &SitePath) -> bool {
+    file.components().next() == Some("public")
+}
+
+/// The path at which a route without parameters answers.
+fn address(route: &Route) -> Option<String> {
+    if route.kind == RouteKind::Page {
+        return route.page();
+    }
+    let mut path = String::new();
+    for segment in &route.segments {
+        match segment {
+            Segment::Parts(parts) => match parts.as_slice() {
+                [Part::Text(text)] => {
+                    path.push('/');
+                    path.push_str(text);
+                }
+                _ => return None,
+            },
+            Segment::Rest => return None,
+        }
+    }
+    Some(path)
+}
+
+/// Whether the store has the file, or others of the same folder or of one above it, below the site's own root.
+fn is_entry(file: &SitePath, store: &str) -> bool {
+    let text = file.as_str();
+    let folders = text.rmatch_indices('/').map(|(at, _)| &text[..=at]);
+    store.contains(&format!("\"{text}\""))
+        || folders
+            .filter(|folder| folder.matches('/').count() > 1)
+            .any(|folder| store.contains(&format!("\"{folder}")))
+}
+
+/// Whether a page is likely to be made of an entry: it is named like it.
+fn is_page_of(page: &str, entry: &SitePath) -> bool {
+    let name = entry.file_name();
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    let last = page.trim_end_matches('/').rsplit('/').next();
+    last.is_some_and(|last| last.eq_ignore_ascii_case(stem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn affected(files: &[&str], store: &str) -> Affected {
+        let files = files
+            .iter()
+            .map(|file| {
+                let (file, present) = match file.strip_prefix('-') {
+                    Some(file) => (file, false),
+                    None => (*file, true),
+                };
+                (file.parse().expect("a path"), present)
+            })
+            .collect();
+        Affected::of(files, false, || Some(store.to_owned()))
+    }
+
+    fn places(files: &[&str], store: &str) -> Vec<String> {
+        let visits = Visits::default();
+        visits.learn(&[
+            "/journal/how-i-grade/".to_owned(),
+            "/stamps/queen/".to_owned(),
+        ]);
+        visits.visited("/contact/");
+        visits.visited("/about/");
+        affected(files, store)
+            .places(&visits, 8)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn a_page_affects_itself_and_what_any_page_may_use_affects_what_people_looked_at() {
+        let last = ["/about/", "/contact/", "/"];
+        for (files, expected) in [
+            (&["src/pages/about.astro"][..], &["/about/"][..]),
+            (&["src/pages/index.astro"], &["/"]),
+            (&["-src/pages/old.astro"], &["/old/"]),
+            (&["src/pages/rss.xml.ts"], &["/rss.xml"]),
+            (
+                &["src/pages/journal/[slug].astro"],
+                &["/journal/how-i-grade/"],
+            ),
+            (&["src/layouts/Base.astro"], &last),
+            (&["public/logo.svg"], &[]),
+            (&["src/content/journal/other.md"], &last),
+        ] {
+            assert_eq!(places(files, ""), expected, "{files:?}");
+        }
+        assert_eq!(
+            places(&["src/styles/global.css"], ""),
+            ["file src/styles/global.css", "/about/", "/contact/", "/"]
+        );
+        assert_eq!(
+            places(&["-src/styles/global.css"], ""),
+            ["/about/", "/contact/", "/"]
+        );
+    }
+
+    #[test]
+    fn a_page_that_nobody_knows_how_to_reach_is_looked_for_from_the_front_page() {
+        assert_eq!(
+            places(&["src/pages/shop/[id].astro"], ""),
+            ["/about/", "/contact/", "/"]
+        );
+    }
+
+    #[test]
+    fn an_entry_is_what_the_store_has_or_has_the_like_of() {
+        let store = r#"["src/content/journal/how-i-grade.md"]"#;
+        for (file, expected) in [
+            ("src/content/journal/how-i-grade.md", true),
+            ("src/content/journal/new.md", true),
+            ("src/content/authors/new.md", true),
+            ("README.md", false),
+            ("src/data.json", false),
+            ("src/pages/notes.md", false),
+        ] {
+            let affected = affected(&[file], store);
+            assert_eq!(affected.is_stored(&BTreeMap::new()), expected, "{file}");
+        }
+        assert_eq!(
+            places(&["src/content/journal/how-i-grade.md"], store)[0],
+            "/journal/how-i-grade/"
+        );
+    }
+}
