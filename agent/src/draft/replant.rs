@@ -195,6 +195,8 @@ mod tests {
             session_id: "amelia_1".parse().expect("an id"),
             author: None,
             authored_at: 0,
+            action: "edit",
+            undoes: None,
         };
         draft.commit(&change_set, &message).expect("committed");
         draft.tip().expect("a tip")
