@@ -34,6 +34,7 @@ mod merge;
 mod overlay;
 mod patch;
 pub(crate) mod policy;
+pub(crate) mod revert;
 #[cfg(test)]
 mod scenarios;
 mod step;

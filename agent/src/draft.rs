@@ -13,28 +13,43 @@
 //!
 //! Everything here blocks; the pipeline runs it off the async threads.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use contract::{BlobId, CommitId, InstructionId, SitePath};
-use git2::{ErrorCode, FileMode, ObjectType, Oid, Repository};
+use git2::{ErrorCode, ObjectType, Oid, Repository};
 
-use crate::change_set::{ChangeSet, Entry, File, Tree, TreeError, Version};
+use crate::change_set::{Entry, File, Tree, TreeError, Version};
 
 mod commit_message;
 mod credentials;
 mod error;
 mod history;
 mod janitor;
+mod ledger;
+mod party;
+mod proposal;
+mod publish;
 mod remote;
 mod replant;
+#[cfg(test)]
+mod scene;
+mod sync;
+mod undo;
+
+use history::Details;
+use ledger::Ledger;
+use proposal::Held;
 
 pub(crate) use commit_message::CommitMessage;
 pub(crate) use credentials::Credentials;
 pub(crate) use error::DraftError;
 pub(crate) use history::{History, HistoryEntry};
 pub(crate) use janitor::remove_stale_locks;
+pub(crate) use proposal::{Declined, Move, Proposal};
+pub(crate) use publish::{Publication, Published};
 pub(crate) use remote::Remote;
 pub(crate) use replant::Replanted;
 
@@ -44,7 +59,7 @@ const HISTORY_MAX: usize = 20_000;
 
 /// Fetch, rebase and push again at most this often before the attempt counts as failed: somebody pushes faster than
 /// we can.
-const PUSH_ROUNDS_MAX: usize = 5;
+pub(crate) const PUSH_ROUNDS_MAX: usize = 5;
 
 /// Which commit the work tree shows. Outside `refs/heads`, so that it is never pushed.
 const SHOWN_REFERENCE: &str = "refs/edit/shown";
@@ -52,6 +67,10 @@ const SHOWN_REFERENCE: &str = "refs/edit/shown";
 /// Below it, for each draft branch, the newest commit of it that the remote has had. What cannot be reached from there is
 /// ours alone, and only that is ever moved onto something else: what others took off the branch does not come back.
 const PUSHED_REFERENCES: &str = "refs/edit/pushed";
+
+/// Where the published branch was when it was last there. What it had is the remote's, also when somebody removes the
+/// branch: it is never taken for commits of ours.
+const PUBLISHED_REFERENCE: &str = "refs/edit/published";
 
 /// What opening a draft needs.
 #[derive(Debug, Clone)]
@@ -78,7 +97,11 @@ pub(crate) struct Draft {
     draft_branch: String,
     site_root: String,
     /// Instructions whose commits are on the draft, pushed or not.
-    landed: HashMap<InstructionId, CommitId>,
+    landed: Ledger,
+    /// Instructions whose commits are on the published branch as it was last seen.
+    published: Ledger,
+    /// What is shown of commits, which never changes: looked up once.
+    details: RefCell<HashMap<Oid, Details>>,
 }
 
 impl std::fmt::Debug for Draft {
@@ -88,6 +111,25 @@ impl std::fmt::Debug for Draft {
             .field("remote", &self.remote)
             .finish_non_exhaustive()
     }
+}
+
+/// How one round of pushing ended.
+#[derive(Debug)]
+pub(crate) enum Round {
+    /// The remote's tip is, or descends from, our tip.
+    Verified,
+    /// The remote said no, for a reason that trying again does not change. The draft is as it was; the caller rolls back.
+    Rejected {
+        /// What the remote said.
+        reason: String,
+    },
+    /// Somebody else changed the same lines. The conflicting commit is gone from the draft.
+    Conflict {
+        /// The files, as paths of the repository.
+        files: Vec<String>,
+    },
+    /// Others pushed. Our commits stand on top of theirs now, and are still to be pushed.
+    Moved,
 }
 
 /// How a push ended.
@@ -157,16 +199,23 @@ impl Draft {
             published_branch,
             draft_branch: settings.draft_branch.clone(),
             site_root: settings.site_root.clone(),
-            landed: HashMap::new(),
+            landed: Ledger::default(),
+            published: Ledger::default(),
+            details: RefCell::default(),
         };
         draft.remote.fetch(
             &draft.repository,
-            &[&draft.published_branch, &draft.draft_branch],
+            &draft.published_branch,
+            &draft.draft_branch,
             progress,
         )?;
+        draft.note_published()?;
         draft.remote.refuse_checked_out(&draft.draft_branch)?;
         draft.settle_branch()?;
-        draft.landed = draft.read_landed(draft.tip()?, None)?;
+        draft.follow_tip()?;
+        // Most of the two histories is the same, and is read once.
+        draft.published = draft.landed.clone();
+        draft.follow_published_tip()?;
         Ok(draft)
     }
 
@@ -184,7 +233,13 @@ impl Draft {
 
     /// The commit in which an instruction landed, pushed or not.
     pub(crate) fn landed(&self, id: &InstructionId) -> Option<&CommitId> {
-        self.landed.get(id)
+        self.landed.commit_of(id)
+    }
+
+    /// The commit of the published branch, as it was last seen, in which an instruction landed: for a publish its own, for
+    /// any other the one that was published.
+    pub(crate) fn published_landed(&self, id: &InstructionId) -> Option<&CommitId> {
+        self.published.commit_of(id)
     }
 
     /// How many commits of the draft have not been seen on the remote.
@@ -200,67 +255,10 @@ impl Draft {
         })
     }
 
-    /// Commits `change_set` on the tip, with its paths alone.
-    pub(crate) fn commit(
-        &mut self,
-        change_set: &ChangeSet,
-        message: &CommitMessage,
-    ) -> Result<CommitId, DraftError> {
-        let parent = self.commit_object(self.tip()?)?;
-        let baseline = parent
-            .tree()
-            .map_err(|source| self.local("read the draft's tree", source))?;
-        let mut update = git2::build::TreeUpdateBuilder::new();
-        for (path, change) in &change_set.files {
-            let path = self.repository_path(path);
-            match &change.after {
-                Some(version) => {
-                    let blob = self
-                        .repository
-                        .blob(&version.content)
-                        .map_err(|source| self.local("write a file into the draft", source))?;
-                    let mode = if version.executable {
-                        FileMode::BlobExecutable
-                    } else {
-                        FileMode::Blob
-                    };
-                    update.upsert(path, blob, mode);
-                }
-                None => {
-                    update.remove(path);
-                }
-            }
-        }
-        let tree = update
-            .create_updated(&self.repository, &baseline)
-            .and_then(|id| self.repository.find_tree(id))
-            .map_err(|source| self.local("write the draft's tree", source))?;
-        let (author, committer) = message
-            .signatures()
-            .map_err(|source| self.local("write the author", source))?;
-        let id = self
-            .repository
-            .commit(
-                Some(&self.local_reference()),
-                &author,
-                &committer,
-                &message.render(),
-                &tree,
-                &[&parent],
-            )
-            .map_err(|source| self.local("commit", source))?;
-        let commit = commit_id(id);
-        drop((tree, baseline, parent));
-        self.landed
-            .insert(message.instruction_id.clone(), commit.clone());
-        Ok(commit)
-    }
-
     /// Takes commits that are not on the remote off the draft: its tip becomes `to`.
     pub(crate) fn roll_back(&mut self, to: Oid) -> Result<(), DraftError> {
         self.set_tip(to, "roll back")?;
-        self.landed = self.read_landed(to, None)?;
-        Ok(())
+        self.follow_tip()
     }
 
     /// The commit on which the commits that have not been seen on the remote stand.
@@ -277,41 +275,11 @@ impl Draft {
     /// Pushes the draft and proves it by reading the remote's tip; rebases on what others pushed meanwhile.
     pub(crate) fn push(&mut self) -> Result<Pushed, DraftError> {
         for _ in 0..PUSH_ROUNDS_MAX {
-            let tip = self.tip()?;
-            let refusal =
-                self.remote
-                    .push(&self.repository, &self.draft_branch, tip, self.seen_tip()?)?;
-            let found = self.remote.tip(&self.repository, &self.draft_branch)?;
-            if found == Some(tip) {
-                self.remember_seen(tip)?;
-                return Ok(Pushed::Verified);
-            }
-            if found == self.seen_tip()? {
-                // The remote is where it was, so nobody came between: it does not want this commit.
-                return match refusal {
-                    Some(reason) if remote::may_pass(&reason) => Err(DraftError::PushUndone {
-                        remote: self.remote.to_string(),
-                        reason,
-                    }),
-                    Some(reason) => Ok(Pushed::Rejected { reason }),
-                    None => Err(DraftError::PushVanished {
-                        remote: self.remote.to_string(),
-                        branch: self.draft_branch.clone(),
-                    }),
-                };
-            }
-            self.fetch()?;
-            let seen = self.seen_tip()?;
-            if seen.is_some_and(|seen| {
-                self.repository
-                    .graph_descendant_of(seen, tip)
-                    .unwrap_or(false)
-            }) {
-                // Our commit arrived, and somebody has built on it already.
-                return Ok(Pushed::Verified);
-            }
-            if let Replanted::Conflict { files } = self.replant()? {
-                return Ok(Pushed::Conflict { files });
+            match self.push_once()? {
+                Round::Verified => return Ok(Pushed::Verified),
+                Round::Rejected { reason } => return Ok(Pushed::Rejected { reason }),
+                Round::Conflict { files } => return Ok(Pushed::Conflict { files }),
+                Round::Moved => {}
             }
         }
         Err(DraftError::RemoteBusy {
@@ -320,53 +288,79 @@ impl Draft {
         })
     }
 
+    /// Pushes the draft and proves it by reading the remote's tip. If others pushed meanwhile, our commits are moved on top
+    /// of theirs: what the draft is then, nobody has seen yet, so that is looked at before the next round.
+    pub(crate) fn push_once(&mut self) -> Result<Round, DraftError> {
+        let tip = self.tip()?;
+        let refusal = self.remote.push(
+            &self.repository,
+            &self.local_reference(),
+            &self.draft_branch,
+            tip,
+            self.seen_tip()?,
+        )?;
+        let found = self.remote.tip(&self.repository, &self.draft_branch)?;
+        if found == Some(tip) {
+            self.remember_seen(tip)?;
+            return Ok(Round::Verified);
+        }
+        if found == self.seen_tip()? {
+            // The remote is where it was, so nobody came between: it does not want this commit.
+            let reason = self.refused(&self.draft_branch, refusal)?;
+            return Ok(Round::Rejected { reason });
+        }
+        self.fetch()?;
+        let seen = self.seen_tip()?;
+        if seen.is_some_and(|seen| self.descends(seen, tip)) {
+            // Our commit arrived, and somebody has built on it already.
+            return Ok(Round::Verified);
+        }
+        Ok(match self.replant()? {
+            Replanted::Clean => Round::Moved,
+            Replanted::Conflict { files } => Round::Conflict { files },
+        })
+    }
+
+    /// Why the remote did not move `branch`, if trying again does not change that.
+    fn refused(&self, branch: &str, refusal: Option<String>) -> Result<String, DraftError> {
+        match refusal {
+            Some(reason) if remote::may_pass(&reason) => Err(DraftError::PushUndone {
+                remote: self.remote.to_string(),
+                reason,
+            }),
+            Some(reason) => Ok(reason),
+            None => Err(DraftError::PushVanished {
+                remote: self.remote.to_string(),
+                branch: branch.to_owned(),
+            }),
+        }
+    }
+
     /// Reads what the remote has now. The draft is unchanged.
     pub(crate) fn fetch(&mut self) -> Result<(), DraftError> {
         self.remote.fetch(
             &self.repository,
-            &[&self.published_branch, &self.draft_branch],
+            &self.published_branch,
+            &self.draft_branch,
             &mut |_, _| (),
-        )
+        )?;
+        self.note_published()?;
+        self.follow_published_tip()
     }
 
     /// Moves our commits on top of what the remote has: the draft's tip then descends from the remote's.
     pub(crate) fn replant(&mut self) -> Result<Replanted, DraftError> {
         let outcome = replant::replant(self)?;
-        self.landed = self.read_landed(self.tip()?, None)?;
+        self.follow_tip()?;
         Ok(outcome)
     }
 
-    /// The first line of a commit's message, and the paths of the site in which it differs from its parent.
+    /// The first line of a commit's message, and the paths of the site in which it differs from its first parent.
     pub(crate) fn described(&self, commit: &CommitId) -> Result<(String, Vec<String>), DraftError> {
         let id =
             Oid::from_str(commit.as_str()).map_err(|source| self.local("read a commit", source))?;
-        let commit = self.commit_object(id)?;
-        let summary = commit
-            .summary()
-            .ok()
-            .flatten()
-            .unwrap_or_default()
-            .to_owned();
-        let Ok(parent) = commit.parent_id(0) else {
-            return Ok((summary, Vec::new()));
-        };
-        let prefix = if self.site_root.is_empty() {
-            String::new()
-        } else {
-            format!("{}/", self.site_root)
-        };
-        let changes = self.differences(parent, id)?;
-        let files = changes
-            .into_iter()
-            .map(|change| {
-                change
-                    .path
-                    .strip_prefix(&prefix)
-                    .unwrap_or(&change.path)
-                    .to_owned()
-            })
-            .collect();
-        Ok((summary, files))
+        let details = self.details(id)?;
+        Ok((details.summary, details.files))
     }
 
     /// The commit that the work tree was last made to show; none before the first time.
@@ -385,25 +379,16 @@ impl Draft {
 
     /// What differs between two commits, as the second has it.
     pub(crate) fn differences(&self, from: Oid, to: Oid) -> Result<Vec<PathChange>, DraftError> {
-        let (from, to_tree) = (self.tree_of(from)?, self.tree_of(to)?);
-        let mut options = git2::DiffOptions::new();
-        options.include_typechange(true);
-        let diff = self
-            .repository
-            .diff_tree_to_tree(Some(&from), Some(&to_tree), Some(&mut options))
-            .map_err(|source| self.local("compare commits", source))?;
-        let mut changes = Vec::new();
-        for delta in diff.deltas() {
-            let path = delta
-                .new_file()
-                .path()
-                .or_else(|| delta.old_file().path())
-                .unwrap_or(Path::new(""));
-            let path = path.to_string_lossy().into_owned();
-            let after = self.node(to, &path)?;
-            changes.push(PathChange { path, after });
-        }
-        Ok(changes)
+        let (from, to) = (self.tree_of(from)?, self.tree_of(to)?);
+        let changes = self.deltas(Some(&from), Some(&to))?.into_iter();
+        changes
+            .map(|delta| {
+                Ok(PathChange {
+                    path: delta.path.to_string_lossy().into_owned(),
+                    after: self.node_of(delta.after)?,
+                })
+            })
+            .collect()
     }
 
     /// Everything the tree of a commit holds.
@@ -479,6 +464,16 @@ impl Draft {
         self.note_pushed(tip)
     }
 
+    fn note_published(&self) -> Result<(), DraftError> {
+        let Some(published) = self.published_tip()? else {
+            return Ok(());
+        };
+        self.repository
+            .reference(PUBLISHED_REFERENCE, published, true, "published")
+            .map(drop)
+            .map_err(|source| self.local("note what the remote has", source))
+    }
+
     fn pushed_reference(&self) -> String {
         format!("{PUSHED_REFERENCES}/{}", self.draft_branch)
     }
@@ -534,11 +529,7 @@ impl Draft {
     /// published now. One that has something stays: bringing the two together is an instruction's business.
     fn follow_published(&self) -> Result<(), DraftError> {
         let (tip, published) = (self.tip()?, self.published_tip()?);
-        let merged = published.is_some_and(|published| {
-            self.repository
-                .graph_descendant_of(published, tip)
-                .unwrap_or(false)
-        });
+        let merged = published.is_some_and(|published| self.descends(published, tip));
         match published {
             Some(published) if merged => self.set_tip(published, "follow the published branch"),
             _ => Ok(()),
@@ -571,8 +562,11 @@ impl Draft {
         let read = || -> Result<Vec<Oid>, git2::Error> {
             let mut walk = self.repository.revwalk()?;
             walk.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE)?;
+            // What a commit of ours merged is not ours.
+            walk.simplify_first_parent()?;
             walk.push_ref(&self.local_reference())?;
             for reference in [
+                PUBLISHED_REFERENCE.to_owned(),
                 Self::seen_reference(&self.draft_branch),
                 Self::seen_reference(&self.published_branch),
                 self.pushed_reference(),
@@ -586,30 +580,25 @@ impl Draft {
         read().map_err(|source| self.local("read history", source))
     }
 
-    /// Reads the trailers of the draft's history from `tip` back.
-    fn read_landed(
-        &self,
-        tip: Oid,
-        until: Option<Oid>,
-    ) -> Result<HashMap<InstructionId, CommitId>, DraftError> {
-        let read = || -> Result<HashMap<InstructionId, CommitId>, git2::Error> {
-            let mut walk = self.repository.revwalk()?;
-            walk.set_sorting(git2::Sort::TOPOLOGICAL)?;
-            walk.push(tip)?;
-            if let Some(until) = until {
-                walk.hide(until)?;
-            }
-            let mut landed = HashMap::new();
-            for id in walk.take(HISTORY_MAX) {
-                let id = id?;
-                let commit = self.repository.find_commit(id)?;
-                if let Some(instruction) = commit_message::instruction_of(commit.message_bytes()) {
-                    landed.entry(instruction).or_insert_with(|| commit_id(id));
-                }
-            }
-            Ok(landed)
-        };
-        read().map_err(|source| self.local("read history", source))
+    /// What has landed follows the draft's tip.
+    fn follow_tip(&mut self) -> Result<(), DraftError> {
+        let tip = self.tip()?;
+        let followed = self.landed.follow(&self.repository, Some(tip));
+        followed.map_err(|source| self.local("read history", source))
+    }
+
+    /// What is published follows the published branch as it was last seen.
+    fn follow_published_tip(&mut self) -> Result<(), DraftError> {
+        let tip = self.published_tip()?;
+        let followed = self.published.follow(&self.repository, tip);
+        followed.map_err(|source| self.local("read history", source))
+    }
+
+    /// Whether `commit` has `ancestor` in its history, and is another.
+    fn descends(&self, commit: Oid, ancestor: Oid) -> bool {
+        self.repository
+            .graph_descendant_of(commit, ancestor)
+            .unwrap_or(false)
     }
 
     fn commit_object(&self, id: Oid) -> Result<git2::Commit<'_>, DraftError> {
@@ -625,21 +614,7 @@ impl Draft {
     }
 
     fn node_of_entry(&self, entry: &git2::TreeEntry<'_>) -> Result<Node, DraftError> {
-        let blob = || {
-            self.repository
-                .find_blob(entry.id())
-                .map(|blob| blob.content().to_vec())
-                .map_err(|source| self.local("read a file of the draft", source))
-        };
-        Ok(match (entry.kind(), entry.filemode()) {
-            (Some(ObjectType::Commit), _) => Node::Submodule,
-            (Some(ObjectType::Blob), 0o120_000) => Node::Symlink(blob()?),
-            (Some(ObjectType::Blob), mode) => Node::File(Version {
-                content: blob()?,
-                executable: mode & 0o111 != 0,
-            }),
-            _ => Node::Absent,
-        })
+        self.node_of(Held::of_entry(entry))
     }
 
     fn local(&self, operation: &'static str, source: git2::Error) -> DraftError {
@@ -714,7 +689,6 @@ impl Tree for TipTree<'_> {
     }
 }
 
-/// The trailers and people of one instruction's commit.
 pub(crate) fn commit_id(id: Oid) -> CommitId {
     id.to_string()
         .parse()

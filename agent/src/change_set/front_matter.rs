@@ -28,6 +28,7 @@ use super::text::as_text;
 mod edits;
 mod fences;
 mod key;
+pub(super) mod merge;
 mod node;
 mod plain;
 #[cfg(test)]

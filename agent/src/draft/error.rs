@@ -95,6 +95,12 @@ pub(crate) enum DraftError {
         /// What it said.
         reason: String,
     },
+    /// The draft is not what the change was made for any more.
+    #[error("the draft {branch} moved while a change of it was prepared")]
+    Moved {
+        /// The draft branch.
+        branch: String,
+    },
     /// The push was accepted, and yet the commit is not there.
     #[error("{remote} accepted a push to {branch}, but the branch did not move")]
     PushVanished {
@@ -167,6 +173,7 @@ impl DraftError {
             Self::PushUndone { .. } | Self::PushVanished { .. } | Self::RemoteBusy { .. } => {
                 "It is tried again; if it stays so, look at what else pushes to this branch."
             }
+            Self::Moved { .. } => "It is tried again on what the draft is now.",
             Self::OtherClone { .. } => "Name another --workspace.",
             Self::DiskFull { .. } | Self::Local { .. } | Self::File { .. } => {
                 "Check that the disk has room and that the workspace is writable; removing the workspace makes a fresh clone."

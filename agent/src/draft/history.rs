@@ -1,6 +1,18 @@
 //! What was done on the draft: read from the trailers of its commits, which are the truth.
 
+use std::collections::HashSet;
+
 use contract::{CommitId, InstructionId, Timestamp};
+use git2::Oid;
+
+use super::ledger::PUBLISH;
+use super::{Draft, DraftError, commit_id};
+
+/// Instructions that are listed: more than anybody scrolls through.
+const ENTRIES_MAX: usize = 100;
+
+/// Commits whose details are kept, beyond those that are listed. A rebase leaves some that are gone.
+const DETAILS_MAX: usize = 10 * ENTRIES_MAX;
 
 /// What was done on the draft.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,6 +51,87 @@ pub(crate) struct HistoryEntry {
 impl HistoryEntry {
     /// Whether `undo` can name it: it stands, and it is not a publish.
     pub(crate) fn is_undoable(&self) -> bool {
-        self.undone_by.is_none() && self.action != "publish"
+        self.undone_by.is_none() && self.action != PUBLISH
+    }
+}
+
+/// What is shown of a commit.
+#[derive(Debug, Clone)]
+pub(super) struct Details {
+    pub(super) author: String,
+    /// When the author made it.
+    pub(super) at: Timestamp,
+    /// The first line of its message.
+    pub(super) summary: String,
+    /// The files in which it differs from its first parent, as paths of the site.
+    pub(super) files: Vec<String>,
+}
+
+impl Draft {
+    /// What was done on the draft, and how far it is behind what is published.
+    pub(crate) fn history(&self) -> Result<History, DraftError> {
+        let undone = self.landed.undone();
+        let mut entries = Vec::new();
+        for mark in self.landed.newest_first().take(ENTRIES_MAX) {
+            let details = self.details(mark.commit)?;
+            let trailers = &mark.trailers;
+            entries.push(HistoryEntry {
+                instruction_id: trailers.instruction_id.clone(),
+                commit: commit_id(mark.commit),
+                action: trailers.action,
+                author: details.author,
+                at: details.at,
+                summary: details.summary,
+                files: details.files,
+                undoes: trailers.undoes.clone(),
+                undone_by: undone.get(&trailers.instruction_id).map(|id| (*id).clone()),
+                published: self.published.holds(mark),
+            });
+        }
+        Ok(History {
+            entries,
+            behind: self.behind_published()?,
+        })
+    }
+
+    /// What is shown of a commit, looked up once.
+    pub(super) fn details(&self, commit: Oid) -> Result<Details, DraftError> {
+        if let Some(details) = self.details.borrow().get(&commit) {
+            return Ok(details.clone());
+        }
+        let details = self.read_details(commit)?;
+        let mut known = self.details.borrow_mut();
+        if known.len() >= DETAILS_MAX {
+            let listed: HashSet<Oid> = self
+                .landed
+                .newest_first()
+                .take(ENTRIES_MAX)
+                .map(|mark| mark.commit)
+                .collect();
+            known.retain(|commit, _| listed.contains(commit));
+        }
+        known.insert(commit, details.clone());
+        Ok(details)
+    }
+
+    fn read_details(&self, id: Oid) -> Result<Details, DraftError> {
+        let commit = self.commit_object(id)?;
+        let author = commit.author();
+        let files = match commit.parent_id(0) {
+            Ok(parent) => {
+                let (before, after) = (self.tree_of(parent)?, self.tree_of(id)?);
+                let deltas = self.deltas(Some(&before), Some(&after))?;
+                let paths = deltas.iter().map(|delta| self.site_path(&delta.path));
+                paths.collect()
+            }
+            Err(_) => Vec::new(),
+        };
+        Ok(Details {
+            author: String::from_utf8_lossy(author.name_bytes()).into_owned(),
+            at: Timestamp::from_unix_ms(author.when().seconds().saturating_mul(1000)),
+            summary: String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default())
+                .into_owned(),
+            files,
+        })
     }
 }

@@ -77,11 +77,12 @@ impl Remote {
         }
     }
 
-    /// Fetches `branches` whole into `refs/remotes/origin/*`; what the remote no longer has is forgotten there.
+    /// Fetches the two branches whole into `refs/remotes/origin/*`; what the remote no longer has is forgotten there.
     pub(super) fn fetch(
         &self,
         clone: &Repository,
-        branches: &[&str],
+        published: &str,
+        draft: &str,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), DraftError> {
         let fail = |source| self.unreachable("fetch from", source);
@@ -89,7 +90,7 @@ impl Remote {
         let mut remote = clone.remote_anonymous(&url).map_err(fail)?;
         let heads = self.heads(clone)?;
         let mut refspecs = Vec::new();
-        for branch in branches {
+        for branch in [published, draft] {
             let seen = format!("refs/remotes/origin/{branch}");
             match heads
                 .iter()
@@ -100,7 +101,10 @@ impl Remote {
                 }
                 Some(_) => {}
                 None => {
-                    self.refuse_taken_name(branch, &heads)?;
+                    // Only the draft is a branch that we make.
+                    if branch == draft {
+                        self.refuse_taken_name(branch, &heads)?;
+                    }
                     if let Ok(mut stale) = clone.find_reference(&seen) {
                         stale.delete().map_err(fail)?;
                     }
@@ -146,18 +150,19 @@ impl Remote {
         }
     }
 
-    /// Moves `branch` of the remote from `expected` to `tip`, never by force. What is returned is why the remote
+    /// Moves `branch` of the remote from `expected` to `tip`, which the clone has as `source`, never by force. What is returned is why the remote
     /// refused, if it said so; whether the branch did move is a question to [`Remote::tip`] alone.
     pub(super) fn push(
         &self,
         clone: &Repository,
+        source: &str,
         branch: &str,
         tip: Oid,
         expected: Option<Oid>,
     ) -> Result<Option<String>, DraftError> {
         match self {
             Self::Local { path } => self.push_local(path, clone, branch, tip, expected),
-            Self::Server { url, .. } => self.push_to_server(url, clone, branch, expected),
+            Self::Server { url, .. } => self.push_to_server(url, clone, source, branch, expected),
         }
     }
 
@@ -219,6 +224,7 @@ impl Remote {
         &self,
         url: &str,
         clone: &Repository,
+        source: &str,
         branch: &str,
         expected: Option<Oid>,
     ) -> Result<Option<String>, DraftError> {
@@ -255,7 +261,7 @@ impl Remote {
                 .follow_redirects(RemoteRedirect::None);
             connection
                 .remote()
-                .push(&[format!("{reference}:{reference}")], Some(&mut options))
+                .push(&[format!("{source}:{reference}")], Some(&mut options))
         };
         match result {
             Ok(()) => Ok(refusal.map(|status| explain(&status, &said))),
@@ -447,7 +453,7 @@ pub(super) fn clone_beside(
             known: names,
         });
     }
-    remote.fetch(&clone, &[&published, &settings.draft_branch], progress)?;
+    remote.fetch(&clone, &published, &settings.draft_branch, progress)?;
     janitor::write_note(
         &beside,
         &CloneNote {

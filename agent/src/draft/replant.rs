@@ -1,11 +1,12 @@
 //! Moves our commits on top of what the remote has.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
-use contract::{CommitId, InstructionId};
+use contract::InstructionId;
 use git2::Oid;
 
-use super::{COMMITTER, Draft, DraftError, commit_message};
+use super::sync::Merged;
+use super::{COMMITTER, Draft, DraftError, commit_message, ledger};
 
 /// How it went.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,13 +34,17 @@ pub(super) fn replant(draft: &Draft) -> Result<Replanted, DraftError> {
     let mut outcome = Replanted::Clean;
     if base != seen && !stands_there {
         // What landed there by another way (a commit of ours that somebody carried over) must not land again.
-        let there = draft.read_landed(seen, Some(base))?;
+        let there: HashSet<InstructionId> = ledger::marks(&draft.repository, seen, Some(base))
+            .map_err(|source| draft.local("read history", source))?
+            .into_iter()
+            .map(|mark| mark.trailers.instruction_id)
+            .collect();
         let mut onto = seen;
         for commit in draft.unpushed_commits()? {
             if landed_already(draft, commit, &there)? {
                 continue;
             }
-            match pick(draft, commit, onto).map_err(|source| draft.local("rebase", source))? {
+            match pick(draft, commit, onto)? {
                 Picked::Clean(id) => onto = id,
                 Picked::Conflict(files) => {
                     outcome = Replanted::Conflict { files };
@@ -56,11 +61,11 @@ pub(super) fn replant(draft: &Draft) -> Result<Replanted, DraftError> {
 fn landed_already(
     draft: &Draft,
     commit: Oid,
-    there: &HashMap<InstructionId, CommitId>,
+    there: &HashSet<InstructionId>,
 ) -> Result<bool, DraftError> {
     let commit = draft.commit_object(commit)?;
     let instruction = commit_message::instruction_of(commit.message_bytes());
-    Ok(instruction.is_some_and(|instruction| there.contains_key(&instruction)))
+    Ok(instruction.is_some_and(|instruction| there.contains(&instruction)))
 }
 
 enum Picked {
@@ -69,8 +74,35 @@ enum Picked {
 }
 
 /// Repeats a commit on top of another, in memory. A commit that changes nothing there is kept all the same: its
-/// trailer says that its instruction has been carried out.
-fn pick(draft: &Draft, commit: Oid, onto: Oid) -> Result<Picked, git2::Error> {
+/// trailer says that its instruction has been carried out. One that brought something in brings it in again.
+fn pick(draft: &Draft, commit: Oid, onto: Oid) -> Result<Picked, DraftError> {
+    let local = |source| draft.local("rebase", source);
+    let brought_in = draft.commit_object(commit)?.parent_id(1).ok();
+    let tree = match brought_in {
+        Some(brought_in) => match draft.merged(onto, brought_in)? {
+            Merged::Clean(tree) => tree,
+            Merged::Conflict(files) => {
+                let files = files.iter().map(|path| path.to_string_lossy().into_owned());
+                return Ok(Picked::Conflict(files.collect()));
+            }
+        },
+        None => match cherry_pick(draft, commit, onto).map_err(local)? {
+            Ok(tree) => tree,
+            Err(files) => return Ok(Picked::Conflict(files)),
+        },
+    };
+    let parents = [onto].into_iter().chain(brought_in);
+    repeat(draft, commit, tree, &parents.collect::<Vec<_>>())
+        .map(Picked::Clean)
+        .map_err(local)
+}
+
+/// The tree that a commit makes on top of another, or the files in conflict.
+fn cherry_pick(
+    draft: &Draft,
+    commit: Oid,
+    onto: Oid,
+) -> Result<Result<Oid, Vec<String>>, git2::Error> {
     let repository = &draft.repository;
     let (commit, onto) = (
         repository.find_commit(commit)?,
@@ -86,119 +118,39 @@ fn pick(draft: &Draft, commit: Oid, onto: Oid) -> Result<Picked, git2::Error> {
         }
         files.sort();
         files.dedup();
-        return Ok(Picked::Conflict(files));
+        return Ok(Err(files));
     }
-    let tree = repository.find_tree(index.write_tree_to(repository)?)?;
+    index.write_tree_to(repository).map(Ok)
+}
+
+/// A commit by the same person and with the same message, of another tree and with other parents.
+fn repeat(draft: &Draft, commit: Oid, tree: Oid, parents: &[Oid]) -> Result<Oid, git2::Error> {
+    let repository = &draft.repository;
+    let (commit, tree) = (repository.find_commit(commit)?, repository.find_tree(tree)?);
+    let parents = parents
+        .iter()
+        .map(|id| repository.find_commit(*id))
+        .collect::<Result<Vec<_>, _>>()?;
     let committer = git2::Signature::now(COMMITTER.0, COMMITTER.1)?;
     let message = String::from_utf8_lossy(commit.message_raw_bytes()).into_owned();
-    repository
-        .commit(
-            None,
-            &commit.author(),
-            &committer,
-            &message,
-            &tree,
-            &[&onto],
-        )
-        .map(Picked::Clean)
+    repository.commit(
+        None,
+        &commit.author(),
+        &committer,
+        &message,
+        &tree,
+        &parents.iter().collect::<Vec<_>>(),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use crate::change_set::{ChangeSet, FileChange, Version};
-    use crate::draft::{CommitMessage, Pushed, Remote, Settings};
+    use crate::draft::Pushed;
+    use crate::draft::scene::{Scene, instruct};
 
     use super::*;
-
-    /// A repository with one commit on `main`, and a draft of it.
-    struct Scene {
-        folder: tempfile::TempDir,
-        remote: git2::Repository,
-    }
-
-    impl Scene {
-        fn begin() -> Self {
-            let folder = tempfile::tempdir().expect("a folder");
-            let mut options = git2::RepositoryInitOptions::new();
-            options.bare(true).initial_head("main");
-            let remote = git2::Repository::init_opts(folder.path().join("remote"), &options);
-            let scene = Self {
-                remote: remote.expect("made"),
-                folder,
-            };
-            scene.commit("main", &[]);
-            scene
-        }
-
-        /// A commit by somebody else, with no change.
-        fn commit(&self, branch: &str, parents: &[Oid]) -> Oid {
-            let find = |id: &Oid| self.remote.find_commit(*id).expect("there");
-            let parents: Vec<_> = parents.iter().map(find).collect();
-            let tree = match parents.last() {
-                Some(parent) => parent.tree(),
-                None => self
-                    .remote
-                    .treebuilder(None)
-                    .and_then(|tree| self.remote.find_tree(tree.write()?)),
-            };
-            let dora = git2::Signature::now("Dora", "dora@example.com").expect("valid");
-            self.remote
-                .commit(
-                    Some(&format!("refs/heads/{branch}")),
-                    &dora,
-                    &dora,
-                    "Something",
-                    &tree.expect("a tree"),
-                    &parents.iter().collect::<Vec<_>>(),
-                )
-                .expect("committed")
-        }
-
-        fn tip(&self, branch: &str) -> Oid {
-            self.remote
-                .refname_to_id(&format!("refs/heads/{branch}"))
-                .expect("there")
-        }
-
-        fn draft(&self) -> Draft {
-            let at = |name: &str| self.folder.path().join(name);
-            let settings = Settings {
-                git_directory: at("draft.git"),
-                staging: at("staging"),
-                remote: Remote::Local { path: at("remote") },
-                published_branch: None,
-                draft_branch: "edit/local".to_owned(),
-                site_root: String::new(),
-            };
-            Draft::open(&settings, &mut |_, _| ()).expect("open")
-        }
-    }
-
-    /// An instruction that makes a file of its name.
-    fn instruct(draft: &mut Draft, name: &str) -> Oid {
-        let after = Version {
-            content: name.into(),
-            executable: false,
-        };
-        let change = FileChange {
-            before: None,
-            after: Some(after),
-        };
-        let change_set = ChangeSet {
-            files: [(name.parse().expect("a path"), change)].into(),
-        };
-        let message = CommitMessage {
-            summary: name.to_owned(),
-            instruction_id: name.parse().expect("an id"),
-            session_id: "amelia_1".parse().expect("an id"),
-            author: None,
-            authored_at: 0,
-        };
-        draft.commit(&change_set, &message).expect("committed");
-        draft.tip().expect("a tip")
-    }
 
     fn push(draft: &mut Draft) {
         let pushed = draft.push().expect("pushed");

@@ -192,6 +192,8 @@ impl Attempt<'_> {
                 .as_ref()
                 .map(|author| (author.name.clone(), author.email.clone())),
             authored_at: self.instruction.submitted_at.unix_ms() / 1000,
+            action: self.instruction.action.kind(),
+            undoes: None,
         }
     }
 

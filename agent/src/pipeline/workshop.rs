@@ -228,7 +228,7 @@ impl Workshop {
         let consequence = consequence::of(change_set.paths());
         let committed = self
             .with_draft(move |draft, work_tree| {
-                let commit = draft.commit(&change_set, &message)?;
+                let commit = draft.commit(&draft.propose_edit(&change_set)?, &message)?;
                 crate::crash_point!("after-commit");
                 // From here on the commit is what counts. What cannot be noted now is found again by the journal.
                 if let Err(error) = note_shown(draft, work_tree) {

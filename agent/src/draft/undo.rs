@@ -1,0 +1,318 @@
+//! Taking one instruction back, and nothing that came after it.
+//!
+//! Each file that the instruction's commit changed is merged by itself (see [`revert`]). Where that does not work, the later
+//! change that stands in the way is found by trying: it is the one from which on it does not work.
+
+use std::path::{Path, PathBuf};
+
+use contract::instruction::UndoTarget;
+use contract::{Conflict, ErrorCode, InstructionId, Party};
+use git2::{Oid, Tree};
+
+use super::ledger::{self, Mark, PUBLISH, UNDO};
+use super::proposal::{Delta, Held, quoting};
+use super::{Declined, Draft, DraftError, Proposal};
+use crate::change_set::revert::{self, Overlap};
+
+/// Later commits that are tried to find the one that stands in the way: each try can take a merge.
+const LATER_COMMITS_MAX: usize = 500;
+
+/// What a file becomes.
+type Reverted = Result<Option<Held>, Overlap>;
+
+impl Draft {
+    /// The draft without one instruction.
+    pub(crate) fn propose_undo(
+        &self,
+        target: &UndoTarget,
+    ) -> Result<Result<Proposal, Declined>, DraftError> {
+        match self.undo_target(target)? {
+            Ok(mark) => self.without(mark),
+            Err(declined) => Ok(Err(declined)),
+        }
+    }
+
+    /// The commit that is to be taken back.
+    fn undo_target(&self, target: &UndoTarget) -> Result<Result<&Mark, Declined>, DraftError> {
+        let undone = self.landed.undone();
+        let mark = match target {
+            UndoTarget::Last => {
+                // An undo of what is published would change what visitors see at the next publish: it takes its name.
+                let last = self.landed.newest_first().find(|mark| {
+                    ![UNDO, PUBLISH].contains(&mark.trailers.action)
+                        && !undone.contains_key(&mark.trailers.instruction_id)
+                        && !self.published.holds(mark)
+                });
+                match last {
+                    Some(mark) => mark,
+                    None => {
+                        return Ok(Err(Declined::new(
+                            ErrorCode::NothingToUndo,
+                            "There is nothing to undo: no change stands that is not published yet.",
+                        )));
+                    }
+                }
+            }
+            UndoTarget::Instruction(id) => {
+                let mut marks = self.landed.newest_first();
+                match marks.find(|mark| mark.trailers.instruction_id == *id) {
+                    Some(mark) => mark,
+                    None => return Ok(Err(unknown(id))),
+                }
+            }
+        };
+        let id = &mark.trailers.instruction_id;
+        if mark.trailers.action == PUBLISH {
+            return Ok(Err(Declined::new(
+                ErrorCode::NothingToUndo,
+                format!(
+                    "{id} published the draft, which cannot be undone. Undo the change itself, and publish again."
+                ),
+            )));
+        }
+        if let Some(by) = undone.get(id) {
+            let by = self
+                .landed
+                .newest_first()
+                .find(|mark| mark.trailers.instruction_id == **by);
+            let who = match by {
+                Some(mark) => {
+                    format!(" by {}", self.details(mark.commit)?.author)
+                }
+                None => String::new(),
+            };
+            return Ok(Err(Declined::new(
+                ErrorCode::AlreadyUndone,
+                format!("{id} has been undone already{who}."),
+            )));
+        }
+        Ok(Ok(mark))
+    }
+
+    fn without(&self, mark: &Mark) -> Result<Result<Proposal, Declined>, DraftError> {
+        let on = self.tip()?;
+        let now = self.tree_of(on)?;
+        let (before, after) = self.parent_and_own_tree(mark.commit)?;
+        let changed = self.deltas(before.as_ref(), Some(&after))?;
+        let (mut edits, mut colliding) = (Vec::new(), Vec::new());
+        for delta in &changed {
+            match self.reverted(delta, self.held(&now, &delta.path)?)? {
+                Ok(held) => edits.push((delta.path.clone(), held)),
+                Err(Overlap) => colliding.push(delta.clone()),
+            }
+        }
+        if colliding.is_empty() {
+            edits.retain(|(path, held)| self.held(&now, path).ok() != Some(*held));
+            let tree = self.edited_tree(&now, &edits)?;
+            colliding = self.beyond(&now, tree, &edits)?;
+            if colliding.is_empty() {
+                if tree == now.id() {
+                    return Ok(Err(Declined::new(
+                        ErrorCode::AlreadyUndone,
+                        format!(
+                            "Nothing is left of {} that could be undone.",
+                            mark.trailers.instruction_id
+                        ),
+                    )));
+                }
+                return Ok(Ok(Proposal {
+                    moves: self.moves(now.id(), tree)?,
+                    on,
+                    tree,
+                    merges: None,
+                    summary: self.undo_summary(mark)?,
+                    undoes: Some(mark.trailers.instruction_id.clone()),
+                }));
+            }
+        }
+        self.overlapping(mark, &colliding).map(Err)
+    }
+
+    /// What a file becomes that is `now`, when a change of it is taken back.
+    fn reverted(&self, change: &Delta, now: Option<Held>) -> Result<Reverted, DraftError> {
+        let Delta {
+            path,
+            before,
+            after,
+        } = change;
+        if now == *after {
+            return Ok(Ok(*before));
+        }
+        if now == *before {
+            return Ok(Ok(now));
+        }
+        let files = [before, after, &now];
+        if !files.iter().all(|held| held.is_none_or(Held::is_file)) {
+            return Ok(Err(Overlap));
+        }
+        let version = |held: &Option<Held>| held.map(|held| self.version(held)).transpose();
+        let result = revert::reverted(
+            &self.site_path(path),
+            version(before)?.as_ref(),
+            version(after)?.as_ref(),
+            version(&now)?.as_ref(),
+        );
+        match result {
+            Ok(None) => Ok(Ok(None)),
+            Ok(Some(version)) => Ok(Ok(Some(self.write_version(&version)?))),
+            Err(Overlap) => Ok(Err(Overlap)),
+        }
+    }
+
+    /// What a tree has otherwise although it was not to be edited: a folder stands where a file comes back, or a file where
+    /// its folder was.
+    fn beyond(
+        &self,
+        now: &Tree<'_>,
+        tree: Oid,
+        edits: &[(PathBuf, Option<Held>)],
+    ) -> Result<Vec<Delta>, DraftError> {
+        let mut deltas = self.deltas(Some(now), Some(&self.tree_object(tree)?))?;
+        deltas.retain(|delta| !edits.contains(&(delta.path.clone(), delta.after)));
+        Ok(deltas)
+    }
+
+    fn undo_summary(&self, mark: &Mark) -> Result<String, DraftError> {
+        let summary = self.details(mark.commit)?.summary;
+        let inner = |verb: &str| {
+            let rest = summary.strip_prefix(verb)?.strip_prefix(" “")?;
+            (mark.trailers.action == UNDO).then(|| rest.strip_suffix('”').unwrap_or(rest))
+        };
+        Ok(if let Some(what) = inner("Undo") {
+            quoting("Redo", what)
+        } else if let Some(what) = inner("Redo") {
+            quoting("Undo", what)
+        } else {
+            quoting("Undo", &summary)
+        })
+    }
+
+    fn overlapping(&self, mark: &Mark, colliding: &[Delta]) -> Result<Declined, DraftError> {
+        let mut conflicts = Vec::new();
+        let mut in_the_way: Vec<(Oid, Party)> = Vec::new();
+        for change in colliding {
+            let later = self.first_in_the_way(mark.commit, change)?;
+            let ours = later.map(|commit| self.party(commit)).transpose()?;
+            if let (Some(commit), Some(party)) = (later, &ours)
+                && !in_the_way.iter().any(|(known, _)| *known == commit)
+            {
+                in_the_way.push((commit, party.clone()));
+            }
+            conflicts.push(Conflict {
+                path: self.site_path(&change.path),
+                ours,
+                theirs: None,
+            });
+        }
+        // The newest has to go first, or it would be in the way of the others.
+        in_the_way.sort_by_key(|(commit, party)| {
+            let place = self
+                .landed
+                .newest_first()
+                .position(|mark| mark.commit == *commit);
+            (place, std::cmp::Reverse(party.at))
+        });
+        let parties: Vec<&Party> = in_the_way.iter().map(|(_, party)| party).collect();
+        Ok(Declined {
+            code: ErrorCode::UndoOverlaps,
+            message: overlap_message(&mark.trailers.instruction_id, &parties),
+            conflicts,
+        })
+    }
+
+    /// The later commit from which on a change of a file cannot be taken back any more. One of an instruction, if there is,
+    /// because that can be undone first.
+    fn first_in_the_way(&self, commit: Oid, change: &Delta) -> Result<Option<Oid>, DraftError> {
+        let read = |source| self.local("read history", source);
+        let (mut any, mut changed) = (None, None);
+        let walk = ledger::commits(&self.repository, self.tip()?, Some(commit)).map_err(read)?;
+        for later in walk.take(LATER_COMMITS_MAX) {
+            let later = later.map_err(read)?;
+            let (before, after) = self.parent_and_own_tree(later)?;
+            let before = match before {
+                Some(tree) => self.held(&tree, &change.path)?,
+                None => None,
+            };
+            let after = self.held(&after, &change.path)?;
+            if before == after {
+                continue;
+            }
+            changed = changed.or(Some(later));
+            if self.reverted(change, after)?.is_ok() || self.reverted(change, before)?.is_err() {
+                continue;
+            }
+            let object = self.commit_object(later)?;
+            if super::commit_message::instruction_of(object.message_bytes()).is_some() {
+                return Ok(Some(later));
+            }
+            any = any.or(Some(later));
+        }
+        Ok(any.or(changed).or(self.last_below(commit, &change.path)?))
+    }
+
+    /// The newest later commit that changed something below a path that was a file.
+    fn last_below(&self, commit: Oid, path: &Path) -> Result<Option<Oid>, DraftError> {
+        let read = |source| self.local("read history", source);
+        let walk = ledger::commits(&self.repository, self.tip()?, Some(commit)).map_err(read)?;
+        for later in walk.take(LATER_COMMITS_MAX) {
+            let later = later.map_err(read)?;
+            let (before, after) = self.parent_and_own_tree(later)?;
+            let touches =
+                |delta: &Delta| delta.path.starts_with(path) || path.starts_with(&delta.path);
+            if self
+                .deltas(before.as_ref(), Some(&after))?
+                .iter()
+                .any(touches)
+            {
+                return Ok(Some(later));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a commit's first parent holds, and what itself.
+    fn parent_and_own_tree(&self, commit: Oid) -> Result<(Option<Tree<'_>>, Tree<'_>), DraftError> {
+        let parent = self.commit_object(commit)?.parent_id(0).ok();
+        let before = parent.map(|parent| self.tree_of(parent)).transpose()?;
+        Ok((before, self.tree_of(commit)?))
+    }
+}
+
+/// Why an id cannot be found.
+pub(super) fn unknown(id: &InstructionId) -> Declined {
+    Declined::new(
+        ErrorCode::UnknownInstruction,
+        format!("There is no change {id} in this draft."),
+    )
+}
+
+fn overlap_message(id: &InstructionId, in_the_way: &[&Party]) -> String {
+    let changes: Vec<String> = in_the_way
+        .iter()
+        .map(|party| {
+            let id = party.instruction_id.as_ref();
+            let id = id.map_or_else(String::new, |id| format!(" ({id})"));
+            format!("{}'s later change “{}”{id}", party.name, party.summary)
+        })
+        .collect();
+    let changes = match changes.as_slice() {
+        [] => "something that came later touches the same place".to_owned(),
+        [one] => format!("{one} touches the same place"),
+        [others @ .., last] => format!("{} and {last} touch the same places", others.join(", ")),
+    };
+    let ids: Option<Vec<&str>> = in_the_way
+        .iter()
+        .map(|party| Some(party.instruction_id.as_ref()?.as_str()))
+        .collect();
+    let advice = match ids.as_deref() {
+        Some([one]) => format!(" Undo {one} first, then this one."),
+        Some([first, rest @ ..]) => {
+            format!(
+                " Undo {first} first, then {}, then this one.",
+                rest.join(", then ")
+            )
+        }
+        _ => String::new(),
+    };
+    format!("{id} cannot be undone by itself: {changes}.{advice}")
+}
