@@ -29,6 +29,7 @@ mod admission;
 mod attempt;
 mod heartbeat;
 mod retry;
+mod trial;
 mod workshop;
 
 use admission::Admission;

@@ -222,8 +222,10 @@ enum Command {
     Halt { done: oneshot::Sender<()> },
     /// Come up again.
     Resume { reinstall: bool },
-    /// Something changed: if the site is not well, try again.
-    Edited,
+    /// Something changed: if the site does not run, try again. Answered once that has begun.
+    Edited { done: oneshot::Sender<()> },
+    /// Its pages were looked at: what is wrong with it, if anything.
+    Judged { problem: Option<SiteProblem> },
     /// Stop for good.
     Stop,
 }
@@ -331,8 +333,20 @@ impl Site {
     /// Says that the site's files changed. If that was while it started, it has to start anew: that is waited for, for a
     /// while, or a stream of edits would keep it from ever coming up.
     pub(crate) async fn edited(&self) {
-        self.send(Command::Edited).await;
+        let (done, noted) = oneshot::channel();
+        if self.commands.send(Command::Edited { done }).await.is_ok() {
+            // An error means that the supervisor is gone, and the process with it.
+            noted.await.ok();
+        }
         self.come_back().await;
+    }
+
+    /// Says what is wrong with the site, if anything, for whoever asks how it is.
+    pub(crate) async fn judged(&self, problem: Option<SiteProblem>) {
+        let view = self.view();
+        if view.state == SiteState::Serving && view.problem != problem {
+            self.send(Command::Judged { problem }).await;
+        }
     }
 
     /// Stops for good.
@@ -497,7 +511,8 @@ impl Supervisor {
                         done.send(()).ok();
                         return Err(Ended::Halted);
                     }
-                    Some(Command::Edited | Command::Resume { .. }) => {}
+                    Some(Command::Edited { done }) => drop(done.send(())),
+                    Some(Command::Judged { .. } | Command::Resume { .. }) => {}
                     Some(Command::Stop) | None => return Err(Ended::Stopped),
                 },
             }
@@ -617,12 +632,14 @@ impl Supervisor {
                         done.send(()).ok();
                         return Ended::Halted;
                     }
-                    Some(Command::Edited) => {
-                        let (address, sick) = { let view = self.view.borrow(); (view.address, view.problem.is_some()) };
-                        match address {
-                            None => edited = true,
-                            Some(address) if sick => probe = Some(probe_after_edit(address, &process.boot)),
-                            Some(_) => {}
+                    Some(Command::Edited { done }) => {
+                        edited |= self.view.borrow().address.is_none();
+                        done.send(()).ok();
+                    }
+                    Some(Command::Judged { problem }) => {
+                        let address = self.view.borrow().address;
+                        if address.is_some() {
+                            self.publish(SiteState::Serving, address, problem);
                         }
                     }
                     Some(Command::Resume { .. }) => {}
@@ -675,10 +692,14 @@ impl Supervisor {
         tokio::select! {
             () = sleep => true,
             command = self.commands.recv() => match command {
-                Some(Command::Edited) => {
+                Some(Command::Edited { done }) => {
                     self.restarts.forgive();
+                    // Published first: whoever waits for an answer waits for the next one.
+                    self.publish(SiteState::Starting, None, None);
+                    done.send(()).ok();
                     true
                 }
+                Some(Command::Judged { .. }) => true,
                 Some(Command::Halt { done }) => {
                     self.publish(SiteState::Halted, None, None);
                     done.send(()).ok();
@@ -704,7 +725,8 @@ impl Supervisor {
                 Some(Command::Halt { done }) => {
                     done.send(()).ok();
                 }
-                Some(Command::Edited) => {}
+                Some(Command::Edited { done }) => drop(done.send(())),
+                Some(Command::Judged { .. }) => {}
                 Some(Command::Stop) | None => return false,
             }
         }
@@ -738,14 +760,6 @@ async fn read_events(
             Err(error) => tracing::debug!(%error, line, "the runner said something unknown"),
         }
     }
-}
-
-fn probe_after_edit(
-    address: SocketAddr,
-    boot: &str,
-) -> std::pin::Pin<Box<dyn Future<Output = probe::Answer> + Send>> {
-    let boot = boot.to_owned();
-    Box::pin(async move { probe::page_after_edit(address, &boot, FIRST_PAGE_TIME_MAX).await })
 }
 
 /// A port of the loopback interface that was free a moment ago. Astro is told to take this one or none, and who answers

@@ -6,13 +6,19 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use contract::client_config::Policy;
+use contract::client_config::{OnBroken, Policy};
+use contract::instruction::UndoTarget;
 use contract::{Change, CommitId, InstructionId, SitePath};
 use git2::Oid;
 
-use crate::change_set::{self, ChangeSet, PlanError, Version};
-use crate::draft::{self, CommitMessage, Draft, DraftError, Node, PathChange, Pushed, Replanted};
+use super::trial::{Checked, Trial, Tried};
+use crate::change_set::{self, PlanError};
+use crate::draft::{
+    self, CommitMessage, Declined, Draft, DraftError, History, Node, PUSH_ROUNDS_MAX, PathChange,
+    Proposal, Publication, Published, Replanted, Round,
+};
 use crate::site::{Consequence, Site, consequence};
+use crate::verify::{Verifier, Visits};
 use crate::work_tree::{Places, WorkTree, WorkTreeError};
 
 /// The draft, the work tree and the site.
@@ -20,9 +26,10 @@ use crate::work_tree::{Places, WorkTree, WorkTreeError};
 pub(crate) struct Workshop {
     draft: Option<Draft>,
     settings: draft::Settings,
-    places: Places,
-    work_tree: WorkTree,
-    site: Site,
+    pub(super) places: Places,
+    pub(super) work_tree: WorkTree,
+    pub(super) site: Site,
+    pub(super) verifier: Verifier,
 }
 
 /// Why a piece of work was not done. Operating errors only: what is wrong with an instruction is not among them.
@@ -61,15 +68,36 @@ pub(super) enum GivenUp {
     Unknown,
 }
 
-/// How showing a change set went.
+/// How trying out a proposal went.
 #[derive(Debug)]
-pub(super) enum Applied {
-    /// The files say it now (or in a moment, where they were written a moment ago).
-    Shown,
+pub(super) enum TriedOut {
+    /// The files say it now, and it may stand.
+    Stands(Checked),
+    /// It breaks a page. It has been taken back, and nobody has seen it.
+    Broken(Checked),
     /// A file is not as the draft has it: somebody changed it by hand. Nothing was written.
-    Dirty(SitePath),
+    Dirty(String),
     /// The kernel refused a path: a symlink stands in the way. Nothing is left behind.
     PathRefused(String),
+}
+
+/// How pushing ended.
+#[derive(Debug)]
+pub(super) enum Pushed {
+    /// The remote's tip is, or descends from, our tip.
+    Verified,
+    /// The remote said no, for a reason that trying again does not change. Our commit is gone.
+    Rejected {
+        /// What the remote said.
+        reason: String,
+    },
+    /// Somebody else changed the same lines. Our commit is gone.
+    Conflict {
+        /// The files, as paths of the repository.
+        files: Vec<String>,
+    },
+    /// It breaks a page together with what somebody else pushed meanwhile. Our commit is gone.
+    BrokenTogether(Checked),
 }
 
 impl Workshop {
@@ -80,12 +108,14 @@ impl Workshop {
         places: Places,
         site: Site,
         work_tree: WorkTree,
+        visits: Visits,
     ) -> Self {
         Self {
             draft: Some(draft),
             settings,
             places,
             work_tree,
+            verifier: Verifier::new(site.clone(), visits),
             site,
         }
     }
@@ -134,101 +164,125 @@ impl Workshop {
             .await
     }
 
-    /// Plans what the files become.
-    pub(super) async fn plan(
+    /// The commit in which a publish landed, as far as the published branch is known.
+    pub(super) fn published_landed(&self, id: &InstructionId) -> Option<CommitId> {
+        self.draft
+            .as_ref()
+            .and_then(|draft| draft.published_landed(id))
+            .cloned()
+    }
+
+    /// What was done on the draft.
+    pub(super) async fn history(&mut self) -> Result<History, WorkshopError> {
+        self.with_draft(|draft, _| Ok(draft.history()?)).await
+    }
+
+    /// What the draft becomes by an edit.
+    pub(super) async fn propose_edit(
         &mut self,
         changes: Vec<Change>,
         policy: Policy,
         fetched: BTreeMap<String, Vec<u8>>,
-    ) -> Result<Result<ChangeSet, PlanError>, WorkshopError> {
+    ) -> Result<Result<Proposal, PlanError>, WorkshopError> {
         self.settle().await?;
         self.with_draft(move |draft, _| {
-            Ok(change_set::plan(
-                &changes,
-                &draft.tree()?,
-                &policy,
-                &fetched,
-            ))
+            let planned = change_set::plan(&changes, &draft.tree()?, &policy, &fetched);
+            planned
+                .map(|change_set| Ok(draft.propose_edit(&change_set)?))
+                .map_or_else(|error| Ok(Err(error)), |proposal| proposal.map(Ok))
         })
         .await
     }
 
-    /// Shows a change set: its files are written, and the site is started anew if it takes that.
-    pub(super) async fn apply(&mut self, change_set: &ChangeSet) -> Result<Applied, WorkshopError> {
-        let (mut changes, mut back, mut dirty) = (Vec::new(), Vec::new(), None);
-        {
-            let Some(draft) = &self.draft else {
-                return Err(WorkshopError::Broke("the draft is not open".to_owned()));
-            };
-            for (path, change) in &change_set.files {
-                let place = draft.repository_path(path);
-                let before = node(change.before.as_ref());
-                let found = match self.work_tree.read(&place) {
-                    Err(error) if error.is_path_refused() => {
-                        return Ok(Applied::PathRefused(crate::chain(&error)));
-                    }
-                    found => found?,
-                };
-                if found != before {
-                    dirty = dirty.or_else(|| Some(path.clone()));
+    /// What the draft becomes by taking an instruction back.
+    pub(super) async fn propose_undo(
+        &mut self,
+        target: UndoTarget,
+    ) -> Result<Result<Proposal, Declined>, WorkshopError> {
+        self.settle().await?;
+        self.with_draft(move |draft, _| Ok(draft.propose_undo(&target)?))
+            .await
+    }
+
+    /// What the draft becomes by bringing in what is published, as it is now.
+    pub(super) async fn propose_sync(
+        &mut self,
+    ) -> Result<Result<Proposal, Declined>, WorkshopError> {
+        self.take_in().await?;
+        self.with_draft(|draft, _| Ok(draft.propose_sync()?)).await
+    }
+
+    /// What the draft becomes by going back to what is published, as it is now.
+    pub(super) async fn propose_discard(
+        &mut self,
+    ) -> Result<Result<Proposal, Declined>, WorkshopError> {
+        self.take_in().await?;
+        self.with_draft(|draft, _| Ok(draft.propose_discard()?))
+            .await
+    }
+
+    /// What the published branch becomes, as it is now.
+    pub(super) async fn propose_publish(
+        &mut self,
+        up_to: Option<InstructionId>,
+    ) -> Result<Result<Publication, Declined>, WorkshopError> {
+        self.take_in().await?;
+        self.with_draft(move |draft, _| Ok(draft.propose_publish(up_to.as_ref())?))
+            .await
+    }
+
+    /// Shows a proposal to nobody but us, and judges it: it stands, or it is taken back.
+    pub(super) async fn try_out(
+        &mut self,
+        proposal: &Proposal,
+        on_broken: OnBroken,
+    ) -> Result<TriedOut, WorkshopError> {
+        for step in &proposal.moves {
+            let found = match self.work_tree.read(&step.path) {
+                Err(error) if error.is_path_refused() => {
+                    return Ok(TriedOut::PathRefused(crate::chain(&error)));
                 }
-                changes.push(PathChange {
-                    path: place.clone(),
-                    after: node(change.after.as_ref()),
-                });
-                back.push(PathChange {
-                    path: place,
-                    after: before,
-                });
+                found => found?,
+            };
+            // What is there already is what somebody did by hand and now wants to be a commit.
+            if found != step.before && found != step.after {
+                return Ok(TriedOut::Dirty(step.path.clone()));
             }
-        }
-        if let Some(path) = dirty {
-            return Ok(Applied::Dirty(path));
         }
         crate::crash_point!("before-apply");
-        let shown = self
-            .show(&changes, consequence::of(change_set.paths()))
-            .await;
-        crate::crash_point!("after-apply");
-        match shown {
-            Ok(()) => Ok(Applied::Shown),
-            Err(error) => {
-                // If this fails too, the journal stays, and what is in it is put right before the next attempt.
-                self.show(&back, consequence::of(change_set.paths()))
-                    .await?;
+        let on = proposal.on;
+        let base = self.with_draft(move |draft, _| Ok(draft.tree_id(on)?)).await?;
+        let trial = Trial::of(proposal, base);
+        match self.run_trial(&trial, on_broken).await {
+            Ok(Tried::Stands(checked)) => Ok(TriedOut::Stands(checked)),
+            Ok(Tried::Broken(checked)) => {
                 self.work_tree.end()?;
-                if error.is_path_refused() {
-                    Ok(Applied::PathRefused(crate::chain(&error)))
-                } else {
-                    Err(error.into())
-                }
+                Ok(TriedOut::Broken(checked))
             }
+            Err(WorkshopError::WorkTree(error)) if error.is_path_refused() => {
+                Ok(TriedOut::PathRefused(crate::chain(&error)))
+            }
+            Err(error) => Err(error),
         }
     }
 
-    /// Commits what was applied.
+    /// Commits what was tried out.
     pub(super) async fn commit(
         &mut self,
-        change_set: ChangeSet,
+        proposal: Proposal,
         message: CommitMessage,
     ) -> Result<CommitId, WorkshopError> {
-        let back: Vec<PathChange> = {
-            let draft = self.draft.as_ref();
-            change_set
-                .files
-                .iter()
-                .filter_map(|(path, change)| {
-                    Some(PathChange {
-                        path: draft?.repository_path(path),
-                        after: node(change.before.as_ref()),
-                    })
-                })
-                .collect()
-        };
-        let consequence = consequence::of(change_set.paths());
+        let back: Vec<PathChange> = proposal
+            .moves
+            .iter()
+            .map(|step| PathChange {
+                path: step.path.clone(),
+                after: step.before.clone(),
+            })
+            .collect();
         let committed = self
             .with_draft(move |draft, work_tree| {
-                let commit = draft.commit(&draft.propose_edit(&change_set)?, &message)?;
+                let commit = draft.commit(&proposal, &message)?;
                 crate::crash_point!("after-commit");
                 // From here on the commit is what counts. What cannot be noted now is found again by the journal.
                 if let Err(error) = note_shown(draft, work_tree) {
@@ -238,27 +292,132 @@ impl Workshop {
             })
             .await;
         if committed.is_err() {
-            self.show(&back, consequence).await?;
+            self.show(&back).await?;
             self.work_tree.end()?;
         }
         committed
     }
 
-    /// Pushes and proves it. The work tree follows wherever the draft went meanwhile.
-    pub(super) async fn push(&mut self) -> Result<Pushed, WorkshopError> {
-        let (before, pushed, after) = self
-            .with_draft(|draft, _| {
-                let before = draft.tip()?;
-                let pushed = draft.push();
-                crate::crash_point!("after-push");
-                if let Ok(Pushed::Rejected { .. }) = &pushed {
-                    draft.roll_back(draft.pushed_tip()?)?;
+    /// Pushes and proves it. What others pushed meanwhile goes below our commit, and the two are looked at together
+    /// before the next round.
+    pub(super) async fn push(&mut self, on_broken: OnBroken) -> Result<Pushed, WorkshopError> {
+        for _ in 0..PUSH_ROUNDS_MAX {
+            let (before, round, after) = self
+                .with_draft(|draft, _| {
+                    let before = draft.tip()?;
+                    let round = draft.push_once();
+                    crate::crash_point!("after-push");
+                    if let Ok(Round::Rejected { .. }) = &round {
+                        draft.roll_back(draft.pushed_tip()?)?;
+                    }
+                    Ok((before, round, draft.tip()?))
+                })
+                .await?;
+            match round {
+                Ok(Round::Moved) => {
+                    if let Some(checked) = self.combine(before, after, on_broken).await? {
+                        return Ok(Pushed::BrokenTogether(checked));
+                    }
                 }
-                Ok((before, pushed, draft.tip()?))
+                ended => {
+                    self.follow(before, after).await?;
+                    return Ok(match ended? {
+                        Round::Rejected { reason } => Pushed::Rejected { reason },
+                        Round::Conflict { files } => Pushed::Conflict { files },
+                        Round::Verified | Round::Moved => Pushed::Verified,
+                    });
+                }
+            }
+        }
+        let busy = self
+            .with_draft(|draft, _| Ok(draft.remote_busy()))
+            .await?;
+        Err(busy.into())
+    }
+
+    /// Shows our commit on top of what others pushed. If the two break a page that either alone does not, ours is taken
+    /// off.
+    async fn combine(
+        &mut self,
+        before: Oid,
+        after: Oid,
+        on_broken: OnBroken,
+    ) -> Result<Option<Checked>, WorkshopError> {
+        let (theirs, trial) = self
+            .with_draft(move |draft, _| {
+                let theirs = draft.pushed_tip()?;
+                let trial = Trial {
+                    base: draft.tree_id(theirs)?,
+                    tree: draft.tree_id(after)?,
+                    forward: draft.differences(before, after)?,
+                    back: draft.differences(after, theirs)?,
+                    again: draft.differences(theirs, after)?,
+                };
+                Ok((theirs, trial))
+            })
+            .await?;
+        let tried = self.run_trial(&trial, on_broken).await?;
+        let (tip, broken) = match tried {
+            Tried::Stands(_) => (after, None),
+            Tried::Broken(checked) => (theirs, Some(checked)),
+        };
+        self.with_draft(move |draft, work_tree| {
+            if draft.tip()? != tip {
+                draft.roll_back(tip)?;
+            }
+            draft.set_shown(tip)?;
+            Ok(work_tree.end()?)
+        })
+        .await?;
+        Ok(broken)
+    }
+
+    /// Looks at every page that publishing touches, and builds the site if `build` says so.
+    pub(super) async fn check_publication(
+        &mut self,
+        publication: &Publication,
+    ) -> Result<Checked, WorkshopError> {
+        let tip_tree = self
+            .with_draft(|draft, _| Ok(draft.tree_id(draft.tip()?)?))
+            .await?;
+        self.run_check(publication, tip_tree).await
+    }
+
+    /// Moves the published branch. The draft and the work tree follow.
+    pub(super) async fn publish(
+        &mut self,
+        publication: Publication,
+        message: CommitMessage,
+    ) -> Result<Published, WorkshopError> {
+        let (before, published, after) = self
+            .with_draft(move |draft, _| {
+                let before = draft.tip()?;
+                let published = draft.publish(&publication, &message);
+                crate::crash_point!("after-publish");
+                Ok((before, published, draft.tip()?))
             })
             .await?;
         self.follow(before, after).await?;
-        Ok(pushed?)
+        Ok(published?)
+    }
+
+    /// Takes in what others pushed: our own commits go on top of it, and the work tree shows it.
+    ///
+    /// Returns whether the draft has moved.
+    pub(super) async fn take_in(&mut self) -> Result<bool, WorkshopError> {
+        self.settle().await?;
+        let (before, after) = self
+            .with_draft(|draft, _| {
+                let before = draft.tip()?;
+                draft.fetch()?;
+                // What does not fit any more goes: its instruction is still in the queue.
+                while let Replanted::Conflict { .. } = draft.replant()? {}
+                draft.follow_published()?;
+                Ok((before, draft.tip()?))
+            })
+            .await?;
+        self.follow(before, after).await?;
+        Ok(before != after)
     }
 
     /// Takes everything off the draft that has not been seen on the remote; but looks there once more, because a push
@@ -319,23 +478,25 @@ impl Workshop {
                             .collect::<Result<Vec<_>, WorkshopError>>()
                     })
                     .await?;
-                self.show(&changes, Consequence::Restart).await?;
+                self.show(&changes).await?;
                 self.work_tree.put_right()?;
             }
         }
         Ok(())
     }
 
-    /// Makes the work tree follow the draft from one commit to another.
+    /// Makes the work tree follow the draft from one commit to another, for everybody to see: it is what the draft is.
     async fn follow(&mut self, from: Oid, to: Oid) -> Result<(), WorkshopError> {
         if from == to {
             return Ok(());
         }
-        let changes = self
-            .with_draft(move |draft, _| Ok(draft.differences(from, to)?))
+        let (changes, trees) = self
+            .with_draft(move |draft, _| {
+                let trees = (draft.tree_id(from)?, draft.tree_id(to)?);
+                Ok((draft.differences(from, to)?, trees))
+            })
             .await?;
-        let consequence = consequence::of(self.site_paths(&changes).iter());
-        self.show(&changes, consequence).await?;
+        self.show_and_look(&changes, trees).await?;
         self.with_draft(move |draft, work_tree| {
             draft.set_shown(to)?;
             Ok(work_tree.end()?)
@@ -344,11 +505,8 @@ impl Workshop {
     }
 
     /// Writes changes. Where the running site would restart itself over them, it is stopped first and started after.
-    async fn show(
-        &mut self,
-        changes: &[PathChange],
-        consequence: Consequence,
-    ) -> Result<(), WorkTreeError> {
+    pub(super) async fn show(&mut self, changes: &[PathChange]) -> Result<(), WorkTreeError> {
+        let consequence = self.consequence(changes);
         self.work_tree
             .begin(changes.iter().map(|change| change.path.as_str()))?;
         if consequence > Consequence::None {
@@ -370,15 +528,29 @@ impl Workshop {
         shown
     }
 
-    fn site_paths(&self, changes: &[PathChange]) -> Vec<SitePath> {
-        let prefix = if self.settings.site_root.is_empty() {
-            String::new()
-        } else {
-            format!("{}/", self.settings.site_root)
+    /// What changes mean for the running site.
+    pub(super) fn consequence(&self, changes: &[PathChange]) -> Consequence {
+        consequence::of(self.site_paths(changes).iter())
+    }
+
+    /// The path of the site of a path of the repository; none if it lies elsewhere.
+    pub(super) fn site_path(&self, path: &str) -> Option<SitePath> {
+        let path = match self.settings.site_root.as_str() {
+            "" => path,
+            root => path.strip_prefix(root)?.strip_prefix('/')?,
         };
+        path.parse().ok()
+    }
+
+    /// The folder in which the site is.
+    pub(super) fn site_folder(&self) -> std::path::PathBuf {
+        self.places.root.join(&self.settings.site_root)
+    }
+
+    fn site_paths(&self, changes: &[PathChange]) -> Vec<SitePath> {
         changes
             .iter()
-            .filter_map(|change| change.path.strip_prefix(&prefix)?.parse().ok())
+            .filter_map(|change| self.site_path(&change.path))
             .collect()
     }
 
@@ -412,8 +584,4 @@ impl Workshop {
 fn note_shown(draft: &Draft, work_tree: &WorkTree) -> Result<(), WorkshopError> {
     draft.set_shown(draft.tip()?)?;
     Ok(work_tree.end()?)
-}
-
-fn node(version: Option<&Version>) -> Node {
-    version.map_or(Node::Absent, |version| Node::File(version.clone()))
 }

@@ -13,16 +13,6 @@ use super::SiteProblem;
 /// Bytes of a page that are read at the most.
 const PAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// When to look at a page after an edit. The dev server sees an edit within 50 ms, Markdown after 600 ms, and on a busy
-/// machine or with a thousand posts twice or three times as late.
-const LOOKS_AFTER_EDIT: &[Duration] = &[
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-];
-
 /// What answered.
 #[derive(Debug)]
 pub(crate) enum Answer {
@@ -69,21 +59,6 @@ pub(crate) async fn first_page(address: SocketAddr, boot: &str, time: Duration) 
         }),
     };
     Answer::Page { address, problem }
-}
-
-/// Asks for the front page until the edit that may have mended it is seen.
-pub(crate) async fn page_after_edit(address: SocketAddr, boot: &str, time: Duration) -> Answer {
-    for wait in LOOKS_AFTER_EDIT {
-        tokio::time::sleep(*wait).await;
-        match first_page(address, boot, time).await {
-            Answer::Page {
-                problem: Some(problem),
-                ..
-            } => tracing::debug!(problem = %problem.message, "not mended yet"),
-            answer => return answer,
-        }
-    }
-    first_page(address, boot, time).await
 }
 
 async fn get(address: SocketAddr, path: &str, time: Duration) -> Result<(u16, Bytes), String> {
