@@ -316,3 +316,206 @@ fn overlap_message(id: &InstructionId, in_the_way: &[&Party]) -> String {
     };
     format!("{id} cannot be undone by itself: {changes}.{advice}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::{Scene, accept, edit, message, read};
+    use super::*;
+
+    const PAGE: &str = "src/pages/index.astro";
+
+    fn propose(draft: &Draft, target: &str) -> Result<Proposal, Declined> {
+        let target = target.parse().expect("a target");
+        draft.propose_undo(&target).expect("judged")
+    }
+
+    fn undo(draft: &mut Draft, id: &str, target: &str) {
+        let proposed = propose(draft, target);
+        accept(draft, id, UNDO, proposed);
+    }
+
+    fn declined(draft: &Draft, target: &str) -> String {
+        let declined = propose(draft, target).expect_err("declined");
+        format!("{}: {}", declined.code.as_str(), declined.message)
+    }
+
+    #[test]
+    fn the_first_of_three_edits_is_undone_and_the_others_stay() {
+        let scene = Scene::with(&[(PAGE, "1\n2\n3\n4\n5\n")]);
+        let mut draft = scene.draft();
+        edit(
+            &mut draft,
+            "i-1",
+            &[(PAGE, "one\n2\n3\n4\n5\n"), ("new.txt", "x")],
+        );
+        edit(&mut draft, "i-2", &[(PAGE, "one\n2\nthree\n4\n5\n")]);
+        let on = edit(&mut draft, "i-3", &[(PAGE, "one\n2\nthree\n4\nfive\n")]);
+        let proposal = propose(&draft, "i-1").expect("possible");
+        assert_eq!(draft.tip().expect("a tip"), on, "a proposal moves nothing");
+        let moved: Vec<_> = proposal
+            .moves
+            .iter()
+            .map(|moved| moved.path.as_str())
+            .collect();
+        assert_eq!(moved, ["new.txt", PAGE]);
+        assert_eq!(proposal.moves[0].after, crate::draft::Node::Absent);
+        insta::assert_snapshot!(proposal.summary, @"Undo “Edit 2 files”");
+        accept(&mut draft, "u-1", UNDO, Ok(proposal));
+        assert_eq!(
+            read(&draft, PAGE).as_deref(),
+            Some("1\n2\nthree\n4\nfive\n")
+        );
+        assert_eq!(read(&draft, "new.txt"), None);
+    }
+
+    #[test]
+    fn an_undo_can_be_undone_and_then_the_instruction_can_be_undone_again() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        undo(&mut draft, "u-1", "i-1");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("a"));
+        insta::assert_snapshot!(declined(&draft, "i-1"), @"already_undone: i-1 has been undone already by Amelia.");
+        insta::assert_snapshot!(declined(&draft, "last"), @"nothing_to_undo: There is nothing to undo: no change stands that is not published yet.");
+        let redo = propose(&draft, "u-1").expect("possible");
+        insta::assert_snapshot!(redo.summary, @"Redo “Edit a.txt”");
+        accept(&mut draft, "u-2", UNDO, Ok(redo));
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("b"));
+        insta::assert_snapshot!(declined(&draft, "u-1"), @"already_undone: u-1 has been undone already by Amelia.");
+        undo(&mut draft, "u-3", "last");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn last_goes_back_one_by_one_as_far_as_nothing_is_published() {
+        let scene = Scene::with(&[("a.txt", "0")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-0", &[("a.txt", "1")]);
+        let publication = draft
+            .propose_publish(None)
+            .expect("judged")
+            .expect("possible");
+        draft
+            .publish(&publication, &message("p-1", PUBLISH, "Publish"))
+            .expect("published");
+        edit(&mut draft, "i-1", &[("a.txt", "2")]);
+        edit(&mut draft, "i-2", &[("a.txt", "3")]);
+        undo(&mut draft, "u-1", "last");
+        undo(&mut draft, "u-2", "last");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("1"));
+        insta::assert_snapshot!(declined(&draft, "last"), @"nothing_to_undo: There is nothing to undo: no change stands that is not published yet.");
+        insta::assert_snapshot!(declined(&draft, "p-1"), @"nothing_to_undo: p-1 published the draft, which cannot be undone. Undo the change itself, and publish again.");
+        // By its name it can be undone all the same.
+        undo(&mut draft, "u-3", "i-0");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("0"));
+        insta::assert_snapshot!(declined(&draft, "i-9"), @"unknown_instruction: There is no change i-9 in this draft.");
+    }
+
+    #[test]
+    fn the_later_instruction_in_the_way_is_named() {
+        let scene = Scene::with(&[(PAGE, "1\n2\n3\n4\n5\n"), ("b.txt", "b")]);
+        let mut draft = scene.draft();
+        edit(
+            &mut draft,
+            "i-3",
+            &[(PAGE, "one\n2\n3\n4\n5\n"), ("b.txt", "B")],
+        );
+        edit(&mut draft, "i-5", &[(PAGE, "one\n2\n3\n4\nfive\n")]);
+        edit(&mut draft, "i-7", &[(PAGE, "ONE\n2\n3\n4\nfive\n")]);
+        edit(&mut draft, "i-8", &[(PAGE, "ONE\n2\n3\n4\nFIVE\n")]);
+        insta::assert_snapshot!(declined(&draft, "i-3"), @"undo_overlaps: i-3 cannot be undone by itself: Amelia's later change “Edit src/pages/index.astro” (i-7) touches the same place. Undo i-7 first, then this one.");
+        let conflicts = propose(&draft, "i-3").expect_err("declined").conflicts;
+        let ours = conflicts[0].ours.as_ref().expect("somebody");
+        assert_eq!((conflicts.len(), conflicts[0].path.as_str()), (1, PAGE));
+        assert_eq!(ours.at.to_string(), "2026-09-21T14:13:20.000Z");
+        edit(&mut draft, "i-9", &[("b.txt", "-")]);
+        insta::assert_snapshot!(declined(&draft, "i-3"), @"undo_overlaps: i-3 cannot be undone by itself: Amelia's later change “Delete b.txt” (i-9) and Amelia's later change “Edit src/pages/index.astro” (i-7) touch the same places. Undo i-9 first, then i-7, then this one.");
+        // The advice works.
+        for (id, target) in [("u-1", "i-9"), ("u-2", "i-7"), ("u-3", "i-3")] {
+            undo(&mut draft, id, target);
+        }
+        assert_eq!(read(&draft, PAGE).as_deref(), Some("1\n2\n3\n4\nFIVE\n"));
+        assert_eq!(read(&draft, "b.txt").as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn keys_of_one_front_matter_are_undone_apart() {
+        let page =
+            |title: &str, date: &str| format!("---\ntitle: {title}\ndate: {date}\n---\nText\n");
+        let scene = Scene::with(&[("src/a.md", &page("A", "2026-01-01"))]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("src/a.md", &page("B", "2026-01-01"))]);
+        edit(&mut draft, "i-2", &[("src/a.md", &page("B", "2026-02-02"))]);
+        undo(&mut draft, "u-1", "i-1");
+        assert_eq!(read(&draft, "src/a.md"), Some(page("A", "2026-02-02")));
+    }
+
+    #[test]
+    fn a_file_that_was_deleted_comes_back_unless_a_folder_stands_there() {
+        let scene = Scene::with(&[("a", "a"), ("b/c", "c")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a", "-"), ("b/c", "-")]);
+        undo(&mut draft, "u-1", "i-1");
+        assert_eq!(read(&draft, "b/c").as_deref(), Some("c"));
+        edit(&mut draft, "i-2", &[("a", "-")]);
+        edit(&mut draft, "i-3", &[("a/b", "b")]);
+        insta::assert_snapshot!(declined(&draft, "i-2"), @"undo_overlaps: i-2 cannot be undone by itself: Amelia's later change “Add a/b” (i-3) touches the same place. Undo i-3 first, then this one.");
+        edit(&mut draft, "i-4", &[("b/c", "-")]);
+        edit(&mut draft, "i-5", &[("b", "b")]);
+        insta::assert_snapshot!(declined(&draft, "i-4"), @"undo_overlaps: i-4 cannot be undone by itself: Amelia's later change “Add b” (i-5) touches the same place. Undo i-5 first, then this one.");
+        // One instruction that makes a folder of a file is undone as one.
+        edit(&mut draft, "i-6", &[("b", "-"), ("b/x", "x")]);
+        undo(&mut draft, "u-2", "i-6");
+        assert_eq!(read(&draft, "b").as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn what_somebody_took_back_by_hand_needs_no_undo() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        edit(&mut draft, "i-2", &[("a.txt", "a")]);
+        insta::assert_snapshot!(declined(&draft, "i-1"), @"already_undone: Nothing is left of i-1 that could be undone.");
+    }
+
+    #[test]
+    fn a_change_of_a_developer_in_the_way_is_named_too() {
+        let scene = Scene::with(&[("a.txt", "a\n")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b\n")]);
+        draft.push().expect("pushed");
+        scene.write("edit/local", "Fix the text", &[("a.txt", "c\n")]);
+        draft.fetch().expect("fetched");
+        draft.replant().expect("followed");
+        insta::assert_snapshot!(declined(&draft, "i-1"), @"undo_overlaps: i-1 cannot be undone by itself: Dora's later change “Fix the text” touches the same place.");
+    }
+
+    #[test]
+    fn undoing_a_sync_takes_away_what_it_brought_in() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("mine.txt", "mine")]);
+        scene.write("main", "Theirs", &[("a.txt", "b")]);
+        draft.fetch().expect("fetched");
+        let proposed = draft.propose_sync().expect("judged");
+        accept(&mut draft, "s-1", "sync", proposed);
+        undo(&mut draft, "u-1", "last");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("a"));
+        assert_eq!(read(&draft, "mine.txt").as_deref(), Some("mine"));
+        undo(&mut draft, "u-2", "u-1");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn a_proposal_is_only_for_the_tip_it_was_made_on() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let proposal = propose(&draft, "last").expect("possible");
+        edit(&mut draft, "i-2", &[("b.txt", "b")]);
+        let error = draft
+            .commit(&proposal, &message("u-1", UNDO, "Undo"))
+            .expect_err("another tip");
+        insta::assert_snapshot!(error, @"the draft edit/local moved while a change of it was prepared");
+    }
+}
