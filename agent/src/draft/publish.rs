@@ -285,6 +285,51 @@ mod tests {
     }
 
     #[test]
+    fn what_the_remote_refuses_changes_nothing() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft_from_server();
+        let tip = edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let publication = proposed(&draft, None).expect("possible");
+        let before = scene.tip("main");
+        let lock = scene.folder.path().join("remote/refs/heads/main.lock");
+        std::fs::write(&lock, "").expect("written");
+        match publish(&mut draft, "p-1", &publication) {
+            Published::Rejected { reason } => assert!(reason.contains("lock"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        std::fs::remove_file(lock).expect("removed");
+        assert_eq!(
+            (scene.tip("main"), draft.tip().expect("a tip")),
+            (before, tip)
+        );
+        assert!(draft.published_landed(&id("p-1")).is_none());
+        assert!(draft.landed(&id("p-1")).is_none());
+    }
+
+    #[test]
+    fn a_publish_whose_answer_was_lost_is_known_after_a_restart() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        let tip = edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let publication = proposed(&draft, None).expect("possible");
+        publish(&mut draft, "p-1", &publication);
+        // As a crash right after the push leaves it.
+        draft.set_tip(tip, "crash").expect("set");
+        drop(draft);
+        let draft = scene.draft();
+        assert!(draft.published_landed(&id("p-1")).is_some());
+        assert_eq!(draft.tip().expect("a tip"), scene.tip("main"));
+        assert!(
+            draft
+                .history()
+                .expect("read")
+                .entries
+                .iter()
+                .all(|entry| entry.published)
+        );
+    }
+
+    #[test]
     fn publishing_up_to_an_instruction_leaves_the_rest_in_the_draft() {
         let scene = Scene::with(&[("a.txt", "a")]);
         let mut draft = scene.draft();

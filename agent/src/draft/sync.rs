@@ -1,6 +1,6 @@
 //! Bringing the published branch into the draft, and going back to it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -108,14 +108,13 @@ impl Draft {
             .repository
             .merge_commits(&ours, &theirs, Some(&options))
             .map_err(fail)?;
-        let conflicts: Vec<IndexConflict> = match index.has_conflicts() {
-            true => index
-                .conflicts()
-                .and_then(Iterator::collect)
-                .map_err(fail)?,
-            false => Vec::new(),
+        let conflicts: Vec<IndexConflict> = if index.has_conflicts() {
+            let conflicts = index.conflicts().and_then(Iterator::collect);
+            conflicts.map_err(fail)?
+        } else {
+            Vec::new()
         };
-        let mut files = BTreeMap::new();
+        let mut files = BTreeSet::new();
         for conflict in conflicts {
             let Some((path, resolved)) = self.resolve(&conflict)? else {
                 continue;
@@ -124,11 +123,11 @@ impl Draft {
                 index.conflict_remove(&path).map_err(fail)?;
                 index.add(&index_entry(&path, held)).map_err(fail)?;
             } else {
-                files.insert(path, ());
+                files.insert(path);
             }
         }
         if !files.is_empty() {
-            return Ok(Merged::Conflict(files.into_keys().collect()));
+            return Ok(Merged::Conflict(files.into_iter().collect()));
         }
         index
             .write_tree_to(&self.repository)
@@ -431,5 +430,10 @@ mod tests {
             .roll_back(draft.pushed_tip().expect("a tip"))
             .expect("rolled back");
         assert_eq!(read(&draft, "a.txt").as_deref(), Some("b"));
+        // Nor does a start in between take what was published for what is.
+        drop(draft);
+        let draft = scene.draft();
+        let entries = draft.history().expect("read").entries;
+        assert!(!entries[0].published);
     }
 }

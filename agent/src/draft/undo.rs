@@ -12,13 +12,20 @@ use git2::{Oid, Tree};
 use super::ledger::{self, Mark, PUBLISH, UNDO};
 use super::proposal::{Delta, Held, quoting};
 use super::{Declined, Draft, DraftError, Proposal};
+use crate::change_set::Version;
 use crate::change_set::revert::{self, Overlap};
 
 /// Later commits that are tried to find the one that stands in the way: each try can take a merge.
 const LATER_COMMITS_MAX: usize = 500;
 
 /// What a file becomes.
-type Reverted = Result<Option<Held>, Overlap>;
+#[derive(Debug)]
+enum Becomes {
+    /// What the repository has already; nothing for no file.
+    Known(Option<Held>),
+    /// Something that is to be written.
+    New(Version),
+}
 
 impl Draft {
     /// The draft without one instruction.
@@ -97,7 +104,11 @@ impl Draft {
         let (mut edits, mut colliding) = (Vec::new(), Vec::new());
         for delta in &changed {
             match self.reverted(delta, self.held(&now, &delta.path)?)? {
-                Ok(held) => edits.push((delta.path.clone(), held)),
+                Ok(Becomes::Known(held)) => edits.push((delta.path.clone(), held)),
+                Ok(Becomes::New(version)) => {
+                    let held = self.write_version(&version)?;
+                    edits.push((delta.path.clone(), Some(held)));
+                }
                 Err(Overlap) => colliding.push(delta.clone()),
             }
         }
@@ -129,17 +140,21 @@ impl Draft {
     }
 
     /// What a file becomes that is `now`, when a change of it is taken back.
-    fn reverted(&self, change: &Delta, now: Option<Held>) -> Result<Reverted, DraftError> {
+    fn reverted(
+        &self,
+        change: &Delta,
+        now: Option<Held>,
+    ) -> Result<Result<Becomes, Overlap>, DraftError> {
         let Delta {
             path,
             before,
             after,
         } = change;
         if now == *after {
-            return Ok(Ok(*before));
+            return Ok(Ok(Becomes::Known(*before)));
         }
         if now == *before {
-            return Ok(Ok(now));
+            return Ok(Ok(Becomes::Known(now)));
         }
         let files = [before, after, &now];
         if !files.iter().all(|held| held.is_none_or(Held::is_file)) {
@@ -152,11 +167,7 @@ impl Draft {
             version(after)?.as_ref(),
             version(&now)?.as_ref(),
         );
-        match result {
-            Ok(None) => Ok(Ok(None)),
-            Ok(Some(version)) => Ok(Ok(Some(self.write_version(&version)?))),
-            Err(Overlap) => Ok(Err(Overlap)),
-        }
+        Ok(result.map(|version| version.map_or(Becomes::Known(None), Becomes::New)))
     }
 
     /// What a tree has otherwise although it was not to be edited: a folder stands where a file comes back, or a file where
@@ -319,6 +330,8 @@ fn overlap_message(id: &InstructionId, in_the_way: &[&Party]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::scene::{Scene, accept, edit, message, read};
     use super::*;
 
@@ -517,5 +530,49 @@ mod tests {
             .commit(&proposal, &message("u-1", UNDO, "Undo"))
             .expect_err("another tip");
         insta::assert_snapshot!(error, @"the draft edit/local moved while a change of it was prepared");
+    }
+
+    /// Three lines that are far enough from each other.
+    fn slots(values: [usize; 3]) -> String {
+        values.map(|value| format!("{value}\n")).join("=\n=\n")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn an_undo_reverts_its_own_instruction_and_no_other(
+            edited in proptest::collection::vec(0..3_usize, 1..7),
+            target in any::<proptest::sample::Index>(),
+        ) {
+            let mut values = [100, 200, 300];
+            let scene = Scene::with(&[(PAGE, &slots(values))]);
+            let mut draft = scene.draft();
+            let mut befores = Vec::new();
+            for (number, slot) in edited.iter().enumerate() {
+                befores.push(std::mem::replace(&mut values[*slot], number));
+                edit(&mut draft, &format!("i-{number}"), &[(PAGE, &slots(values))]);
+            }
+            let target = target.index(edited.len());
+            let slot = edited[target];
+            let proposed = propose(&draft, &format!("i-{target}"));
+            match edited[target + 1..].iter().position(|later| *later == slot) {
+                None => {
+                    accept(&mut draft, "u-1", UNDO, proposed);
+                    values[slot] = befores[target];
+                    prop_assert_eq!(read(&draft, PAGE), Some(slots(values)));
+                    // And undoing that brings it back.
+                    undo(&mut draft, "u-2", "u-1");
+                    values[slot] = target;
+                    prop_assert_eq!(read(&draft, PAGE), Some(slots(values)));
+                }
+                Some(later) => {
+                    let declined = proposed.expect_err("a later one touches the same line");
+                    let in_the_way = declined.conflicts[0].ours.as_ref().expect("somebody");
+                    let expected = format!("i-{}", target + 1 + later);
+                    prop_assert_eq!(in_the_way.instruction_id.as_ref().map(InstructionId::as_str), Some(expected.as_str()));
+                }
+            }
+        }
     }
 }
