@@ -587,10 +587,10 @@ impl Draft {
         followed.map_err(|source| self.local("read history", source))
     }
 
-    /// What is published follows the published branch as it was last seen.
+    /// What is published follows the published branch as it was when it was last there.
     fn follow_published_tip(&mut self) -> Result<(), DraftError> {
-        let tip = self.published_tip()?;
-        let followed = self.published.follow(&self.repository, tip);
+        let followed = remote::reference_target(&self.repository, PUBLISHED_REFERENCE)
+            .and_then(|tip| self.published.follow(&self.repository, tip));
         followed.map_err(|source| self.local("read history", source))
     }
 

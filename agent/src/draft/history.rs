@@ -135,3 +135,110 @@ impl Draft {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::{Scene, accept, edit, instruct, message};
+    use super::*;
+
+    fn lines(draft: &Draft) -> Vec<String> {
+        let history = draft.history().expect("read");
+        history
+            .entries
+            .iter()
+            .map(|entry| {
+                let state = match (&entry.undone_by, entry.published) {
+                    (Some(by), _) => format!(" undone by {by}"),
+                    (None, true) => " published".to_owned(),
+                    (None, false) => String::new(),
+                };
+                format!(
+                    "{} {} {}: {} [{}]{state}",
+                    entry.instruction_id,
+                    entry.action,
+                    entry.author,
+                    entry.summary,
+                    entry.files.join(", ")
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_was_done_is_listed_newest_first() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        edit(&mut draft, "i-2", &[("b.txt", "b")]);
+        let publication = draft
+            .propose_publish(None)
+            .expect("judged")
+            .expect("possible");
+        draft
+            .publish(
+                &publication,
+                &message("p-1", "publish", &publication.summary),
+            )
+            .expect("published");
+        edit(&mut draft, "i-3", &[("c.txt", "c")]);
+        let proposed = draft
+            .propose_undo(&contract::instruction::UndoTarget::Last)
+            .expect("judged");
+        accept(&mut draft, "u-1", "undo", proposed);
+        scene.write("main", "Theirs", &[("d.txt", "d")]);
+        draft.fetch().expect("fetched");
+        insta::assert_snapshot!(lines(&draft).join("\n"), @r"
+        u-1 undo Amelia: Undo “Add c.txt” [c.txt]
+        i-3 edit Amelia: Add c.txt [c.txt] undone by u-1
+        p-1 publish Amelia: Publish 2 changes [a.txt, b.txt] published
+        i-2 edit Amelia: Add b.txt [b.txt] published
+        i-1 edit Amelia: Edit a.txt [a.txt] published
+        ");
+        assert_eq!(draft.history().expect("read").behind, 1);
+        let undo = &draft.history().expect("read").entries[0];
+        assert_eq!(undo.undoes, Some("i-3".parse().expect("an id")));
+        assert_eq!(undo.at.to_string(), "2026-09-21T14:13:20.000Z");
+    }
+
+    #[test]
+    fn it_follows_what_others_do_to_the_branch() {
+        let scene = Scene::begin();
+        let mut draft = scene.draft();
+        instruct(&mut draft, "kept");
+        draft.push().expect("pushed");
+        instruct(&mut draft, "doomed");
+        draft.push().expect("pushed");
+        let kept = scene.remote.revparse_single("edit/local~1").expect("there");
+        scene
+            .remote
+            .reference("refs/heads/edit/local", kept.id(), true, "reset")
+            .expect("moved");
+        instruct(&mut draft, "ours");
+        draft.push().expect("pushed");
+        let ids = |draft: &Draft| -> Vec<String> {
+            let entries = draft.history().expect("read").entries;
+            entries
+                .iter()
+                .map(|entry| entry.instruction_id.to_string())
+                .collect()
+        };
+        assert_eq!(ids(&draft), ["ours", "kept"]);
+        assert!(draft.landed(&"doomed".parse().expect("an id")).is_none());
+        // Read anew it is the same.
+        drop(draft);
+        let draft = scene.draft();
+        assert_eq!(ids(&draft), ["ours", "kept"]);
+    }
+
+    #[test]
+    fn it_is_bounded_and_each_commit_is_looked_up_once() {
+        let scene = Scene::begin();
+        let mut draft = scene.draft();
+        for number in 0..ENTRIES_MAX + 5 {
+            instruct(&mut draft, &format!("i-{number}"));
+            let entries = draft.history().expect("read").entries;
+            assert_eq!(entries.len(), (number + 1).min(ENTRIES_MAX));
+            assert_eq!(draft.details.borrow().len(), number + 1);
+        }
+    }
+}

@@ -300,26 +300,25 @@ impl Draft {
         baseline: &git2::Tree<'_>,
         edits: &[(PathBuf, Option<Held>)],
     ) -> Result<Oid, DraftError> {
-        let only_writes = edits
-            .iter()
-            .all(|(_, held)| held.is_some_and(Held::is_file));
+        let is_plain = edits.iter().all(|(path, held)| {
+            held.is_none_or(Held::is_file) && fits_among_folders(baseline, path)
+        });
         let write = || {
-            if only_writes {
+            // The builder reads only the folders it changes, but cannot put a folder where a file was, nor a file where a
+            // folder was. An index in memory can.
+            if is_plain {
                 let mut update = TreeUpdateBuilder::new();
                 for (path, held) in edits {
-                    if let Some(held) = held {
-                        let mode = if held.is_executable() {
-                            FileMode::BlobExecutable
-                        } else {
-                            FileMode::Blob
-                        };
-                        update.upsert(path, held.id, mode);
-                    }
+                    match held {
+                        Some(held) if held.is_executable() => {
+                            update.upsert(path, held.id, FileMode::BlobExecutable)
+                        }
+                        Some(held) => update.upsert(path, held.id, FileMode::Blob),
+                        None => update.remove(path),
+                    };
                 }
                 return update.create_updated(&self.repository, baseline);
             }
-            // The builder of trees reads only what it changes, but cannot put a folder where a file was, nor a file where a
-            // folder was. An index in memory can.
             let mut index = git2::Index::new()?;
             index.read_tree(baseline)?;
             for (path, held) in edits {
@@ -361,6 +360,20 @@ impl Draft {
             .unwrap_or(&path)
             .to_owned()
     }
+}
+
+/// Whether no folder stands at `path` and no file where its folders are.
+fn fits_among_folders(tree: &git2::Tree<'_>, path: &Path) -> bool {
+    let is_kind = |path: &Path, kind, if_absent| match tree.get_path(path) {
+        Ok(entry) => entry.kind() == Some(kind),
+        Err(_) => if_absent,
+    };
+    let mut folders = path
+        .ancestors()
+        .skip(1)
+        .filter(|folder| !folder.as_os_str().is_empty());
+    is_kind(path, ObjectType::Blob, true)
+        && folders.all(|folder| is_kind(folder, ObjectType::Tree, true))
 }
 
 /// An entry for an index in memory: nothing of a file system is in it.

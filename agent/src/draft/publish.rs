@@ -178,3 +178,291 @@ impl Draft {
         Ok(Published::Verified(commit_id(commit)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::{Scene, edit, message, read};
+    use super::*;
+    use crate::draft::Round;
+
+    fn id(id: &str) -> InstructionId {
+        id.parse().expect("an id")
+    }
+
+    fn proposed(draft: &Draft, up_to: Option<&str>) -> Result<Publication, Declined> {
+        let up_to = up_to.map(id);
+        draft.propose_publish(up_to.as_ref()).expect("judged")
+    }
+
+    fn publish(draft: &mut Draft, instruction: &str, publication: &Publication) -> Published {
+        let message = message(instruction, "publish", &publication.summary);
+        draft.publish(publication, &message).expect("answered")
+    }
+
+    #[test]
+    fn the_draft_is_merged_into_the_published_branch_and_goes_on_from_there() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        assert_eq!(
+            proposed(&draft, None).expect_err("nothing").code,
+            ErrorCode::EmptyChange
+        );
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        edit(&mut draft, "i-2", &[("b.txt", "b")]);
+        let theirs = scene.write("main", "Theirs", &[("c.txt", "c")]);
+        draft.fetch().expect("fetched");
+        let target = draft.tip().expect("a tip");
+        let publication = proposed(&draft, None).expect("possible");
+        assert_eq!(publication.instructions, [id("i-1"), id("i-2")]);
+        assert_eq!(publication.touched, ["a.txt", "b.txt"]);
+        let moved: Vec<_> = publication
+            .moves_from_draft
+            .iter()
+            .map(|moved| &moved.path)
+            .collect();
+        assert_eq!(moved, ["c.txt"]);
+        assert!(publication.whole);
+        insta::assert_snapshot!(publication.summary, @"Publish 2 changes");
+        let Published::Verified(commit) = publish(&mut draft, "p-1", &publication) else {
+            panic!("it was published");
+        };
+        let merge = scene.remote.find_commit(scene.tip("main")).expect("there");
+        assert_eq!(merge.id().to_string(), commit.as_str());
+        assert_eq!(merge.parent_ids().collect::<Vec<_>>(), [theirs, target]);
+        insta::assert_snapshot!(merge.message().expect("text"), @r"
+        Publish 2 changes
+
+        Edit-Instruction: p-1
+        Edit-Session: amelia_1
+        Edit-Action: publish
+        ");
+        assert_eq!(draft.tip().expect("a tip"), merge.id());
+        assert_eq!(draft.published_landed(&id("p-1")), Some(&commit));
+        assert!(draft.published_landed(&id("i-2")).is_some());
+        assert!(
+            draft
+                .repository
+                .find_reference(PUBLISHING_REFERENCE)
+                .is_err()
+        );
+        assert_eq!(draft.unpushed().expect("counted"), 0);
+        assert_eq!(
+            proposed(&draft, None).expect_err("nothing").code,
+            ErrorCode::EmptyChange
+        );
+        // The draft goes on, and what comes next is published as well.
+        edit(&mut draft, "i-3", &[("a.txt", "c")]);
+        assert!(matches!(
+            draft.push_once().expect("pushed"),
+            Round::Verified
+        ));
+        let publication = proposed(&draft, None).expect("possible");
+        insta::assert_snapshot!(publication.summary, @"Publish “Edit a.txt”");
+        assert!(matches!(
+            publish(&mut draft, "p-2", &publication),
+            Published::Verified(_)
+        ));
+        assert_eq!(scene.read("main", "a.txt").as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn a_server_is_published_to_as_well() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft_from_server();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let publication = proposed(&draft, None).expect("possible");
+        let published = publish(&mut draft, "p-1", &publication);
+        assert!(matches!(published, Published::Verified(_)), "{published:?}");
+        assert_eq!(scene.read("main", "a.txt").as_deref(), Some("b"));
+        let theirs = scene.write("main", "Theirs", &[("c.txt", "c")]);
+        edit(&mut draft, "i-2", &[("a.txt", "c")]);
+        let publication = proposed(&draft, None).expect("possible");
+        assert!(matches!(
+            publish(&mut draft, "p-2", &publication),
+            Published::Moved
+        ));
+        assert_eq!(scene.tip("main"), theirs);
+    }
+
+    #[test]
+    fn what_the_remote_refuses_changes_nothing() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft_from_server();
+        let tip = edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let publication = proposed(&draft, None).expect("possible");
+        let before = scene.tip("main");
+        let lock = scene.folder.path().join("remote/refs/heads/main.lock");
+        std::fs::write(&lock, "").expect("written");
+        match publish(&mut draft, "p-1", &publication) {
+            Published::Rejected { reason } => assert!(reason.contains("lock"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        std::fs::remove_file(lock).expect("removed");
+        assert_eq!(
+            (scene.tip("main"), draft.tip().expect("a tip")),
+            (before, tip)
+        );
+        assert!(draft.published_landed(&id("p-1")).is_none());
+        assert!(draft.landed(&id("p-1")).is_none());
+    }
+
+    #[test]
+    fn a_publish_whose_answer_was_lost_is_known_after_a_restart() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        let tip = edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let publication = proposed(&draft, None).expect("possible");
+        publish(&mut draft, "p-1", &publication);
+        // As a crash right after the push leaves it.
+        draft.set_tip(tip, "crash").expect("set");
+        drop(draft);
+        let draft = scene.draft();
+        assert!(draft.published_landed(&id("p-1")).is_some());
+        assert_eq!(draft.tip().expect("a tip"), scene.tip("main"));
+        assert!(
+            draft
+                .history()
+                .expect("read")
+                .entries
+                .iter()
+                .all(|entry| entry.published)
+        );
+    }
+
+    #[test]
+    fn publishing_up_to_an_instruction_leaves_the_rest_in_the_draft() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let tip = edit(&mut draft, "i-2", &[("b.txt", "b")]);
+        assert_eq!(
+            proposed(&draft, Some("i-9")).expect_err("unknown").code,
+            ErrorCode::UnknownInstruction
+        );
+        let publication = proposed(&draft, Some("i-1")).expect("possible");
+        assert!(!publication.whole);
+        assert_eq!(publication.moves_from_draft.len(), 1);
+        assert!(matches!(
+            publish(&mut draft, "p-1", &publication),
+            Published::Verified(_)
+        ));
+        assert_eq!(scene.read("main", "a.txt").as_deref(), Some("b"));
+        assert_eq!(scene.read("main", "b.txt"), None);
+        assert_eq!(draft.tip().expect("a tip"), tip);
+        assert_eq!(
+            proposed(&draft, Some("i-1")).expect_err("nothing").code,
+            ErrorCode::EmptyChange
+        );
+        let publication = proposed(&draft, None).expect("possible");
+        assert_eq!(publication.instructions, [id("i-2")]);
+        assert!(matches!(
+            publish(&mut draft, "p-2", &publication),
+            Published::Verified(_)
+        ));
+        assert!(matches!(
+            draft.push_once().expect("pushed"),
+            Round::Verified
+        ));
+        assert_eq!(scene.tip("edit/local"), scene.tip("main"));
+    }
+
+    #[test]
+    fn what_others_published_meanwhile_is_never_overwritten() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let publication = proposed(&draft, None).expect("possible");
+        let theirs = scene.write("main", "Theirs", &[("c.txt", "c")]);
+        assert!(matches!(
+            publish(&mut draft, "p-1", &publication),
+            Published::Moved
+        ));
+        assert_eq!(scene.tip("main"), theirs);
+        // What was fetched is seen: the old publication is not even tried.
+        assert!(matches!(
+            publish(&mut draft, "p-1", &publication),
+            Published::Moved
+        ));
+        let publication = proposed(&draft, None).expect("possible");
+        assert!(matches!(
+            publish(&mut draft, "p-1", &publication),
+            Published::Verified(_)
+        ));
+        assert_eq!(read(&draft, "c.txt").as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn a_branch_that_vanished_is_not_made_anew() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let publication = proposed(&draft, None).expect("possible");
+        scene
+            .remote
+            .find_reference("refs/heads/main")
+            .and_then(|mut branch| branch.delete())
+            .expect("removed");
+        assert!(matches!(
+            publish(&mut draft, "p-1", &publication),
+            Published::Moved
+        ));
+        assert!(scene.remote.find_reference("refs/heads/main").is_err());
+        assert_eq!(
+            proposed(&draft, None).expect_err("gone").code,
+            ErrorCode::BranchMissing
+        );
+    }
+
+    #[test]
+    fn another_draft_sees_what_was_published_and_whose_it_is() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let (mut one, mut other) = (scene.draft(), scene.draft_of("edit/other", "other.git"));
+        edit(&mut one, "i-1", &[("a.txt", "b")]);
+        let publication = proposed(&one, None).expect("possible");
+        assert!(matches!(
+            publish(&mut one, "p-1", &publication),
+            Published::Verified(_)
+        ));
+        edit(&mut other, "o-1", &[("b.txt", "b")]);
+        assert!(other.published_landed(&id("p-1")).is_none());
+        other.fetch().expect("fetched");
+        assert!(other.published_landed(&id("p-1")).is_some());
+        assert!(other.landed(&id("p-1")).is_none());
+        assert_eq!(other.history().expect("read").behind, 2);
+    }
+
+    #[test]
+    fn an_edit_that_is_discarded_leaves_nothing_to_publish() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        edit(&mut draft, "i-2", &[("a.txt", "a")]);
+        assert_eq!(
+            proposed(&draft, None).expect_err("nothing").code,
+            ErrorCode::EmptyChange
+        );
+    }
+
+    #[test]
+    fn a_branch_that_a_developer_has_checked_out_is_left_alone() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let publication = proposed(&draft, None).expect("possible");
+        let place = scene.folder.path().join("looking");
+        let mut options = git2::WorktreeAddOptions::new();
+        let branch = scene
+            .remote
+            .find_reference("refs/heads/main")
+            .expect("there");
+        options.reference(Some(&branch));
+        scene
+            .remote
+            .worktree("looking", &place, Some(&options))
+            .expect("checked out");
+        let error = draft
+            .publish(&publication, &message("p-1", "publish", "Publish"))
+            .expect_err("somebody looks at it");
+        assert!(matches!(error, DraftError::CheckedOut { .. }), "{error:?}");
+    }
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use git2::Oid;
 
-use super::{CommitMessage, Declined, Draft, Proposal, Remote, Settings};
+use super::{CommitMessage, Credentials, Declined, Draft, Proposal, Remote, Settings};
 use crate::change_set::{ChangeSet, FileChange, Version};
 
 /// A repository with one empty commit on `main`.
@@ -122,16 +122,41 @@ impl Scene {
 
     /// Another draft beside it.
     pub(super) fn draft_of(&self, branch: &str, folder: &str) -> Draft {
-        let at = |name: &str| self.folder.path().join(name);
+        let settings = self.settings(branch, folder);
+        Draft::open(&settings, &mut |_, _| ()).expect("open")
+    }
+
+    /// A draft that speaks to the repository as to a server.
+    pub(super) fn draft_from_server(&self) -> Draft {
         let settings = Settings {
+            remote: Remote::Server {
+                url: format!("file://{}", self.folder.path().join("remote").display()),
+                credentials: Credentials::Secret(String::new()),
+            },
+            ..self.settings("edit/local", "draft.git")
+        };
+        Draft::open(&settings, &mut |_, _| ()).expect("open")
+    }
+
+    /// A draft of a site in a folder of the repository.
+    pub(super) fn draft_below(&self, site_root: &str) -> Draft {
+        let settings = Settings {
+            site_root: site_root.to_owned(),
+            ..self.settings("edit/local", "draft.git")
+        };
+        Draft::open(&settings, &mut |_, _| ()).expect("open")
+    }
+
+    fn settings(&self, branch: &str, folder: &str) -> Settings {
+        let at = |name: &str| self.folder.path().join(name);
+        Settings {
             git_directory: at(folder),
             staging: at("staging"),
             remote: Remote::Local { path: at("remote") },
             published_branch: None,
             draft_branch: branch.to_owned(),
             site_root: String::new(),
-        };
-        Draft::open(&settings, &mut |_, _| ()).expect("open")
+        }
     }
 }
 
@@ -144,7 +169,8 @@ pub(super) fn instruct(draft: &mut Draft, name: &str) -> Oid {
 pub(super) fn edit(draft: &mut Draft, id: &str, files: &[(&str, &str)]) -> Oid {
     let tip = draft.tip().expect("a tip");
     let changes = files.iter().map(|(path, content)| {
-        let before = match draft.node(tip, path).expect("read") {
+        let place = draft.repository_path(&path.parse().expect("a path"));
+        let before = match draft.node(tip, &place).expect("read") {
             super::Node::File(version) => Some(version),
             _ => None,
         };

@@ -12,13 +12,20 @@ use git2::{Oid, Tree};
 use super::ledger::{self, Mark, PUBLISH, UNDO};
 use super::proposal::{Delta, Held, quoting};
 use super::{Declined, Draft, DraftError, Proposal};
+use crate::change_set::Version;
 use crate::change_set::revert::{self, Overlap};
 
 /// Later commits that are tried to find the one that stands in the way: each try can take a merge.
 const LATER_COMMITS_MAX: usize = 500;
 
 /// What a file becomes.
-type Reverted = Result<Option<Held>, Overlap>;
+#[derive(Debug)]
+enum Becomes {
+    /// What the repository has already; nothing for no file.
+    Known(Option<Held>),
+    /// Something that is to be written.
+    New(Version),
+}
 
 impl Draft {
     /// The draft without one instruction.
@@ -97,7 +104,11 @@ impl Draft {
         let (mut edits, mut colliding) = (Vec::new(), Vec::new());
         for delta in &changed {
             match self.reverted(delta, self.held(&now, &delta.path)?)? {
-                Ok(held) => edits.push((delta.path.clone(), held)),
+                Ok(Becomes::Known(held)) => edits.push((delta.path.clone(), held)),
+                Ok(Becomes::New(version)) => {
+                    let held = self.write_version(&version)?;
+                    edits.push((delta.path.clone(), Some(held)));
+                }
                 Err(Overlap) => colliding.push(delta.clone()),
             }
         }
@@ -129,17 +140,21 @@ impl Draft {
     }
 
     /// What a file becomes that is `now`, when a change of it is taken back.
-    fn reverted(&self, change: &Delta, now: Option<Held>) -> Result<Reverted, DraftError> {
+    fn reverted(
+        &self,
+        change: &Delta,
+        now: Option<Held>,
+    ) -> Result<Result<Becomes, Overlap>, DraftError> {
         let Delta {
             path,
             before,
             after,
         } = change;
         if now == *after {
-            return Ok(Ok(*before));
+            return Ok(Ok(Becomes::Known(*before)));
         }
         if now == *before {
-            return Ok(Ok(now));
+            return Ok(Ok(Becomes::Known(now)));
         }
         let files = [before, after, &now];
         if !files.iter().all(|held| held.is_none_or(Held::is_file)) {
@@ -152,11 +167,7 @@ impl Draft {
             version(after)?.as_ref(),
             version(&now)?.as_ref(),
         );
-        match result {
-            Ok(None) => Ok(Ok(None)),
-            Ok(Some(version)) => Ok(Ok(Some(self.write_version(&version)?))),
-            Err(Overlap) => Ok(Err(Overlap)),
-        }
+        Ok(result.map(|version| version.map_or(Becomes::Known(None), Becomes::New)))
     }
 
     /// What a tree has otherwise although it was not to be edited: a folder stands where a file comes back, or a file where
@@ -315,4 +326,253 @@ fn overlap_message(id: &InstructionId, in_the_way: &[&Party]) -> String {
         _ => String::new(),
     };
     format!("{id} cannot be undone by itself: {changes}.{advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::scene::{Scene, accept, edit, message, read};
+    use super::*;
+
+    const PAGE: &str = "src/pages/index.astro";
+
+    fn propose(draft: &Draft, target: &str) -> Result<Proposal, Declined> {
+        let target = target.parse().expect("a target");
+        draft.propose_undo(&target).expect("judged")
+    }
+
+    fn undo(draft: &mut Draft, id: &str, target: &str) {
+        let proposed = propose(draft, target);
+        accept(draft, id, UNDO, proposed);
+    }
+
+    fn declined(draft: &Draft, target: &str) -> String {
+        let declined = propose(draft, target).expect_err("declined");
+        format!("{}: {}", declined.code.as_str(), declined.message)
+    }
+
+    #[test]
+    fn the_first_of_three_edits_is_undone_and_the_others_stay() {
+        let scene = Scene::with(&[(PAGE, "1\n2\n3\n4\n5\n")]);
+        let mut draft = scene.draft();
+        edit(
+            &mut draft,
+            "i-1",
+            &[(PAGE, "one\n2\n3\n4\n5\n"), ("new.txt", "x")],
+        );
+        edit(&mut draft, "i-2", &[(PAGE, "one\n2\nthree\n4\n5\n")]);
+        let on = edit(&mut draft, "i-3", &[(PAGE, "one\n2\nthree\n4\nfive\n")]);
+        let proposal = propose(&draft, "i-1").expect("possible");
+        assert_eq!(draft.tip().expect("a tip"), on, "a proposal moves nothing");
+        let moved: Vec<_> = proposal
+            .moves
+            .iter()
+            .map(|moved| moved.path.as_str())
+            .collect();
+        assert_eq!(moved, ["new.txt", PAGE]);
+        assert_eq!(proposal.moves[0].after, crate::draft::Node::Absent);
+        insta::assert_snapshot!(proposal.summary, @"Undo “Edit 2 files”");
+        accept(&mut draft, "u-1", UNDO, Ok(proposal));
+        assert_eq!(
+            read(&draft, PAGE).as_deref(),
+            Some("1\n2\nthree\n4\nfive\n")
+        );
+        assert_eq!(read(&draft, "new.txt"), None);
+    }
+
+    #[test]
+    fn an_undo_can_be_undone_and_then_the_instruction_can_be_undone_again() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        undo(&mut draft, "u-1", "i-1");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("a"));
+        insta::assert_snapshot!(declined(&draft, "i-1"), @"already_undone: i-1 has been undone already by Amelia.");
+        insta::assert_snapshot!(declined(&draft, "last"), @"nothing_to_undo: There is nothing to undo: no change stands that is not published yet.");
+        let redo = propose(&draft, "u-1").expect("possible");
+        insta::assert_snapshot!(redo.summary, @"Redo “Edit a.txt”");
+        accept(&mut draft, "u-2", UNDO, Ok(redo));
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("b"));
+        insta::assert_snapshot!(declined(&draft, "u-1"), @"already_undone: u-1 has been undone already by Amelia.");
+        undo(&mut draft, "u-3", "last");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn last_goes_back_one_by_one_as_far_as_nothing_is_published() {
+        let scene = Scene::with(&[("a.txt", "0")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-0", &[("a.txt", "1")]);
+        let publication = draft
+            .propose_publish(None)
+            .expect("judged")
+            .expect("possible");
+        draft
+            .publish(&publication, &message("p-1", PUBLISH, "Publish"))
+            .expect("published");
+        edit(&mut draft, "i-1", &[("a.txt", "2")]);
+        edit(&mut draft, "i-2", &[("a.txt", "3")]);
+        undo(&mut draft, "u-1", "last");
+        undo(&mut draft, "u-2", "last");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("1"));
+        insta::assert_snapshot!(declined(&draft, "last"), @"nothing_to_undo: There is nothing to undo: no change stands that is not published yet.");
+        insta::assert_snapshot!(declined(&draft, "p-1"), @"nothing_to_undo: p-1 published the draft, which cannot be undone. Undo the change itself, and publish again.");
+        // By its name it can be undone all the same.
+        undo(&mut draft, "u-3", "i-0");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("0"));
+        insta::assert_snapshot!(declined(&draft, "i-9"), @"unknown_instruction: There is no change i-9 in this draft.");
+    }
+
+    #[test]
+    fn the_later_instruction_in_the_way_is_named() {
+        let scene = Scene::with(&[(PAGE, "1\n2\n3\n4\n5\n"), ("b.txt", "b")]);
+        let mut draft = scene.draft();
+        edit(
+            &mut draft,
+            "i-3",
+            &[(PAGE, "one\n2\n3\n4\n5\n"), ("b.txt", "B")],
+        );
+        edit(&mut draft, "i-5", &[(PAGE, "one\n2\n3\n4\nfive\n")]);
+        edit(&mut draft, "i-7", &[(PAGE, "ONE\n2\n3\n4\nfive\n")]);
+        edit(&mut draft, "i-8", &[(PAGE, "ONE\n2\n3\n4\nFIVE\n")]);
+        insta::assert_snapshot!(declined(&draft, "i-3"), @"undo_overlaps: i-3 cannot be undone by itself: Amelia's later change “Edit src/pages/index.astro” (i-7) touches the same place. Undo i-7 first, then this one.");
+        let conflicts = propose(&draft, "i-3").expect_err("declined").conflicts;
+        let ours = conflicts[0].ours.as_ref().expect("somebody");
+        assert_eq!((conflicts.len(), conflicts[0].path.as_str()), (1, PAGE));
+        assert_eq!(ours.at.to_string(), "2026-09-21T14:13:20.000Z");
+        edit(&mut draft, "i-9", &[("b.txt", "-")]);
+        insta::assert_snapshot!(declined(&draft, "i-3"), @"undo_overlaps: i-3 cannot be undone by itself: Amelia's later change “Delete b.txt” (i-9) and Amelia's later change “Edit src/pages/index.astro” (i-7) touch the same places. Undo i-9 first, then i-7, then this one.");
+        // The advice works.
+        for (id, target) in [("u-1", "i-9"), ("u-2", "i-7"), ("u-3", "i-3")] {
+            undo(&mut draft, id, target);
+        }
+        assert_eq!(read(&draft, PAGE).as_deref(), Some("1\n2\n3\n4\nFIVE\n"));
+        assert_eq!(read(&draft, "b.txt").as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn keys_of_one_front_matter_are_undone_apart() {
+        let page =
+            |title: &str, date: &str| format!("---\ntitle: {title}\ndate: {date}\n---\nText\n");
+        let scene = Scene::with(&[("src/a.md", &page("A", "2026-01-01"))]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("src/a.md", &page("B", "2026-01-01"))]);
+        edit(&mut draft, "i-2", &[("src/a.md", &page("B", "2026-02-02"))]);
+        undo(&mut draft, "u-1", "i-1");
+        assert_eq!(read(&draft, "src/a.md"), Some(page("A", "2026-02-02")));
+    }
+
+    #[test]
+    fn a_file_that_was_deleted_comes_back_unless_a_folder_stands_there() {
+        let scene = Scene::with(&[("a", "a"), ("b/c", "c")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a", "-"), ("b/c", "-")]);
+        undo(&mut draft, "u-1", "i-1");
+        assert_eq!(read(&draft, "b/c").as_deref(), Some("c"));
+        edit(&mut draft, "i-2", &[("a", "-")]);
+        edit(&mut draft, "i-3", &[("a/b", "b")]);
+        insta::assert_snapshot!(declined(&draft, "i-2"), @"undo_overlaps: i-2 cannot be undone by itself: Amelia's later change “Add a/b” (i-3) touches the same place. Undo i-3 first, then this one.");
+        edit(&mut draft, "i-4", &[("b/c", "-")]);
+        edit(&mut draft, "i-5", &[("b", "b")]);
+        insta::assert_snapshot!(declined(&draft, "i-4"), @"undo_overlaps: i-4 cannot be undone by itself: Amelia's later change “Add b” (i-5) touches the same place. Undo i-5 first, then this one.");
+        // One instruction that makes a folder of a file is undone as one.
+        edit(&mut draft, "i-6", &[("b", "-"), ("b/x", "x")]);
+        undo(&mut draft, "u-2", "i-6");
+        assert_eq!(read(&draft, "b").as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn what_somebody_took_back_by_hand_needs_no_undo() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        edit(&mut draft, "i-2", &[("a.txt", "a")]);
+        insta::assert_snapshot!(declined(&draft, "i-1"), @"already_undone: Nothing is left of i-1 that could be undone.");
+    }
+
+    #[test]
+    fn a_change_of_a_developer_in_the_way_is_named_too() {
+        let scene = Scene::with(&[("a.txt", "a\n")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b\n")]);
+        draft.push().expect("pushed");
+        scene.write("edit/local", "Fix the text", &[("a.txt", "c\n")]);
+        draft.fetch().expect("fetched");
+        draft.replant().expect("followed");
+        insta::assert_snapshot!(declined(&draft, "i-1"), @"undo_overlaps: i-1 cannot be undone by itself: Dora's later change “Fix the text” touches the same place.");
+    }
+
+    #[test]
+    fn undoing_a_sync_takes_away_what_it_brought_in() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("mine.txt", "mine")]);
+        scene.write("main", "Theirs", &[("a.txt", "b")]);
+        draft.fetch().expect("fetched");
+        let proposed = draft.propose_sync().expect("judged");
+        accept(&mut draft, "s-1", "sync", proposed);
+        undo(&mut draft, "u-1", "last");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("a"));
+        assert_eq!(read(&draft, "mine.txt").as_deref(), Some("mine"));
+        undo(&mut draft, "u-2", "u-1");
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn a_proposal_is_only_for_the_tip_it_was_made_on() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        let proposal = propose(&draft, "last").expect("possible");
+        edit(&mut draft, "i-2", &[("b.txt", "b")]);
+        let error = draft
+            .commit(&proposal, &message("u-1", UNDO, "Undo"))
+            .expect_err("another tip");
+        insta::assert_snapshot!(error, @"the draft edit/local moved while a change of it was prepared");
+    }
+
+    /// Three lines that are far enough from each other.
+    fn slots(values: [usize; 3]) -> String {
+        values.map(|value| format!("{value}\n")).join("=\n=\n")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn an_undo_reverts_its_own_instruction_and_no_other(
+            edited in proptest::collection::vec(0..3_usize, 1..7),
+            target in any::<proptest::sample::Index>(),
+        ) {
+            let mut values = [100, 200, 300];
+            let scene = Scene::with(&[(PAGE, &slots(values))]);
+            let mut draft = scene.draft();
+            let mut befores = Vec::new();
+            for (number, slot) in edited.iter().enumerate() {
+                befores.push(std::mem::replace(&mut values[*slot], number));
+                edit(&mut draft, &format!("i-{number}"), &[(PAGE, &slots(values))]);
+            }
+            let target = target.index(edited.len());
+            let slot = edited[target];
+            let proposed = propose(&draft, &format!("i-{target}"));
+            match edited[target + 1..].iter().position(|later| *later == slot) {
+                None => {
+                    accept(&mut draft, "u-1", UNDO, proposed);
+                    values[slot] = befores[target];
+                    prop_assert_eq!(read(&draft, PAGE), Some(slots(values)));
+                    // And undoing that brings it back.
+                    undo(&mut draft, "u-2", "u-1");
+                    values[slot] = target;
+                    prop_assert_eq!(read(&draft, PAGE), Some(slots(values)));
+                }
+                Some(later) => {
+                    let declined = proposed.expect_err("a later one touches the same line");
+                    let in_the_way = declined.conflicts[0].ours.as_ref().expect("somebody");
+                    let expected = format!("i-{}", target + 1 + later);
+                    prop_assert_eq!(in_the_way.instruction_id.as_ref().map(InstructionId::as_str), Some(expected.as_str()));
+                }
+            }
+        }
+    }
 }
