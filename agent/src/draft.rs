@@ -132,24 +132,6 @@ pub(crate) enum Round {
     Moved,
 }
 
-/// How a push ended.
-#[derive(Debug)]
-pub(crate) enum Pushed {
-    /// The remote's tip is, or descends from, our tip. If the draft was rebased on the way, that is not the tip that was
-    /// there before, and the work tree has to follow.
-    Verified,
-    /// The remote said no, for a reason that trying again does not change. The draft is as it was; the caller rolls back.
-    Rejected {
-        /// What the remote said.
-        reason: String,
-    },
-    /// Somebody else changed the same lines. The conflicting commit is gone from the draft.
-    Conflict {
-        /// The files, as paths of the repository.
-        files: Vec<String>,
-    },
-}
-
 /// One path of the repository and what it becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PathChange {
@@ -272,22 +254,6 @@ impl Draft {
         }
     }
 
-    /// Pushes the draft and proves it by reading the remote's tip; rebases on what others pushed meanwhile.
-    pub(crate) fn push(&mut self) -> Result<Pushed, DraftError> {
-        for _ in 0..PUSH_ROUNDS_MAX {
-            match self.push_once()? {
-                Round::Verified => return Ok(Pushed::Verified),
-                Round::Rejected { reason } => return Ok(Pushed::Rejected { reason }),
-                Round::Conflict { files } => return Ok(Pushed::Conflict { files }),
-                Round::Moved => {}
-            }
-        }
-        Err(DraftError::RemoteBusy {
-            remote: self.remote.to_string(),
-            rounds: PUSH_ROUNDS_MAX,
-        })
-    }
-
     /// Pushes the draft and proves it by reading the remote's tip. If others pushed meanwhile, our commits are moved on top
     /// of theirs: what the draft is then, nobody has seen yet, so that is looked at before the next round.
     pub(crate) fn push_once(&mut self) -> Result<Round, DraftError> {
@@ -334,6 +300,28 @@ impl Draft {
                 branch: branch.to_owned(),
             }),
         }
+    }
+
+    /// Somebody pushes faster than we can.
+    pub(crate) fn remote_busy(&self) -> DraftError {
+        DraftError::RemoteBusy {
+            remote: self.remote.to_string(),
+            rounds: PUSH_ROUNDS_MAX,
+        }
+    }
+
+    /// The tree of a commit.
+    pub(crate) fn tree_id(&self, commit: Oid) -> Result<Oid, DraftError> {
+        Ok(self.tree_of(commit)?.id())
+    }
+
+    /// Reads what the remote has now, and brings the draft onto it: our own commits go on top, and what does not fit any more
+    /// goes, because its instruction is still in the queue.
+    pub(crate) fn take_in(&mut self) -> Result<(), DraftError> {
+        self.fetch()?;
+        while let Replanted::Conflict { .. } = self.replant()? {}
+        self.follow_published()?;
+        self.follow_tip()
     }
 
     /// Reads what the remote has now. The draft is unchanged.

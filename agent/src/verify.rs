@@ -51,7 +51,7 @@ const RETURN_TIME_MAX: Duration = Duration::from_secs(120);
 /// Pages that are asked for at the same time: Node renders one at a time, but a page may wait for somebody else.
 const LOOKS_AT_ONCE: usize = 4;
 /// Where Astro stores content.
-const STORE: &str = ".astro/data-store.json";
+pub(crate) const STORE: &str = ".astro/data-store.json";
 
 /// Looks at pages, and remembers what it found.
 #[derive(Debug)]
@@ -189,6 +189,18 @@ impl Verifier {
         findings
     }
 
+    /// Waits until the dev server has noted the changes.
+    pub(crate) async fn wait(&self, affected: &Affected, mut listening: Listening) {
+        if let Err(problem) = self.answering(&mut listening, affected).await {
+            tracing::debug!(problem = %problem.message, "the site does not answer");
+        }
+    }
+
+    /// Remembers what was found of a tree.
+    pub(crate) fn remember(&mut self, tree: Oid, findings: &Findings) {
+        self.memory.put(tree, findings.clone());
+    }
+
     /// Waits until the site shows the change, and says where it answers.
     async fn answering(
         &self,
@@ -300,8 +312,8 @@ impl Listening {
         while !all(&self.noted) {
             if !self.hear(deadline).await {
                 let missing: Vec<&str> = affected
-                    .files
-                    .keys()
+                    .written
+                    .iter()
                     .map(SitePath::as_str)
                     .filter(|file| !self.noted.contains_key(*file))
                     .collect();

@@ -205,16 +205,16 @@ mod tests {
         let scene = Scene::begin();
         let mut draft = scene.draft();
         instruct(&mut draft, "kept");
-        draft.push().expect("pushed");
+        draft.push_once().expect("pushed");
         instruct(&mut draft, "doomed");
-        draft.push().expect("pushed");
+        draft.push_once().expect("pushed");
         let kept = scene.remote.revparse_single("edit/local~1").expect("there");
         scene
             .remote
             .reference("refs/heads/edit/local", kept.id(), true, "reset")
             .expect("moved");
         instruct(&mut draft, "ours");
-        draft.push().expect("pushed");
+        draft.push_once().expect("pushed");
         let ids = |draft: &Draft| -> Vec<String> {
             let entries = draft.history().expect("read").entries;
             entries

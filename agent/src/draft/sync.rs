@@ -315,7 +315,7 @@ mod tests {
         let scene = Scene::with(&[("a.txt", "a")]);
         let mut draft = scene.draft();
         edit(&mut draft, "i-1", &[("mine.txt", "mine")]);
-        draft.push().expect("pushed");
+        draft.push_once().expect("pushed");
         let published = scene.write("main", "Theirs", &[("b.txt", "b")]);
         draft.fetch().expect("fetched");
         let proposed = synced(&draft);
@@ -341,7 +341,7 @@ mod tests {
         let scene = Scene::with(&[("a.txt", "a\n")]);
         let mut draft = scene.draft();
         edit(&mut draft, "i-1", &[("mine.txt", "mine")]);
-        draft.push().expect("pushed");
+        draft.push_once().expect("pushed");
         scene.write("main", "Theirs", &[("a.txt", "theirs\n")]);
         draft.fetch().expect("fetched");
         let proposed = synced(&draft);

@@ -496,7 +496,7 @@ mod tests {
         let scene = Scene::with(&[("a.txt", "a\n")]);
         let mut draft = scene.draft();
         edit(&mut draft, "i-1", &[("a.txt", "b\n")]);
-        draft.push().expect("pushed");
+        draft.push_once().expect("pushed");
         scene.write("edit/local", "Fix the text", &[("a.txt", "c\n")]);
         draft.fetch().expect("fetched");
         draft.replant().expect("followed");

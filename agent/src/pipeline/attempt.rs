@@ -1,18 +1,27 @@
-//! One attempt at one instruction: change set, applied, committed, pushed.
+//! One attempt at one instruction: proposal, tried out, committed, pushed; or, for a publish, checked and published.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use contract::client_config::Policy;
+use contract::client_config::{Policy, PublishCheck};
 use contract::instruction::{Content, Instruction};
-use contract::{Action, Change, CommitId, ErrorCode, Receipt, ReceiptError, SessionId, Status};
+use contract::{
+    Action, Change, CommitId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status,
+    Verdict,
+};
 
 use super::heartbeat::Heartbeat;
-use super::workshop::{Applied, Workshop, WorkshopError};
+use super::trial::Checked;
+use super::workshop::{Pushed, TriedOut, Workshop, WorkshopError};
 use super::{milliseconds, receipt_error};
 use crate::change_set::PlanError;
-use crate::draft::{CommitMessage, DraftError, Pushed};
+use crate::draft::{CommitMessage, Declined, DraftError, Proposal, Published};
 use crate::events::{Event, Events};
+use crate::site::build::BuildError;
+use crate::verify::Subject;
+
+/// Somebody publishes faster than we can: then the attempt counts as failed.
+const PUBLISH_ROUNDS_MAX: usize = 5;
 
 /// One attempt.
 #[derive(Debug)]
@@ -32,6 +41,8 @@ pub(super) struct Attempt<'a> {
 pub(super) enum Outcome {
     /// Its commit was seen on the remote.
     Pushed,
+    /// Its commit was seen on the published branch.
+    Published,
     /// It will never work as it is; nothing is left behind.
     Rejected(ReceiptError),
     /// It may work later; a commit may be kept for that.
@@ -59,23 +70,43 @@ impl From<WorkshopError> for Outcome {
     }
 }
 
+impl From<Declined> for Outcome {
+    fn from(declined: Declined) -> Self {
+        let mut error = receipt_error(declined.code, declined.message);
+        error.conflicts = declined.conflicts;
+        Self::Rejected(error)
+    }
+}
+
 impl Attempt<'_> {
     /// Carries the instruction out as far as it goes, and notes in `receipt` what was done.
     pub(super) async fn run(mut self, workshop: &mut Workshop, receipt: &mut Receipt) -> Outcome {
-        let prepared = match self.landed.take() {
-            Some(commit) => self.take_up(commit, workshop, receipt).await,
-            None => self.begin(workshop, receipt).await,
+        let landed = self.landed.take();
+        let done = match &self.instruction.action {
+            Action::Publish { up_to } => {
+                self.publish(landed, up_to.as_ref(), workshop, receipt)
+                    .await
+            }
+            _ => self.edit(landed, workshop, receipt).await,
         };
-        match prepared {
-            Ok(()) => {}
-            Err(outcome) => return outcome,
+        done.unwrap_or_else(|outcome| outcome)
+    }
+
+    /// Changes the draft.
+    async fn edit(
+        &self,
+        landed: Option<CommitId>,
+        workshop: &mut Workshop,
+        receipt: &mut Receipt,
+    ) -> Result<Outcome, Outcome> {
+        match landed {
+            Some(commit) => self.take_up(commit, workshop, receipt).await?,
+            None => self.begin(workshop, receipt).await?,
         }
         if !self.heartbeat.held() {
-            return Outcome::LeaseLost;
+            return Err(Outcome::LeaseLost);
         }
-        self.push(workshop, receipt)
-            .await
-            .unwrap_or_else(|outcome| outcome)
+        self.push(workshop, receipt).await
     }
 
     /// An earlier attempt has committed: only the rest is to be done.
@@ -93,29 +124,23 @@ impl Attempt<'_> {
     }
 
     async fn begin(&self, workshop: &mut Workshop, receipt: &mut Receipt) -> Result<(), Outcome> {
-        let Action::Edit { changes } = &self.instruction.action else {
-            return Err(Outcome::Rejected(receipt_error(
-                ErrorCode::UnsupportedAction,
-                format!(
-                    "This agent cannot carry out `{}` yet.",
-                    self.instruction.action.kind()
-                ),
-            )));
-        };
-        refuse_elsewhere(changes)?;
-        let planned = workshop
-            .plan(changes.clone(), self.policy.clone(), BTreeMap::new())
-            .await?;
-        let change_set = planned.map_err(rejected)?;
-        receipt.summary = change_set.summary();
-        receipt.files_changed = change_set.paths().map(ToString::to_string).collect();
+        let proposal = self.propose(workshop).await?;
+        receipt.summary.clone_from(&proposal.summary);
+        receipt.files_changed = workshop.site_files(proposal.moves.iter().map(|step| &step.path));
 
         if !self.heartbeat.held() {
             return Err(Outcome::LeaseLost);
         }
-        match workshop.apply(&change_set).await? {
-            Applied::Shown => {}
-            Applied::Dirty(path) => {
+        let trying = Instant::now();
+        let tried = workshop.try_out(&proposal, self.policy.on_broken).await?;
+        match tried {
+            TriedOut::Stands(checked) => note(receipt, checked),
+            TriedOut::Broken(checked) => {
+                let error = page_broken(&checked, "");
+                note(receipt, checked);
+                return Err(Outcome::Rejected(error));
+            }
+            TriedOut::Dirty(path) => {
                 let message =
                     format!("{path} has changes in the workspace that nobody instructed.");
                 return Err(Outcome::Rejected(receipt_error(
@@ -123,7 +148,7 @@ impl Attempt<'_> {
                     message,
                 )));
             }
-            Applied::PathRefused(why) => {
+            TriedOut::PathRefused(why) => {
                 return Err(Outcome::Rejected(receipt_error(
                     ErrorCode::PathNotAllowed,
                     format!("{}.", sentence(&why)),
@@ -131,15 +156,44 @@ impl Attempt<'_> {
             }
         }
         receipt.timings.apply_ms = Some(milliseconds(self.begun.elapsed()));
+        receipt.timings.verify_ms = Some(milliseconds(trying.elapsed()));
         self.progress(receipt, Status::Applied);
         let committing = Instant::now();
-        receipt.commit = Some(
-            workshop
-                .commit(change_set, self.message(&receipt.summary))
-                .await?,
-        );
+        let message = self.message(&receipt.summary, proposal.undoes.clone());
+        receipt.commit = Some(workshop.commit(proposal, message).await?);
         receipt.timings.commit_ms = Some(milliseconds(committing.elapsed()));
         Ok(())
+    }
+
+    /// What the draft would become.
+    async fn propose(&self, workshop: &mut Workshop) -> Result<Proposal, Outcome> {
+        let proposed = match &self.instruction.action {
+            Action::Edit { changes } => {
+                refuse_elsewhere(changes)?;
+                let policy = self.policy.clone();
+                let planned = workshop
+                    .propose_edit(changes.clone(), policy, BTreeMap::new())
+                    .await?;
+                return planned.map_err(rejected);
+            }
+            Action::Commit => {
+                let planned = workshop.propose_commit(self.policy.clone()).await?;
+                return planned.map_err(rejected);
+            }
+            Action::Undo { target } => workshop.propose_undo(target.clone()).await?,
+            Action::Sync => workshop.propose_sync().await?,
+            Action::Discard => workshop.propose_discard().await?,
+            Action::Prompt { .. } | Action::Publish { .. } | Action::Cancel { .. } => {
+                return Err(Outcome::Rejected(receipt_error(
+                    ErrorCode::UnsupportedAction,
+                    format!(
+                        "This agent cannot carry out `{}` yet.",
+                        self.instruction.action.kind()
+                    ),
+                )));
+            }
+        };
+        Ok(proposed?)
     }
 
     async fn push(
@@ -148,8 +202,11 @@ impl Attempt<'_> {
         receipt: &mut Receipt,
     ) -> Result<Outcome, Outcome> {
         let pushing = Instant::now();
-        let pushed = workshop.push().await?;
+        let pushed = workshop.push(self.policy.on_broken).await?;
         receipt.timings.push_ms = Some(milliseconds(pushing.elapsed()));
+        if !matches!(pushed, Pushed::Verified) {
+            receipt.commit = None;
+        }
         Ok(match pushed {
             Pushed::Verified => {
                 // A rebase gave it another id.
@@ -158,30 +215,121 @@ impl Attempt<'_> {
                     .or(receipt.commit.take());
                 Outcome::Pushed
             }
-            Pushed::Rejected { reason } => {
-                receipt.commit = None;
-                Outcome::Rejected(receipt_error(
-                    ErrorCode::PushRejected,
-                    format!(
-                        "The remote does not take the commit: {}.",
-                        sentence(&reason)
-                    ),
-                ))
-            }
-            Pushed::Conflict { files } => {
-                receipt.commit = None;
-                Outcome::Rejected(receipt_error(
-                    ErrorCode::Conflict,
-                    format!(
-                        "Somebody else changed the same lines of {} meanwhile.",
-                        files.join(", ")
-                    ),
-                ))
+            Pushed::Rejected { reason } => Outcome::Rejected(receipt_error(
+                ErrorCode::PushRejected,
+                format!(
+                    "The remote does not take the commit: {}.",
+                    sentence(&reason)
+                ),
+            )),
+            Pushed::Conflict { files } => Outcome::Rejected(receipt_error(
+                ErrorCode::Conflict,
+                format!(
+                    "Somebody else changed the same lines of {} meanwhile.",
+                    files.join(", ")
+                ),
+            )),
+            Pushed::BrokenTogether(checked) => {
+                let error = page_broken(&checked, " together with what others changed meanwhile");
+                note(receipt, checked);
+                Outcome::Rejected(error)
             }
         })
     }
 
-    fn message(&self, summary: &str) -> CommitMessage {
+    /// Brings the draft to the published branch.
+    async fn publish(
+        &self,
+        landed: Option<CommitId>,
+        up_to: Option<&InstructionId>,
+        workshop: &mut Workshop,
+        receipt: &mut Receipt,
+    ) -> Result<Outcome, Outcome> {
+        if let Some(commit) = landed {
+            // It was read from the published branch, so it is there.
+            self.take_up(commit, workshop, receipt).await?;
+            return Ok(Outcome::Published);
+        }
+        for _ in 0..PUBLISH_ROUNDS_MAX {
+            // What others published meanwhile is looked at as part of it, and may have this very publish in it.
+            let proposed = workshop.propose_publish(up_to.cloned()).await?;
+            if let Some(commit) = workshop.published_landed(&self.instruction.instruction_id) {
+                self.take_up(commit, workshop, receipt).await?;
+                return Ok(Outcome::Published);
+            }
+            let publication = proposed?;
+            if let Some(path) = workshop.uncommitted().await?.first() {
+                let message = format!(
+                    "{path} has changes in the workspace that nobody instructed; they would not be published."
+                );
+                return Err(Outcome::Rejected(receipt_error(
+                    ErrorCode::UncommittedChanges,
+                    message,
+                )));
+            }
+            receipt.summary.clone_from(&publication.summary);
+            receipt.files_changed = workshop.site_files(publication.touched.iter());
+            let checking = Instant::now();
+            let checked = workshop.check_publication(&publication).await?;
+            receipt.timings.verify_ms = Some(milliseconds(checking.elapsed()));
+            if checked.problem.is_some() {
+                let error = page_broken(&checked, ", so nothing was published");
+                note(receipt, checked);
+                return Err(Outcome::Rejected(error));
+            }
+            note(receipt, checked);
+            if self.policy.publish_check == PublishCheck::Build {
+                match workshop.build(publication.tree).await? {
+                    Ok(()) => {}
+                    Err(BuildError::Failed(problem)) => {
+                        let message = format!(
+                            "The site cannot be built with it: {}.",
+                            sentence(&problem.message)
+                        );
+                        return Err(Outcome::Rejected(receipt_error(
+                            ErrorCode::BuildFailed,
+                            message,
+                        )));
+                    }
+                    Err(error) => {
+                        return Err(Outcome::Trouble(receipt_error(
+                            ErrorCode::Internal,
+                            format!("{}.", crate::chain(&error)),
+                        )));
+                    }
+                }
+            }
+            if !self.heartbeat.held() {
+                return Err(Outcome::LeaseLost);
+            }
+            let pushing = Instant::now();
+            let message = self.message(&receipt.summary, None);
+            let published = workshop.publish(publication, message).await?;
+            receipt.timings.push_ms = Some(milliseconds(pushing.elapsed()));
+            match published {
+                Published::Verified(commit) => {
+                    receipt.commit = Some(commit);
+                    return Ok(Outcome::Published);
+                }
+                Published::Rejected { reason } => {
+                    return Err(Outcome::Rejected(receipt_error(
+                        ErrorCode::PushRejected,
+                        format!(
+                            "The remote does not take it on the published branch: {}.",
+                            sentence(&reason)
+                        ),
+                    )));
+                }
+                Published::Moved => {}
+            }
+        }
+        Err(Outcome::Trouble(receipt_error(
+            ErrorCode::RemoteUnavailable,
+            "Others publish faster than this could be checked.",
+        )))
+    }
+
+    fn message(&self, summary: &str, undoes: Option<InstructionId>) -> CommitMessage {
         CommitMessage {
             summary: summary.to_owned(),
             instruction_id: self.instruction.instruction_id.clone(),
@@ -193,7 +341,7 @@ impl Attempt<'_> {
                 .map(|author| (author.name.clone(), author.email.clone())),
             authored_at: self.instruction.submitted_at.unix_ms() / 1000,
             action: self.instruction.action.kind(),
-            undoes: None,
+            undoes,
         }
     }
 
@@ -204,6 +352,35 @@ impl Attempt<'_> {
             receipt: Box::new(receipt),
         });
     }
+}
+
+/// Notes what was seen of the site.
+fn note(receipt: &mut Receipt, checked: Checked) {
+    receipt.verdict = Some(checked.verdict);
+    receipt.pages = checked.pages;
+}
+
+/// Why a change cannot stand: what it breaks, and what the site's own tools say of it.
+fn page_broken(checked: &Checked, circumstances: &str) -> ReceiptError {
+    debug_assert_eq!(checked.verdict, Verdict::Breaks);
+    let Some((subject, problem)) = &checked.problem else {
+        return receipt_error(ErrorCode::PageBroken, "A page does not render with it.");
+    };
+    let what = match subject {
+        Subject::Site => "The site does not start with it".to_owned(),
+        Subject::Page(path) => format!("The page {path} does not render with it"),
+        Subject::File(file) => format!("{file} is not in order with it"),
+    };
+    let place = match (&problem.file, problem.line) {
+        (Some(file), Some(line)) => format!(" ({file}:{line})"),
+        (Some(file), None) => format!(" ({file})"),
+        _ => String::new(),
+    };
+    let said = sentence(&problem.message);
+    receipt_error(
+        ErrorCode::PageBroken,
+        format!("{what}{circumstances}: {said}{place}."),
+    )
 }
 
 /// Content that is kept elsewhere is fetched from allowed places only, and no place is allowed by a configuration that

@@ -409,10 +409,7 @@ impl Workshop {
         let (before, after) = self
             .with_draft(|draft, _| {
                 let before = draft.tip()?;
-                draft.fetch()?;
-                // What does not fit any more goes: its instruction is still in the queue.
-                while let Replanted::Conflict { .. } = draft.replant()? {}
-                draft.follow_published()?;
+                draft.take_in()?;
                 Ok((before, draft.tip()?))
             })
             .await?;

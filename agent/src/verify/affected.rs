@@ -27,6 +27,8 @@ const ENTRIES: [&str; 10] = [
 pub(crate) struct Affected {
     /// The files of the site that changed, and whether they are there now.
     pub(crate) files: BTreeMap<SitePath, bool>,
+    /// Those of them that are written now: the dev server is going to take note of them.
+    pub(super) written: BTreeSet<SitePath>,
     /// Whether the site was started anew over it: then nothing is noted, it is all read.
     pub(crate) restarts: bool,
     /// Those of the files that Astro keeps in its content store.
@@ -57,9 +59,17 @@ impl Affected {
             None => BTreeSet::new(),
         };
         Self {
+            written: files.keys().cloned().collect(),
             files,
             restarts,
             entries,
+        }
+    }
+
+    /// Further files whose pages are to be looked at, although nothing is written there now.
+    pub(crate) fn touch(&mut self, files: impl IntoIterator<Item = SitePath>) {
+        for file in files {
+            self.files.entry(file).or_insert(true);
         }
     }
 
