@@ -444,6 +444,33 @@ impl Draft {
         }
     }
 
+    /// The files that `commit` has below a folder (from the root of the repository, `""` for all of them), links and submodules
+    /// included; none where no folder is.
+    pub(crate) fn files_below(&self, commit: Oid, folder: &str) -> Result<Vec<String>, DraftError> {
+        let fail = |source| self.local("read the draft's files", source);
+        let mut tree = self.tree_of(commit)?;
+        if !folder.is_empty() {
+            let entry = match tree.get_path(Path::new(folder)) {
+                Ok(entry) if entry.kind() == Some(ObjectType::Tree) => entry,
+                Ok(_) => return Ok(Vec::new()),
+                Err(error) if error.code() == ErrorCode::NotFound => return Ok(Vec::new()),
+                Err(source) => return Err(fail(source)),
+            };
+            tree = self.repository.find_tree(entry.id()).map_err(fail)?;
+        }
+        let mut files = Vec::new();
+        tree.walk(git2::TreeWalkMode::PreOrder, |inside, entry| {
+            if entry.kind() != Some(ObjectType::Tree) {
+                let name = String::from_utf8_lossy(entry.name_bytes());
+                let slash = if folder.is_empty() { "" } else { "/" };
+                files.push(format!("{folder}{slash}{inside}{name}"));
+            }
+            git2::TreeWalkResult::Ok
+        })
+        .map_err(fail)?;
+        Ok(files)
+    }
+
     /// The path from the root of the repository of a path of the site.
     pub(crate) fn repository_path(&self, path: &SitePath) -> String {
         if self.site_root.is_empty() {
