@@ -27,6 +27,7 @@ mod credentials;
 mod error;
 mod history;
 mod janitor;
+mod lookout;
 mod remote;
 mod replant;
 
@@ -35,6 +36,7 @@ pub(crate) use credentials::Credentials;
 pub(crate) use error::DraftError;
 pub(crate) use history::{History, HistoryEntry};
 pub(crate) use janitor::remove_stale_locks;
+pub(crate) use lookout::{Lookout, Seen};
 pub(crate) use remote::Remote;
 pub(crate) use replant::Replanted;
 
