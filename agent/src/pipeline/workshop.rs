@@ -3,16 +3,19 @@
 //! Git blocks, so the draft moves into a blocking thread for each piece of work and comes back. If that thread panics
 //! (libgit2 is C), the draft is opened anew: everything it knows is on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use contract::client_config::Policy;
 use contract::{Change, CommitId, InstructionId, SitePath};
 use git2::Oid;
 
+use super::hands;
+use crate::change_set::by_hand::{self, Room};
 use crate::change_set::{self, ChangeSet, PlanError, Version};
 use crate::draft::{self, CommitMessage, Draft, DraftError, Node, PathChange, Pushed, Replanted};
 use crate::site::{Consequence, Site, consequence};
+use crate::work_tree::uncommitted::Suspects;
 use crate::work_tree::{Places, WorkTree, WorkTreeError};
 
 /// The draft, the work tree and the site.
@@ -23,6 +26,10 @@ pub(crate) struct Workshop {
     places: Places,
     work_tree: WorkTree,
     site: Site,
+    /// The files that were found changed by hand, as paths of the repository.
+    by_hand: BTreeSet<String>,
+    /// What could not be examined when it was to be.
+    unexamined: Suspects,
 }
 
 /// Why a piece of work was not done. Operating errors only: what is wrong with an instruction is not among them.
@@ -87,10 +94,13 @@ impl Workshop {
             places,
             work_tree,
             site,
+            by_hand: BTreeSet::new(),
+            unexamined: Suspects::default(),
         }
     }
 
-    /// Makes the work tree show the draft's tip: made if there is none, put right where a crash left it half changed.
+    /// Makes the work tree show the draft's tip: made if there is none, put right where a crash left it half changed. What
+    /// somebody changed by hand stays.
     pub(crate) fn open_work_tree(
         draft: &Draft,
         places: &Places,
@@ -99,23 +109,22 @@ impl Workshop {
         if !WorkTree::exists(places) {
             WorkTree::create(places, &draft.everything(tip)?)?;
         }
-        let mut repair = BTreeMap::new();
+        let mut repair = Vec::new();
         for path in WorkTree::unsettled(places)? {
-            repair.insert(path.clone(), draft.node(tip, &path)?);
+            let after = draft.node(tip, &path)?;
+            repair.push(PathChange { path, after });
         }
-        if let Some(shown) = draft.shown()? {
-            repair.extend(
-                draft
-                    .differences(shown, tip)?
-                    .into_iter()
-                    .map(|change| (change.path, change.after)),
-            );
-        }
-        let repair: Vec<PathChange> = repair
-            .into_iter()
-            .map(|(path, after)| PathChange { path, after })
-            .collect();
         let work_tree = WorkTree::open(places, &repair)?;
+        if let Some(shown) = draft.shown()? {
+            let changes = draft.differences(shown, tip)?;
+            let gone = draft.unpushed()? == 0;
+            let changes = hands::spare(draft, &work_tree, shown, changes, &BTreeSet::new(), gone)?;
+            if !changes.is_empty() {
+                work_tree.begin(changes.iter().map(|change| change.path.as_str()))?;
+                work_tree.show_at_once(&changes, Instant::now())?;
+                work_tree.end()?;
+            }
+        }
         draft.set_shown(tip)?;
         Ok(work_tree)
     }
@@ -153,9 +162,50 @@ impl Workshop {
         .await
     }
 
+    /// Plans a commit of everything that was changed by hand.
+    pub(super) async fn plan_commit(
+        &mut self,
+        policy: Policy,
+    ) -> Result<Result<ChangeSet, PlanError>, WorkshopError> {
+        self.settle().await?;
+        let paths = self.examine(Suspects::Everything).await?;
+        let room = Room::of(&policy);
+        if let Err(rejection) = room.refuse_many(paths.len()) {
+            return Ok(Err(rejection.into()));
+        }
+        let site_root = self.settings.site_root.clone();
+        self.with_draft(move |draft, work_tree| {
+            let changes = hands::gather(draft, work_tree, &paths, room)?;
+            Ok(by_hand::plan(changes, &site_root, &policy).map_err(PlanError::from))
+        })
+        .await
+    }
+
+    /// The files that somebody changed by hand, as paths of the repository: of the suspects, and of those found before. To be asked
+    /// between instructions, when the work tree shows the draft.
+    pub(super) async fn examine(
+        &mut self,
+        suspects: Suspects,
+    ) -> Result<BTreeSet<String>, WorkshopError> {
+        // If this fails nobody knows what was suspect.
+        let mut due = std::mem::replace(&mut self.unexamined, Suspects::Everything);
+        due.add(suspects);
+        let unsettled: BTreeSet<String> = WorkTree::unsettled(&self.places)?.into_iter().collect();
+        let known = std::mem::take(&mut self.by_hand);
+        let found = self
+            .with_draft(move |draft, work_tree| hands::find(draft, work_tree, &due, &known))
+            .await?;
+        // What an attempt of ours left half done is nobody else's work. It is looked at again once it is put right.
+        let (ours, by_hand) = found.into_iter().partition(|path| unsettled.contains(path));
+        self.unexamined = Suspects::Paths(ours);
+        self.by_hand = by_hand;
+        Ok(self.by_hand.clone())
+    }
+
     /// Shows a change set: its files are written, and the site is started anew if it takes that.
     pub(super) async fn apply(&mut self, change_set: &ChangeSet) -> Result<Applied, WorkshopError> {
         let (mut changes, mut back, mut dirty) = (Vec::new(), Vec::new(), None);
+        let mut made_by_hand = BTreeSet::new();
         {
             let Some(draft) = &self.draft else {
                 return Err(WorkshopError::Broke("the draft is not open".to_owned()));
@@ -169,12 +219,17 @@ impl Workshop {
                     }
                     found => found?,
                 };
+                let after = node(change.after.as_ref());
+                if self.work_tree.is(&place, &after)? {
+                    made_by_hand.insert(place);
+                    continue;
+                }
                 if found != before {
                     dirty = dirty.or_else(|| Some(path.clone()));
                 }
                 changes.push(PathChange {
                     path: place.clone(),
-                    after: node(change.after.as_ref()),
+                    after,
                 });
                 back.push(PathChange {
                     path: place,
@@ -185,6 +240,8 @@ impl Workshop {
         if let Some(path) = dirty {
             return Ok(Applied::Dirty(path));
         }
+        // It is neither written nor taken back, whatever becomes of the commit.
+        self.work_tree.keep(made_by_hand)?;
         crate::crash_point!("before-apply");
         let shown = self
             .show(&changes, consequence::of(change_set.paths()))
@@ -246,7 +303,7 @@ impl Workshop {
 
     /// Pushes and proves it. The work tree follows wherever the draft went meanwhile.
     pub(super) async fn push(&mut self) -> Result<Pushed, WorkshopError> {
-        let (before, pushed, after) = self
+        let (before, pushed, after, in_draft) = self
             .with_draft(|draft, _| {
                 let before = draft.tip()?;
                 let pushed = draft.push();
@@ -254,10 +311,19 @@ impl Workshop {
                 if let Ok(Pushed::Rejected { .. }) = &pushed {
                     draft.roll_back(draft.pushed_tip()?)?;
                 }
-                Ok((before, pushed, draft.tip()?))
+                Ok((before, pushed, draft.tip()?, draft.unpushed()? > 0))
             })
             .await?;
+        // What was made by hand stays if its commit is gone from the draft; if it is not, what others made of it counts.
+        let kept = self.work_tree.kept();
+        if in_draft || matches!(pushed, Ok(Pushed::Verified)) {
+            self.work_tree.release()?;
+        }
         self.follow(before, after).await?;
+        match &pushed {
+            Ok(_) => self.work_tree.release()?,
+            Err(_) => self.work_tree.keep(kept)?,
+        }
         Ok(pushed?)
     }
 
@@ -279,7 +345,11 @@ impl Workshop {
                 Ok((before, given_up, draft.tip()?))
             })
             .await?;
+        if let GivenUp::Landed(_) = given_up {
+            self.work_tree.release()?;
+        }
         self.follow(before, after).await?;
+        self.work_tree.release()?;
         Ok(given_up)
     }
 
@@ -326,13 +396,17 @@ impl Workshop {
         Ok(())
     }
 
-    /// Makes the work tree follow the draft from one commit to another.
+    /// Makes the work tree follow the draft from one commit to another. What somebody changed by hand stays.
     async fn follow(&mut self, from: Oid, to: Oid) -> Result<(), WorkshopError> {
         if from == to {
             return Ok(());
         }
+        let ours = WorkTree::unsettled(&self.places)?.into_iter().collect();
         let changes = self
-            .with_draft(move |draft, _| Ok(draft.differences(from, to)?))
+            .with_draft(move |draft, work_tree| {
+                let changes = draft.differences(from, to)?;
+                hands::spare(draft, work_tree, from, changes, &ours, true)
+            })
             .await?;
         let consequence = consequence::of(self.site_paths(&changes).iter());
         self.show(&changes, consequence).await?;
@@ -343,12 +417,23 @@ impl Workshop {
         .await
     }
 
-    /// Writes changes. Where the running site would restart itself over them, it is stopped first and started after.
+    /// Writes changes, but over nothing that is kept. Where the running site would restart itself over them, it is stopped first and started after.
     async fn show(
         &mut self,
         changes: &[PathChange],
         consequence: Consequence,
     ) -> Result<(), WorkTreeError> {
+        let spared: Vec<PathChange>;
+        let changes = if changes
+            .iter()
+            .any(|change| self.work_tree.is_kept(&change.path))
+        {
+            let to_write = |change: &&PathChange| !self.work_tree.is_kept(&change.path);
+            spared = changes.iter().filter(to_write).cloned().collect();
+            &spared
+        } else {
+            changes
+        };
         self.work_tree
             .begin(changes.iter().map(|change| change.path.as_str()))?;
         if consequence > Consequence::None {

@@ -28,7 +28,7 @@ use super::WorkTree;
 mod look;
 mod rules;
 
-pub(crate) use look::examine;
+pub(crate) use look::{all_below, examine};
 use rules::Rules;
 
 /// An editor saves in several steps (write beside, rename, remove the old one): they are looked at together.

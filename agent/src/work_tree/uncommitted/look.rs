@@ -82,20 +82,33 @@ fn in_submodule<E>(node: impl Fn(&str) -> Result<Node, E>, path: &str) -> Result
 
 /// The files below a folder that are part of the site, as paths of the repository; none where no folder stands.
 fn files_below(work_tree: &WorkTree, rules: &mut Rules<'_>, folder: &str) -> BTreeSet<String> {
-    let mut files = BTreeSet::new();
     let stands = folder.is_empty()
         || work_tree
             .standing(folder)
             .is_ok_and(|found| found == Standing::Folder);
     if !stands || rules.leave_out(folder, true) {
-        return files;
+        return BTreeSet::new();
     }
+    walk(work_tree, folder, |path| !rules.leave_out(path, true))
+}
+
+/// All files below a folder, whatever they are.
+pub(crate) fn all_below(work_tree: &WorkTree, folder: &str) -> BTreeSet<String> {
+    walk(work_tree, folder, |_| true)
+}
+
+fn walk(
+    work_tree: &WorkTree,
+    folder: &str,
+    mut enters: impl FnMut(&str) -> bool,
+) -> BTreeSet<String> {
+    let mut files = BTreeSet::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in entries(work_tree, &folder) {
             if !entry.is_folder {
                 files.insert(entry.path);
-            } else if !rules.leave_out(&entry.path, true) {
+            } else if enters(&entry.path) {
                 folders.push(entry.path);
             }
         }
