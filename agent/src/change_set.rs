@@ -26,6 +26,7 @@ use std::fmt;
 use contract::client_config::Policy;
 use contract::{BlobId, Change, ErrorCode, Problem, SitePath, limits};
 
+pub(crate) mod by_hand;
 mod fault;
 mod front_matter;
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod error;
 mod history;
 mod janitor;
 mod ledger;
+mod lookout;
 mod party;
 mod proposal;
 mod publish;
@@ -48,6 +49,7 @@ pub(crate) use credentials::Credentials;
 pub(crate) use error::DraftError;
 pub(crate) use history::{History, HistoryEntry};
 pub(crate) use janitor::remove_stale_locks;
+pub(crate) use lookout::{Lookout, Seen};
 pub(crate) use proposal::{Declined, Move, Proposal};
 pub(crate) use publish::{Publication, Published};
 pub(crate) use remote::Remote;
@@ -415,6 +417,33 @@ impl Draft {
             Err(error) if error.code() == ErrorCode::NotFound => Ok(Node::Absent),
             Err(source) => Err(self.local("read the draft's files", source)),
         }
+    }
+
+    /// The files that `commit` has below a folder (from the root of the repository, `""` for all of them), links and submodules
+    /// included; none where no folder is.
+    pub(crate) fn files_below(&self, commit: Oid, folder: &str) -> Result<Vec<String>, DraftError> {
+        let fail = |source| self.local("read the draft's files", source);
+        let mut tree = self.tree_of(commit)?;
+        if !folder.is_empty() {
+            let entry = match tree.get_path(Path::new(folder)) {
+                Ok(entry) if entry.kind() == Some(ObjectType::Tree) => entry,
+                Ok(_) => return Ok(Vec::new()),
+                Err(error) if error.code() == ErrorCode::NotFound => return Ok(Vec::new()),
+                Err(source) => return Err(fail(source)),
+            };
+            tree = self.repository.find_tree(entry.id()).map_err(fail)?;
+        }
+        let mut files = Vec::new();
+        tree.walk(git2::TreeWalkMode::PreOrder, |inside, entry| {
+            if entry.kind() != Some(ObjectType::Tree) {
+                let name = String::from_utf8_lossy(entry.name_bytes());
+                let slash = if folder.is_empty() { "" } else { "/" };
+                files.push(format!("{folder}{slash}{inside}{name}"));
+            }
+            git2::TreeWalkResult::Ok
+        })
+        .map_err(fail)?;
+        Ok(files)
     }
 
     /// The path from the root of the repository of a path of the site.

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 mod admission;
 mod attempt;
+mod hands;
 mod heartbeat;
 mod retry;
 mod trial;

@@ -21,10 +21,13 @@ use tokio_util::sync::CancellationToken;
 use crate::draft::{Node, PathChange};
 
 mod journal;
+mod kept;
 mod spacing;
+pub(crate) mod uncommitted;
 mod writer;
 
 use spacing::Spacing;
+pub(crate) use writer::Standing;
 use writer::Writer;
 
 /// A file of the work tree that could not be read or written.
@@ -106,6 +109,8 @@ struct State {
     journal: BTreeSet<String>,
     /// Whether a write failed since the journal was last cleared: then it stays until the files have been put right.
     broken: bool,
+    /// Files that somebody made what they are, and that are on their way into a commit: nothing is written over them.
+    kept: BTreeSet<String>,
 }
 
 impl WorkTree {
@@ -145,6 +150,7 @@ impl WorkTree {
             failure: None,
             journal: BTreeSet::new(),
             broken: false,
+            kept: kept::read(&places.journal)?,
         };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -167,6 +173,56 @@ impl WorkTree {
             Some(node) => Ok(node.clone()),
             None => state.writer.read(path),
         }
+    }
+
+    /// What stands at a path now, without reading it. Looks through no symlink.
+    pub(crate) fn standing(&self, path: &str) -> Result<Standing, WorkTreeError> {
+        let state = self.lock();
+        match state.spacing.put_off(path) {
+            Some(node) => Ok(Standing::of(node)),
+            None => state.writer.standing(path),
+        }
+    }
+
+    /// Whether `node` stands at a path. A file is read only where its size says that it may be the same.
+    ///
+    /// Git knows no folders, so a folder is nothing.
+    pub(crate) fn is(&self, path: &str, node: &Node) -> Result<bool, WorkTreeError> {
+        let standing = self.standing(path)?;
+        Ok(match (&standing, node) {
+            (Standing::Folder, Node::Submodule)
+            | (Standing::Folder | Standing::Other, Node::Absent) => true,
+            (Standing::File { .. } | Standing::Symlink, _) => {
+                standing == Standing::of(node) && self.read(path)? == *node
+            }
+            _ => standing == Standing::of(node),
+        })
+    }
+
+    /// Notes, for longer than we live, that these files were made by hand and are on their way into a commit. Whatever becomes
+    /// of the commit, they stay as they are until [`WorkTree::release`].
+    pub(crate) fn keep(&self, paths: BTreeSet<String>) -> Result<(), WorkTreeError> {
+        let mut state = self.lock();
+        if state.kept != paths {
+            kept::write(&self.shared.places.journal, &paths)?;
+            state.kept = paths;
+        }
+        Ok(())
+    }
+
+    /// The commit is made, or given up.
+    pub(crate) fn release(&self) -> Result<(), WorkTreeError> {
+        self.keep(BTreeSet::new())
+    }
+
+    /// The files that nothing may be written over.
+    pub(crate) fn kept(&self) -> BTreeSet<String> {
+        self.lock().kept.clone()
+    }
+
+    /// Whether nothing may be written over a file.
+    pub(crate) fn is_kept(&self, path: &str) -> bool {
+        self.lock().kept.contains(path)
     }
 
     /// Writes the paths down in the journal: from now on a crash puts them right.
@@ -334,7 +390,7 @@ mod tests {
     use super::*;
     use crate::change_set::Version;
 
-    fn file(path: &str, content: &str) -> PathChange {
+    pub(super) fn file(path: &str, content: &str) -> PathChange {
         PathChange {
             path: path.to_owned(),
             after: Node::File(Version {
@@ -344,7 +400,7 @@ mod tests {
         }
     }
 
-    fn places(folder: &Path) -> Places {
+    pub(super) fn places(folder: &Path) -> Places {
         Places {
             root: folder.join("tree"),
             staging: folder.join("staging"),

@@ -16,7 +16,7 @@ use super::fault::{Fault, Stop};
 use super::{Entry, FileChange, Tree, TreeError, Version};
 
 /// How every git-lfs pointer begins: the content of such a file is kept elsewhere.
-const LFS_POINTER_START: &[u8] = b"version https://git-lfs.github.com/spec";
+pub(super) const LFS_POINTER_START: &[u8] = b"version https://git-lfs.github.com/spec";
 
 /// An ordinary file in the middle of a plan.
 #[derive(Debug, Clone)]

@@ -271,7 +271,7 @@ impl Remote {
     }
 
     /// The branches of the remote and their tips.
-    fn heads(&self, clone: &Repository) -> Result<Vec<(String, Oid)>, DraftError> {
+    pub(super) fn heads(&self, clone: &Repository) -> Result<Vec<(String, Oid)>, DraftError> {
         if let Self::Local { path } = self {
             let remote = self.open_local(path)?;
             let read = || -> Result<Vec<(String, Oid)>, git2::Error> {

@@ -3,7 +3,7 @@
 //! Git blocks, so the draft moves into a blocking thread for each piece of work and comes back. If that thread panics
 //! (libgit2 is C), the draft is opened anew: everything it knows is on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use contract::client_config::{OnBroken, Policy};
@@ -11,14 +11,17 @@ use contract::instruction::UndoTarget;
 use contract::{Change, CommitId, InstructionId, SitePath};
 use git2::Oid;
 
+use super::hands;
 use super::trial::{Checked, Trial, Tried};
+use crate::change_set::by_hand::{self, Room};
 use crate::change_set::{self, PlanError};
 use crate::draft::{
-    self, CommitMessage, Declined, Draft, DraftError, History, Node, PUSH_ROUNDS_MAX, PathChange,
+    self, CommitMessage, Declined, Draft, DraftError, History, PUSH_ROUNDS_MAX, PathChange,
     Proposal, Publication, Published, Replanted, Round,
 };
 use crate::site::{Consequence, Site, consequence};
 use crate::verify::{Verifier, Visits};
+use crate::work_tree::uncommitted::Suspects;
 use crate::work_tree::{Places, WorkTree, WorkTreeError};
 
 /// The draft, the work tree and the site.
@@ -30,6 +33,10 @@ pub(crate) struct Workshop {
     pub(super) work_tree: WorkTree,
     pub(super) site: Site,
     pub(super) verifier: Verifier,
+    /// The files that were found changed by hand, as paths of the repository.
+    by_hand: BTreeSet<String>,
+    /// What could not be examined when it was to be.
+    unexamined: Suspects,
 }
 
 /// Why a piece of work was not done. Operating errors only: what is wrong with an instruction is not among them.
@@ -117,10 +124,13 @@ impl Workshop {
             work_tree,
             verifier: Verifier::new(site.clone(), visits),
             site,
+            by_hand: BTreeSet::new(),
+            unexamined: Suspects::default(),
         }
     }
 
-    /// Makes the work tree show the draft's tip: made if there is none, put right where a crash left it half changed.
+    /// Makes the work tree show the draft's tip: made if there is none, put right where a crash left it half changed. What
+    /// somebody changed by hand stays.
     pub(crate) fn open_work_tree(
         draft: &Draft,
         places: &Places,
@@ -129,23 +139,22 @@ impl Workshop {
         if !WorkTree::exists(places) {
             WorkTree::create(places, &draft.everything(tip)?)?;
         }
-        let mut repair = BTreeMap::new();
+        let mut repair = Vec::new();
         for path in WorkTree::unsettled(places)? {
-            repair.insert(path.clone(), draft.node(tip, &path)?);
+            let after = draft.node(tip, &path)?;
+            repair.push(PathChange { path, after });
         }
-        if let Some(shown) = draft.shown()? {
-            repair.extend(
-                draft
-                    .differences(shown, tip)?
-                    .into_iter()
-                    .map(|change| (change.path, change.after)),
-            );
-        }
-        let repair: Vec<PathChange> = repair
-            .into_iter()
-            .map(|(path, after)| PathChange { path, after })
-            .collect();
         let work_tree = WorkTree::open(places, &repair)?;
+        if let Some(shown) = draft.shown()? {
+            let changes = draft.differences(shown, tip)?;
+            let gone = draft.unpushed()? == 0;
+            let changes = hands::spare(draft, &work_tree, shown, changes, &BTreeSet::new(), gone)?;
+            if !changes.is_empty() {
+                work_tree.begin(changes.iter().map(|change| change.path.as_str()))?;
+                work_tree.show_at_once(&changes, Instant::now())?;
+                work_tree.end()?;
+            }
+        }
         draft.set_shown(tip)?;
         Ok(work_tree)
     }
@@ -231,12 +240,56 @@ impl Workshop {
             .await
     }
 
+    /// What the draft becomes by a commit of everything that was changed by hand.
+    pub(super) async fn propose_commit(
+        &mut self,
+        policy: Policy,
+    ) -> Result<Result<Proposal, PlanError>, WorkshopError> {
+        self.settle().await?;
+        let paths = self.examine(Suspects::Everything).await?;
+        let room = Room::of(&policy);
+        if let Err(rejection) = room.refuse_many(paths.len()) {
+            return Ok(Err(rejection.into()));
+        }
+        let site_root = self.settings.site_root.clone();
+        self.with_draft(move |draft, work_tree| {
+            let changes = hands::gather(draft, work_tree, &paths, room)?;
+            match by_hand::plan(changes, &site_root, &policy) {
+                Ok(change_set) => Ok(Ok(draft.propose_edit(&change_set)?)),
+                Err(rejection) => Ok(Err(rejection.into())),
+            }
+        })
+        .await
+    }
+
+    /// The files that somebody changed by hand, as paths of the repository: of the suspects, and of those found before. To be asked
+    /// between instructions, when the work tree shows the draft.
+    pub(super) async fn examine(
+        &mut self,
+        suspects: Suspects,
+    ) -> Result<BTreeSet<String>, WorkshopError> {
+        // If this fails nobody knows what was suspect.
+        let mut due = std::mem::replace(&mut self.unexamined, Suspects::Everything);
+        due.add(suspects);
+        let unsettled: BTreeSet<String> = WorkTree::unsettled(&self.places)?.into_iter().collect();
+        let known = std::mem::take(&mut self.by_hand);
+        let found = self
+            .with_draft(move |draft, work_tree| hands::find(draft, work_tree, &due, &known))
+            .await?;
+        // What an attempt of ours left half done is nobody else's work. It is looked at again once it is put right.
+        let (ours, by_hand) = found.into_iter().partition(|path| unsettled.contains(path));
+        self.unexamined = Suspects::Paths(ours);
+        self.by_hand = by_hand;
+        Ok(self.by_hand.clone())
+    }
+
     /// Shows a proposal to nobody but us, and judges it: it stands, or it is taken back.
     pub(super) async fn try_out(
         &mut self,
         proposal: &Proposal,
         on_broken: OnBroken,
     ) -> Result<TriedOut, WorkshopError> {
+        let mut made_by_hand = BTreeSet::new();
         for step in &proposal.moves {
             let found = match self.work_tree.read(&step.path) {
                 Err(error) if error.is_path_refused() => {
@@ -244,11 +297,14 @@ impl Workshop {
                 }
                 found => found?,
             };
-            // What is there already is what somebody did by hand and now wants to be a commit.
-            if found != step.before && found != step.after {
+            if self.work_tree.is(&step.path, &step.after)? {
+                made_by_hand.insert(step.path.clone());
+            } else if found != step.before {
                 return Ok(TriedOut::Dirty(step.path.clone()));
             }
         }
+        // It is neither written nor taken back, whatever becomes of the commit.
+        self.work_tree.keep(made_by_hand)?;
         crate::crash_point!("before-apply");
         let on = proposal.on;
         let base = self.with_draft(move |draft, _| Ok(draft.tree_id(on)?)).await?;
@@ -316,12 +372,19 @@ impl Workshop {
             match round {
                 Ok(Round::Moved) => {
                     if let Some(checked) = self.combine(before, after, on_broken).await? {
+                        self.work_tree.release()?;
                         return Ok(Pushed::BrokenTogether(checked));
                     }
                 }
                 ended => {
+                    // What was made by hand stays if its commit is gone; if it is not, what others made of it counts.
+                    if let Ok(Round::Verified) = ended {
+                        self.work_tree.release()?;
+                    }
                     self.follow(before, after).await?;
-                    return Ok(match ended? {
+                    let ended = ended?;
+                    self.work_tree.release()?;
+                    return Ok(match ended {
                         Round::Rejected { reason } => Pushed::Rejected { reason },
                         Round::Conflict { files } => Pushed::Conflict { files },
                         Round::Verified | Round::Moved => Pushed::Verified,
@@ -435,7 +498,11 @@ impl Workshop {
                 Ok((before, given_up, draft.tip()?))
             })
             .await?;
+        if let GivenUp::Landed(_) = given_up {
+            self.work_tree.release()?;
+        }
         self.follow(before, after).await?;
+        self.work_tree.release()?;
         Ok(given_up)
     }
 
@@ -482,15 +549,19 @@ impl Workshop {
         Ok(())
     }
 
-    /// Makes the work tree follow the draft from one commit to another, for everybody to see: it is what the draft is.
+    /// Makes the work tree follow the draft from one commit to another, for everybody to see: it is what the draft is. What
+    /// somebody changed by hand stays.
     async fn follow(&mut self, from: Oid, to: Oid) -> Result<(), WorkshopError> {
         if from == to {
             return Ok(());
         }
+        let ours = WorkTree::unsettled(&self.places)?.into_iter().collect();
         let (changes, trees) = self
-            .with_draft(move |draft, _| {
+            .with_draft(move |draft, work_tree| {
                 let trees = (draft.tree_id(from)?, draft.tree_id(to)?);
-                Ok((draft.differences(from, to)?, trees))
+                let changes = draft.differences(from, to)?;
+                let changes = hands::spare(draft, work_tree, from, changes, &ours, true)?;
+                Ok((changes, trees))
             })
             .await?;
         self.show_and_look(&changes, trees).await?;
@@ -501,8 +572,15 @@ impl Workshop {
         .await
     }
 
-    /// Writes changes. Where the running site would restart itself over them, it is stopped first and started after.
+    /// Writes changes, but over nothing that is kept. Where the running site would restart itself over them, it is stopped
+    /// first and started after.
     pub(super) async fn show(&mut self, changes: &[PathChange]) -> Result<(), WorkTreeError> {
+        let spared: Vec<PathChange> = changes
+            .iter()
+            .filter(|change| !self.work_tree.is_kept(&change.path))
+            .cloned()
+            .collect();
+        let changes = spared.as_slice();
         let consequence = self.consequence(changes);
         self.work_tree
             .begin(changes.iter().map(|change| change.path.as_str()))?;

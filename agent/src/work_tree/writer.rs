@@ -27,6 +27,41 @@ use crate::draft::Node;
 /// A resolution that a concurrent rename disturbed is tried again this often.
 const RESOLVE_ATTEMPTS: usize = 32;
 
+/// What stands at a path, unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing, or nothing that can be reached without following a symlink.
+    Nothing,
+    /// A file.
+    File {
+        /// Its size.
+        bytes: u64,
+        /// Whether it can be run.
+        executable: bool,
+    },
+    /// A symbolic link.
+    Symlink,
+    /// A folder.
+    Folder,
+    /// What is no part of a site: a socket, a pipe, a device.
+    Other,
+}
+
+impl Standing {
+    /// How this would stand there.
+    pub(super) fn of(node: &Node) -> Self {
+        match node {
+            Node::Absent => Self::Nothing,
+            Node::File(version) => Self::File {
+                bytes: version.content.len() as u64,
+                executable: version.executable,
+            },
+            Node::Symlink(_) => Self::Symlink,
+            Node::Submodule => Self::Folder,
+        }
+    }
+}
+
 /// Writes below one folder.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -67,6 +102,32 @@ impl Writer {
     pub(super) fn read(&self, path: &str) -> Result<Node, WorkTreeError> {
         self.try_read(Path::new(path))
             .map_err(|error| self.error("read", path, error))
+    }
+
+    /// What stands at `path`, unread.
+    pub(super) fn standing(&self, path: &str) -> Result<Standing, WorkTreeError> {
+        let target = Path::new(path);
+        let found = match self.parent(target) {
+            Ok((parent, name)) => fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(found) => Ok(
+                match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
+                    SFlag::S_IFREG => Standing::File {
+                        bytes: u64::try_from(found.st_size).unwrap_or(0),
+                        executable: found.st_mode & 0o111 != 0,
+                    },
+                    SFlag::S_IFLNK => Standing::Symlink,
+                    SFlag::S_IFDIR => Standing::Folder,
+                    _ => Standing::Other,
+                },
+            ),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => {
+                Ok(Standing::Nothing)
+            }
+            Err(error) => Err(self.error("look at", path, error.into())),
+        }
     }
 
     /// Makes `node` stand at `path`.

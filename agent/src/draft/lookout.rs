@@ -1,0 +1,236 @@
+//! Looks out for what others push: asks the remote from time to time where its branches are.
+//!
+//! It only looks. Its handle of the clone is its own and nothing is written through it, so it neither waits for the draft nor
+//! makes the draft wait. What it saw is a hint: the pipeline compares it with what the draft has seen and fetches for itself.
+
+use std::time::Duration;
+
+use git2::Oid;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Draft, DraftError, Settings, janitor};
+
+/// How often the remote is asked. What is pushed is to be seen within 10 s, the fetch and the work tree included; and one
+/// connection in 5 s is no burden to a server.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How seldom it is asked while it does not answer.
+const ASK_SELDOM: Duration = Duration::from_secs(60);
+
+/// The tips of the two branches on the remote; none where the remote has no such branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Of the draft branch.
+    pub(crate) draft: Option<Oid>,
+    /// Of the published branch.
+    pub(crate) published: Option<Oid>,
+}
+
+impl Draft {
+    /// What the last fetch or push saw on the remote.
+    pub(crate) fn seen(&self) -> Result<Seen, DraftError> {
+        Ok(Seen {
+            draft: self.seen_tip()?,
+            published: self.published_tip()?,
+        })
+    }
+}
+
+/// Says where the remote's branches are.
+#[derive(Debug)]
+pub(crate) struct Lookout {
+    seen: watch::Receiver<Option<Seen>>,
+}
+
+impl Lookout {
+    /// Begins to ask, until `stop`.
+    pub(crate) fn start(
+        settings: Settings,
+        published_branch: String,
+        tasks: &mut JoinSet<()>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (sender, seen) = watch::channel(None);
+        tasks.spawn(look_out(settings, published_branch, sender, stop));
+        Self { seen }
+    }
+
+    /// Waits until a branch of the remote is elsewhere than it was when this was last asked, and says where both are.
+    /// Cancel-safe. Waits for ever once the lookout has stopped.
+    pub(crate) async fn changed(&mut self) -> Seen {
+        loop {
+            if self.seen.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if let Some(seen) = *self.seen.borrow_and_update() {
+                return seen;
+            }
+        }
+    }
+
+    /// Where they were when the remote was last asked; none before its first answer.
+    pub(crate) fn seen(&self) -> Option<Seen> {
+        *self.seen.borrow()
+    }
+}
+
+async fn look_out(
+    settings: Settings,
+    published_branch: String,
+    sender: watch::Sender<Option<Seen>>,
+    stop: CancellationToken,
+) {
+    let mut failures = 0;
+    loop {
+        let (asked, branch) = (settings.clone(), published_branch.clone());
+        let look = tokio::task::spawn_blocking(move || look(&asked, &branch));
+        // One after the other: a server that is slow to answer is not asked again meanwhile. What blocks when we are to
+        // stop is a connection, and that ends at git's own time limit.
+        let looked = tokio::select! {
+            () = stop.cancelled() => return,
+            looked = look => looked,
+        };
+        match looked {
+            Ok(Ok(seen)) => {
+                if failures > 0 {
+                    tracing::info!(remote = %settings.remote, "the remote answers again");
+                }
+                failures = 0;
+                sender.send_if_modified(|before| {
+                    let moved = *before != Some(seen);
+                    *before = Some(seen);
+                    moved
+                });
+            }
+            Ok(Err(error)) => {
+                failures += 1;
+                if failures == 1 {
+                    tracing::warn!(error = %crate::chain(&error), "the remote does not say what others pushed; it is asked again");
+                } else {
+                    tracing::debug!(error = %crate::chain(&error), failures, "the remote still does not answer");
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::error!(%error, "asking the remote broke");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause(failures)) => {}
+        }
+    }
+}
+
+/// How long to wait after so many times without an answer.
+fn pause(failures: u32) -> Duration {
+    let doubled = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
+    ASK_EVERY.saturating_mul(doubled).min(ASK_SELDOM)
+}
+
+/// Asks once, in one connection.
+fn look(settings: &Settings, published_branch: &str) -> Result<Seen, DraftError> {
+    let clone = janitor::open(&settings.git_directory).map_err(|source| DraftError::Local {
+        operation: "open the clone",
+        path: settings.git_directory.clone(),
+        source,
+    })?;
+    let heads = settings.remote.heads(&clone)?;
+    let tip = |branch: &str| {
+        let reference = format!("refs/heads/{branch}");
+        heads
+            .iter()
+            .find(|(name, _)| *name == reference)
+            .map(|(_, id)| *id)
+    };
+    Ok(Seen {
+        draft: tip(&settings.draft_branch),
+        published: tip(published_branch),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use git2::{Repository, RepositoryInitOptions, Signature};
+
+    use super::*;
+    use crate::draft::Remote;
+
+    /// The time within which a push is seen, or the test fails.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn commit(repository: &Repository, branch: &str) -> Oid {
+        let dora = Signature::now("Dora", "dora@example.com").expect("a signature");
+        let tree = repository
+            .treebuilder(None)
+            .and_then(|builder| builder.write())
+            .and_then(|id| repository.find_tree(id))
+            .expect("a tree");
+        let reference = format!("refs/heads/{branch}");
+        let parent = repository
+            .find_reference(&reference)
+            .and_then(|reference| reference.peel_to_commit())
+            .ok();
+        let parents: Vec<_> = parent.iter().collect();
+        repository
+            .commit(Some(&reference), &dora, &dora, "Something", &tree, &parents)
+            .expect("committed")
+    }
+
+    #[tokio::test]
+    async fn what_others_push_is_seen_also_after_the_remote_was_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let remote = Repository::init_opts(
+            at("remote"),
+            RepositoryInitOptions::new().bare(true).initial_head("main"),
+        )
+        .expect("made");
+        let main = commit(&remote, "main");
+        let settings = Settings {
+            git_directory: at("draft.git"),
+            staging: at("staging"),
+            remote: Remote::Local { path: at("remote") },
+            published_branch: None,
+            draft_branch: "edit/local".to_owned(),
+            site_root: String::new(),
+        };
+        let draft = Draft::open(&settings, &mut |_, _| ()).expect("open");
+        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        let mut lookout = Lookout::start(settings, "main".to_owned(), &mut tasks, stop.clone());
+        let first = Seen {
+            draft: None,
+            published: Some(main),
+        };
+        let next = async |lookout: &mut Lookout| {
+            tokio::time::timeout(PATIENCE, lookout.changed())
+                .await
+                .expect("it is seen")
+        };
+        assert_eq!(next(&mut lookout).await, first);
+        assert_eq!(draft.seen().expect("read"), first);
+
+        fs::rename(at("remote"), at("away")).expect("moved");
+        let theirs = commit(&Repository::open(at("away")).expect("open"), "edit/local");
+        fs::rename(at("away"), at("remote")).expect("moved");
+        let second = Seen {
+            draft: Some(theirs),
+            published: Some(main),
+        };
+        assert_eq!(next(&mut lookout).await, second);
+        assert_eq!(lookout.seen(), Some(second));
+        assert_eq!(draft.seen().expect("read"), first, "it has not fetched");
+        stop.cancel();
+        tasks.join_all().await;
+    }
+
+    #[test]
+    fn a_remote_that_does_not_answer_is_asked_less_and_less() {
+        let pauses: Vec<u64> = (0..6).map(|failures| pause(failures).as_secs()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
+        assert_eq!(pause(u32::MAX), ASK_SELDOM);
+    }
+}
