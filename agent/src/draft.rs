@@ -536,19 +536,23 @@ impl Draft {
         match self.seen_tip()? {
             Some(seen) => {
                 self.set_tip(seen, "begin the draft")?;
-                self.note_pushed(seen)
+                self.note_pushed(seen)?;
+                self.follow_published()
             }
             None => self.set_tip(published, "begin the draft"),
         }
     }
 
     /// Moves a draft that has nothing of its own (nothing was instructed yet, or all of it was merged) to what is
-    /// published now. One that has something stays: bringing the two together is an instruction's business.
-    fn follow_published(&self) -> Result<(), DraftError> {
+    /// published, as it was last fetched. One that has something stays: bringing the two together is an instruction's
+    /// business.
+    pub(crate) fn follow_published(&mut self) -> Result<(), DraftError> {
         let (tip, published) = (self.tip()?, self.published_tip()?);
-        let merged = published.is_some_and(|published| self.descends(published, tip));
         match published {
-            Some(published) if merged => self.set_tip(published, "follow the published branch"),
+            Some(published) if self.descends(published, tip) => {
+                self.set_tip(published, "follow the published branch")?;
+                self.follow_tip()
+            }
             _ => Ok(()),
         }
     }

@@ -25,7 +25,7 @@ pub(super) struct Ledger {
     /// Oldest first.
     marks: Vec<Mark>,
     /// For each instruction its newest commit: somebody may have carried it over a second time.
-    newest: HashMap<InstructionId, CommitId>,
+    newest: HashMap<InstructionId, (Oid, CommitId)>,
     commits: HashSet<Oid>,
 }
 
@@ -70,7 +70,7 @@ impl Ledger {
 
     /// The newest commit of an instruction.
     pub(super) fn commit_of(&self, id: &InstructionId) -> Option<&CommitId> {
-        self.newest.get(id)
+        self.newest.get(id).map(|(_, commit)| commit)
     }
 
     /// Whether a commit of an instruction is in this history.
@@ -89,12 +89,22 @@ impl Ledger {
     /// What has been taken back, each with what takes it back. An undo counts for as long as it stands itself.
     pub(super) fn undone(&self) -> HashMap<&InstructionId, &InstructionId> {
         let mut undone = HashMap::new();
+        let undos = self
+            .marks
+            .iter()
+            .rev()
+            .filter(|mark| mark.trailers.action == UNDO);
         // What takes an undo back is newer than it.
-        for Mark { trailers, .. } in self.newest_first() {
-            if let (UNDO, Some(target)) = (trailers.action, &trailers.undoes)
-                && !undone.contains_key(&trailers.instruction_id)
+        for mark in undos.filter(|mark| self.is_newest_of_its_instruction(mark)) {
+            let Trailers {
+                instruction_id,
+                undoes,
+                ..
+            } = &mark.trailers;
+            if let Some(target) = undoes
+                && !undone.contains_key(instruction_id)
             {
-                undone.entry(target).or_insert(&trailers.instruction_id);
+                undone.entry(target).or_insert(instruction_id);
             }
         }
         undone
@@ -103,14 +113,15 @@ impl Ledger {
     fn is_newest_of_its_instruction(&self, mark: &Mark) -> bool {
         self.newest
             .get(&mark.trailers.instruction_id)
-            .is_some_and(|newest| *newest == commit_id(mark.commit))
+            .is_some_and(|(newest, _)| *newest == mark.commit)
     }
 
     fn extend(&mut self, marks: Vec<Mark>) {
         for mark in marks {
             self.commits.insert(mark.commit);
-            self.newest
-                .insert(mark.trailers.instruction_id.clone(), commit_id(mark.commit));
+            let commit = (mark.commit, commit_id(mark.commit));
+            let id = mark.trailers.instruction_id.clone();
+            self.newest.insert(id, commit);
             self.marks.push(mark);
         }
     }

@@ -319,14 +319,32 @@ mod tests {
         let draft = scene.draft();
         assert!(draft.published_landed(&id("p-1")).is_some());
         assert_eq!(draft.tip().expect("a tip"), scene.tip("main"));
-        assert!(
-            draft
-                .history()
-                .expect("read")
-                .entries
-                .iter()
-                .all(|entry| entry.published)
-        );
+        let entries = draft.history().expect("read").entries;
+        assert!(entries.iter().all(|entry| entry.published));
+    }
+
+    #[test]
+    fn a_fresh_clone_of_a_draft_that_was_published_begins_at_what_is_published() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        assert!(matches!(
+            draft.push_once().expect("pushed"),
+            Round::Verified
+        ));
+        let theirs = scene.write("main", "Theirs", &[("c.txt", "c")]);
+        draft.fetch().expect("fetched");
+        assert_ne!(draft.tip().expect("a tip"), theirs);
+        let publication = proposed(&draft, None).expect("possible");
+        publish(&mut draft, "p-1", &publication);
+        let mut fresh = scene.draft_of("edit/local", "fresh.git");
+        assert_eq!(fresh.tip().expect("a tip"), scene.tip("main"));
+        assert_eq!(fresh.history().expect("read").behind, 0);
+        edit(&mut fresh, "i-2", &[("a.txt", "c")]);
+        assert!(matches!(
+            fresh.push_once().expect("pushed"),
+            Round::Verified
+        ));
     }
 
     #[test]

@@ -68,32 +68,33 @@ impl Draft {
                 }
             }
         };
-        let id = &mark.trailers.instruction_id;
         if mark.trailers.action == PUBLISH {
             return Ok(Err(Declined::new(
                 ErrorCode::NothingToUndo,
                 format!(
-                    "{id} published the draft, which cannot be undone. Undo the change itself, and publish again."
+                    "{} cannot be undone: it is published. Undo the change itself, and publish again.",
+                    self.named(mark)?
                 ),
             )));
         }
-        if let Some(by) = undone.get(id) {
-            let by = self
-                .landed
-                .newest_first()
-                .find(|mark| mark.trailers.instruction_id == **by);
-            let who = match by {
-                Some(mark) => {
-                    format!(" by {}", self.details(mark.commit)?.author)
-                }
+        if let Some(undo) = undone.get(&mark.trailers.instruction_id) {
+            let mut marks = self.landed.newest_first();
+            let by = match marks.find(|mark| mark.trailers.instruction_id == **undo) {
+                Some(mark) => format!(" by {}", self.details(mark.commit)?.author),
                 None => String::new(),
             };
             return Ok(Err(Declined::new(
                 ErrorCode::AlreadyUndone,
-                format!("{id} has been undone already{who}."),
+                format!("{} has been undone already{by}.", self.named(mark)?),
             )));
         }
         Ok(Ok(mark))
+    }
+
+    /// An instruction as a person knows it, and its id.
+    fn named(&self, mark: &Mark) -> Result<String, DraftError> {
+        let summary = self.details(mark.commit)?.summary;
+        Ok(format!("“{summary}” ({})", mark.trailers.instruction_id))
     }
 
     fn without(&self, mark: &Mark) -> Result<Result<Proposal, Declined>, DraftError> {
@@ -122,7 +123,7 @@ impl Draft {
                         ErrorCode::AlreadyUndone,
                         format!(
                             "Nothing is left of {} that could be undone.",
-                            mark.trailers.instruction_id
+                            self.named(mark)?
                         ),
                     )));
                 }
@@ -226,7 +227,7 @@ impl Draft {
         let parties: Vec<&Party> = in_the_way.iter().map(|(_, party)| party).collect();
         Ok(Declined {
             code: ErrorCode::UndoOverlaps,
-            message: overlap_message(&mark.trailers.instruction_id, &parties),
+            message: overlap_message(&self.named(mark)?, &parties),
             conflicts,
         })
     }
@@ -297,7 +298,7 @@ pub(super) fn unknown(id: &InstructionId) -> Declined {
     )
 }
 
-fn overlap_message(id: &InstructionId, in_the_way: &[&Party]) -> String {
+fn overlap_message(what: &str, in_the_way: &[&Party]) -> String {
     let changes: Vec<String> = in_the_way
         .iter()
         .map(|party| {
@@ -325,7 +326,7 @@ fn overlap_message(id: &InstructionId, in_the_way: &[&Party]) -> String {
         }
         _ => String::new(),
     };
-    format!("{id} cannot be undone by itself: {changes}.{advice}")
+    format!("{what} cannot be undone by itself: {changes}.{advice}")
 }
 
 #[cfg(test)]
@@ -388,13 +389,13 @@ mod tests {
         edit(&mut draft, "i-1", &[("a.txt", "b")]);
         undo(&mut draft, "u-1", "i-1");
         assert_eq!(read(&draft, "a.txt").as_deref(), Some("a"));
-        insta::assert_snapshot!(declined(&draft, "i-1"), @"already_undone: i-1 has been undone already by Amelia.");
+        insta::assert_snapshot!(declined(&draft, "i-1"), @"already_undone: “Edit a.txt” (i-1) has been undone already by Amelia.");
         insta::assert_snapshot!(declined(&draft, "last"), @"nothing_to_undo: There is nothing to undo: no change stands that is not published yet.");
         let redo = propose(&draft, "u-1").expect("possible");
         insta::assert_snapshot!(redo.summary, @"Redo “Edit a.txt”");
         accept(&mut draft, "u-2", UNDO, Ok(redo));
         assert_eq!(read(&draft, "a.txt").as_deref(), Some("b"));
-        insta::assert_snapshot!(declined(&draft, "u-1"), @"already_undone: u-1 has been undone already by Amelia.");
+        insta::assert_snapshot!(declined(&draft, "u-1"), @"already_undone: “Undo “Edit a.txt”” (u-1) has been undone already by Amelia.");
         undo(&mut draft, "u-3", "last");
         assert_eq!(read(&draft, "a.txt").as_deref(), Some("a"));
     }
@@ -417,7 +418,7 @@ mod tests {
         undo(&mut draft, "u-2", "last");
         assert_eq!(read(&draft, "a.txt").as_deref(), Some("1"));
         insta::assert_snapshot!(declined(&draft, "last"), @"nothing_to_undo: There is nothing to undo: no change stands that is not published yet.");
-        insta::assert_snapshot!(declined(&draft, "p-1"), @"nothing_to_undo: p-1 published the draft, which cannot be undone. Undo the change itself, and publish again.");
+        insta::assert_snapshot!(declined(&draft, "p-1"), @"nothing_to_undo: “Publish” (p-1) cannot be undone: it is published. Undo the change itself, and publish again.");
         // By its name it can be undone all the same.
         undo(&mut draft, "u-3", "i-0");
         assert_eq!(read(&draft, "a.txt").as_deref(), Some("0"));
@@ -436,13 +437,13 @@ mod tests {
         edit(&mut draft, "i-5", &[(PAGE, "one\n2\n3\n4\nfive\n")]);
         edit(&mut draft, "i-7", &[(PAGE, "ONE\n2\n3\n4\nfive\n")]);
         edit(&mut draft, "i-8", &[(PAGE, "ONE\n2\n3\n4\nFIVE\n")]);
-        insta::assert_snapshot!(declined(&draft, "i-3"), @"undo_overlaps: i-3 cannot be undone by itself: Amelia's later change “Edit src/pages/index.astro” (i-7) touches the same place. Undo i-7 first, then this one.");
+        insta::assert_snapshot!(declined(&draft, "i-3"), @"undo_overlaps: “Edit 2 files” (i-3) cannot be undone by itself: Amelia's later change “Edit src/pages/index.astro” (i-7) touches the same place. Undo i-7 first, then this one.");
         let conflicts = propose(&draft, "i-3").expect_err("declined").conflicts;
         let ours = conflicts[0].ours.as_ref().expect("somebody");
         assert_eq!((conflicts.len(), conflicts[0].path.as_str()), (1, PAGE));
         assert_eq!(ours.at.to_string(), "2026-09-21T14:13:20.000Z");
         edit(&mut draft, "i-9", &[("b.txt", "-")]);
-        insta::assert_snapshot!(declined(&draft, "i-3"), @"undo_overlaps: i-3 cannot be undone by itself: Amelia's later change “Delete b.txt” (i-9) and Amelia's later change “Edit src/pages/index.astro” (i-7) touch the same places. Undo i-9 first, then i-7, then this one.");
+        insta::assert_snapshot!(declined(&draft, "i-3"), @"undo_overlaps: “Edit 2 files” (i-3) cannot be undone by itself: Amelia's later change “Delete b.txt” (i-9) and Amelia's later change “Edit src/pages/index.astro” (i-7) touch the same places. Undo i-9 first, then i-7, then this one.");
         // The advice works.
         for (id, target) in [("u-1", "i-9"), ("u-2", "i-7"), ("u-3", "i-3")] {
             undo(&mut draft, id, target);
@@ -472,10 +473,10 @@ mod tests {
         assert_eq!(read(&draft, "b/c").as_deref(), Some("c"));
         edit(&mut draft, "i-2", &[("a", "-")]);
         edit(&mut draft, "i-3", &[("a/b", "b")]);
-        insta::assert_snapshot!(declined(&draft, "i-2"), @"undo_overlaps: i-2 cannot be undone by itself: Amelia's later change “Add a/b” (i-3) touches the same place. Undo i-3 first, then this one.");
+        insta::assert_snapshot!(declined(&draft, "i-2"), @"undo_overlaps: “Delete a” (i-2) cannot be undone by itself: Amelia's later change “Add a/b” (i-3) touches the same place. Undo i-3 first, then this one.");
         edit(&mut draft, "i-4", &[("b/c", "-")]);
         edit(&mut draft, "i-5", &[("b", "b")]);
-        insta::assert_snapshot!(declined(&draft, "i-4"), @"undo_overlaps: i-4 cannot be undone by itself: Amelia's later change “Add b” (i-5) touches the same place. Undo i-5 first, then this one.");
+        insta::assert_snapshot!(declined(&draft, "i-4"), @"undo_overlaps: “Delete b/c” (i-4) cannot be undone by itself: Amelia's later change “Add b” (i-5) touches the same place. Undo i-5 first, then this one.");
         // One instruction that makes a folder of a file is undone as one.
         edit(&mut draft, "i-6", &[("b", "-"), ("b/x", "x")]);
         undo(&mut draft, "u-2", "i-6");
@@ -488,7 +489,7 @@ mod tests {
         let mut draft = scene.draft();
         edit(&mut draft, "i-1", &[("a.txt", "b")]);
         edit(&mut draft, "i-2", &[("a.txt", "a")]);
-        insta::assert_snapshot!(declined(&draft, "i-1"), @"already_undone: Nothing is left of i-1 that could be undone.");
+        insta::assert_snapshot!(declined(&draft, "i-1"), @"already_undone: Nothing is left of “Edit a.txt” (i-1) that could be undone.");
     }
 
     #[test]
@@ -500,7 +501,7 @@ mod tests {
         scene.write("edit/local", "Fix the text", &[("a.txt", "c\n")]);
         draft.fetch().expect("fetched");
         draft.replant().expect("followed");
-        insta::assert_snapshot!(declined(&draft, "i-1"), @"undo_overlaps: i-1 cannot be undone by itself: Dora's later change “Fix the text” touches the same place.");
+        insta::assert_snapshot!(declined(&draft, "i-1"), @"undo_overlaps: “Edit a.txt” (i-1) cannot be undone by itself: Dora's later change “Fix the text” touches the same place.");
     }
 
     #[test]
