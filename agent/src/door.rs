@@ -35,6 +35,7 @@ pub(crate) use intake::Intake;
 use crate::events::{Events, PhaseName};
 use crate::pipeline::PipelineView;
 use crate::site::Site;
+use crate::verify::Visits;
 
 /// How long connections may take to end once the door closes.
 const CLOSING_TIME: Duration = Duration::from_secs(2);
@@ -67,6 +68,8 @@ pub(crate) struct Door {
     pub(crate) pipeline: watch::Receiver<PipelineView>,
     /// What happens.
     pub(crate) events: Events,
+    /// Which pages people look at.
+    pub(crate) visits: Visits,
     /// Who it takes itself for.
     pub(crate) hosts: Hosts,
     /// The folder that the site may show through `/@fs/`.

@@ -383,7 +383,12 @@ impl Draft {
 
     /// Everything the tree of a commit holds.
     pub(crate) fn everything(&self, commit: Oid) -> Result<Vec<PathChange>, DraftError> {
-        let tree = self.tree_of(commit)?;
+        self.contents(self.tree_id(commit)?)
+    }
+
+    /// Everything a tree holds.
+    pub(crate) fn contents(&self, tree: Oid) -> Result<Vec<PathChange>, DraftError> {
+        let tree = self.tree_object(tree)?;
         let mut changes = Vec::new();
         let mut failure = None;
         tree.walk(git2::TreeWalkMode::PreOrder, |folder, entry| {

@@ -70,6 +70,11 @@ pub(crate) enum Event {
         #[serde(flatten)]
         receipt: Box<Receipt>,
     },
+    /// The draft has changed: by an instruction, by what others pushed, or by hand in the workspace.
+    Draft {
+        /// Its newest commit.
+        tip: String,
+    },
     /// The environment has stopped.
     Stopped {
         /// Where it ended: the newest commit of the draft on the remote.
@@ -111,6 +116,7 @@ impl Event {
             Self::Site { .. } => "site",
             Self::Progress { .. } => "progress",
             Self::Receipt { .. } => "receipt",
+            Self::Draft { .. } => "draft",
             Self::Stopped { .. } => "stopped",
         }
     }

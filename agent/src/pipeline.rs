@@ -1,10 +1,12 @@
 //! The edit pipeline: one instruction after the other, from the queue to its receipt.
 //!
 //! ```text
-//!  delivery ─▶ admission ─▶ change set ─▶ applied ─▶ committed ─▶ pushed and proven ─▶ receipt ─▶ message deleted
-//!                 │             │                                   │
-//!                 └─────────────┴────────── rejected ◀──────────────┘ (nothing is left behind)
+//!  delivery ─▶ admission ─▶ proposal ─▶ tried out ─▶ committed ─▶ pushed and proven ─▶ receipt ─▶ message deleted
+//!                 │             │            │                      │
+//!                 └─────────────┴────────────┴─ rejected ◀──────────┘ (nothing is left behind)
 //! ```
+//!
+//! Between instructions it takes in what others pushed, and looks at what somebody changed by hand.
 //!
 //! The message goes only after its receipt is durable, and the receipt says `pushed` only after the commit was read
 //! from the remote. Whatever happens before that, the message comes back; and what it has done already is recognised by the
@@ -20,7 +22,8 @@ use contract::{
     ClientId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status, ThreadId,
     Timestamp,
 };
-use platform::{Delivery, Instructions, Lease, Outgoing, Receipts};
+use git2::Oid;
+use platform::{Delivery, Instructions, Lease, Outgoing, PortError, Receipts};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -40,8 +43,9 @@ use retry::Patience;
 use workshop::GivenUp;
 pub(crate) use workshop::{Workshop, WorkshopError};
 
-use crate::draft::History;
+use crate::draft::{History, Lookout, Seen};
 use crate::events::{Event, Events};
+use crate::work_tree::uncommitted::Uncommitted;
 
 /// How long a receive waits for a message: SQS's maximum.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
@@ -108,8 +112,22 @@ pub(crate) struct Pipeline {
     pub(crate) dead: Arc<dyn Instructions>,
     pub(crate) receipts: Arc<dyn Receipts>,
     pub(crate) workshop: Workshop,
+    /// What others push.
+    pub(crate) lookout: Lookout,
+    /// What is changed by hand.
+    pub(crate) hands: Uncommitted,
     pub(crate) events: Events,
     pub(crate) view: watch::Sender<PipelineView>,
+}
+
+/// What comes to the pipeline.
+enum Arrival {
+    /// A message, or none in all the time that was waited.
+    Message(Result<Option<Delivery>, PortError>),
+    /// The remote's branches are elsewhere.
+    Others(Seen),
+    /// Somebody changed something by hand.
+    Hands,
 }
 
 impl Pipeline {
@@ -119,16 +137,21 @@ impl Pipeline {
         loop {
             self.view
                 .send_modify(|view| view.progressed = Some(Instant::now()));
-            let received = tokio::select! {
-                // Stopping comes first: a message that is received now would only be released again.
+            let arrival = tokio::select! {
+                // Stopping comes first: a message that is received now would only be released again. Then what others did,
+                // because it is what the next instruction stands on, and a full queue must not keep it away.
                 biased;
                 () = stop.cancelled() => break,
-                received = self.queue.receive(RECEIVE_WAIT, VISIBILITY) => received,
+                seen = self.lookout.changed() => Arrival::Others(seen),
+                () = self.hands.changed() => Arrival::Hands,
+                received = self.queue.receive(RECEIVE_WAIT, VISIBILITY) => Arrival::Message(received),
             };
-            match received {
-                Ok(Some(delivery)) => self.handle(delivery).await,
-                Ok(None) => {}
-                Err(error) => {
+            match arrival {
+                Arrival::Message(Ok(Some(delivery))) => self.handle(delivery).await,
+                Arrival::Message(Ok(None)) => {}
+                Arrival::Others(seen) => self.take_in(seen).await,
+                Arrival::Hands => self.look_at_hands().await,
+                Arrival::Message(Err(error)) => {
                     tracing::error!(error = %crate::chain(&error), "the queue does not answer");
                     tokio::select! {
                         () = stop.cancelled() => break,
@@ -138,6 +161,80 @@ impl Pipeline {
             }
         }
         self.workshop
+    }
+
+    /// Shows what others pushed. What is published is brought into a draft that has something of its own by an instruction
+    /// like any other: it may not fit, and it can be undone.
+    async fn take_in(&mut self, seen: Seen) {
+        let before = match self.workshop.seen().await {
+            Ok(before) if before == seen => return, // It was ours, or came with an instruction.
+            Ok(before) => before,
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "what the draft has seen could not be read");
+                return;
+            }
+        };
+        match self.workshop.take_in().await {
+            Ok(moved) => tracing::info!(moved, "others have pushed"),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "what others pushed could not be taken in; it comes with the next instruction");
+                return;
+            }
+        }
+        self.publish_tip().await;
+        if before.published != seen.published
+            && let Some(published) = seen.published
+            && self.view.borrow().history.behind > 0
+        {
+            self.ask_for_sync(published).await;
+        }
+    }
+
+    /// Puts a sync into our own queue. Its id is made of what is published, so that it is asked for once.
+    async fn ask_for_sync(&mut self, published: Oid) {
+        let id = format!("follow-{}", &published.to_string()[..20]);
+        let body = serde_json::json!({
+            "version": contract::instruction::VERSION,
+            "instructionId": id,
+            "clientId": self.identity.client_id,
+            "sessionId": self.identity.session_id,
+            "submittedAt": Timestamp::now(),
+            "action": { "type": "sync" },
+        });
+        let message = Outgoing {
+            body: body.to_string(),
+            group: self.identity.session_id.to_string(),
+            deduplication_id: id,
+        };
+        if let Err(error) = self.queue.send(&message).await {
+            tracing::warn!(error = %crate::chain(&error), "what was published elsewhere could not be asked for");
+        }
+    }
+
+    /// Sees what is changed by hand now.
+    async fn look_at_hands(&mut self) {
+        let suspects = self.hands.take();
+        match self.workshop.examine(suspects).await {
+            Ok(uncommitted) => {
+                let uncommitted: Vec<String> = uncommitted.into_iter().collect();
+                if self.view.borrow().uncommitted != uncommitted {
+                    tracing::info!(
+                        files = uncommitted.len(),
+                        "files are changed by hand in the workspace"
+                    );
+                    self.view.send_modify(|view| view.uncommitted = uncommitted);
+                    self.tell_of_draft();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "what is changed by hand could not be examined");
+            }
+        }
+    }
+
+    fn tell_of_draft(&self) {
+        let tip = self.view.borrow().tip.clone().unwrap_or_default();
+        self.events.publish(Event::Draft { tip });
     }
 
     async fn handle(&mut self, delivery: Delivery) {
@@ -234,6 +331,10 @@ impl Pipeline {
         match outcome {
             Outcome::Pushed => {
                 receipt.status = Status::Pushed;
+                self.answer(receipt).await
+            }
+            Outcome::Published => {
+                receipt.status = Status::Published;
                 self.answer(receipt).await
             }
             Outcome::Rejected(error) => {
@@ -372,11 +473,24 @@ impl Pipeline {
     }
 
     async fn publish_tip(&mut self) {
-        match self.workshop.summary().await {
-            Ok((tip, unpushed)) => self.view.send_modify(|view| {
-                view.tip = Some(tip.to_string());
-                view.unpushed = unpushed;
-            }),
+        let read = async {
+            let (tip, unpushed) = self.workshop.summary().await?;
+            Ok::<_, WorkshopError>((tip, unpushed, self.workshop.history().await?))
+        };
+        match read.await {
+            Ok((tip, unpushed, history)) => {
+                let changed = self.view.send_if_modified(|view| {
+                    let tip = Some(tip.to_string());
+                    let changed = view.tip != tip || *view.history != history;
+                    view.tip = tip;
+                    view.unpushed = unpushed;
+                    view.history = Arc::new(history);
+                    changed
+                });
+                if changed {
+                    self.tell_of_draft();
+                }
+            }
             Err(error) => {
                 tracing::warn!(error = %crate::chain(&error), "the draft could not be read");
             }

@@ -25,6 +25,7 @@ use tokio::io::BufReader;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+pub(crate) mod build;
 pub(crate) mod consequence;
 pub(crate) mod dependencies;
 mod error;

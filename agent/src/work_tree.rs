@@ -43,7 +43,11 @@ pub(crate) struct WorkTreeError {
 }
 
 impl WorkTreeError {
-    fn new(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+    pub(crate) fn new(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+        source: io::Error,
+    ) -> Self {
         Self {
             operation,
             path: path.into(),

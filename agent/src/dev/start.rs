@@ -27,13 +27,15 @@ use super::source::Source;
 use super::{Running, suggestion};
 use crate::cli::{Allowance, DevArguments};
 use crate::door::{Door, Hosts, Intake, Stage};
-use crate::draft::{self, Draft, Remote};
+use crate::draft::{self, Draft, Lookout, Remote};
 use crate::events::{Event, Events, PhaseName, PhaseState};
 use crate::failure::{Exit, Failure};
 use crate::pipeline::{Identity, Pipeline, PipelineView, Workshop};
 use crate::site::dependencies::{Dependencies, Route};
 use crate::site::node::{self, Node};
 use crate::site::{self, HotMessage, Site, SiteError, Told};
+use crate::verify::Visits;
+use crate::work_tree::uncommitted::Uncommitted;
 use crate::work_tree::{Places, WorkTree};
 
 /// Starts an environment; returns once its site has answered.
@@ -95,6 +97,7 @@ struct Open {
     identity: Identity,
     stage: watch::Sender<Stage>,
     pipeline_view: watch::Sender<PipelineView>,
+    visits: Visits,
     closing: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -123,7 +126,7 @@ impl Configured {
             phase: PhaseName::Clone,
         });
         let (pipeline_view, pipeline) = watch::channel(PipelineView::default());
-        let closing = CancellationToken::new();
+        let (closing, visits) = (CancellationToken::new(), Visits::default());
         let door = Door {
             intake: Intake {
                 identity: identity.clone(),
@@ -134,6 +137,7 @@ impl Configured {
             stage: stage_view,
             pipeline,
             events: events.clone(),
+            visits: visits.clone(),
             hosts: Hosts {
                 names: arguments.host_names(),
             },
@@ -155,6 +159,7 @@ impl Configured {
             identity,
             stage,
             pipeline_view,
+            visits,
             closing,
             tasks,
         })
@@ -311,13 +316,30 @@ impl Installed {
 
         tasks.spawn(report_site(site.clone(), events.clone(), stop_rest.clone()));
         let remote = draft.remote_name();
+        let lookout = Lookout::start(
+            settings.clone(),
+            draft.published_branch().to_owned(),
+            &mut tasks,
+            stop_rest.clone(),
+        );
+        let hands = Uncommitted::start(&work_tree, &mut tasks, stop_rest.clone());
         let pipeline = Pipeline {
             identity: open.identity,
             policy: policy(&arguments.allow),
             queue: Arc::clone(&open.claimed.queue),
             dead: Arc::clone(&open.claimed.dead),
             receipts: Arc::clone(&open.claimed.receipts),
-            workshop: Workshop::open(draft, settings, places, site.clone(), work_tree),
+            workshop: Workshop::open(
+                draft,
+                settings,
+                places,
+                site.clone(),
+                work_tree,
+                open.node,
+                open.visits,
+            ),
+            lookout,
+            hands,
             events: events.clone(),
             view: open.pipeline_view,
         };

@@ -62,7 +62,11 @@ impl Message {
     ) -> Admission {
         match self.0 {
             Ok(instruction) => {
-                let landed = workshop.landed(&instruction.instruction_id);
+                let id = &instruction.instruction_id;
+                let landed = match instruction.action {
+                    Action::Publish { .. } => workshop.published_landed(id),
+                    _ => workshop.landed(id),
+                };
                 decide(identity, *instruction, existing, landed)
             }
             Err(refusal) => refuse(refusal, existing),
@@ -138,11 +142,15 @@ fn decide(
             ),
         );
     }
-    if landed.is_none() && !matches!(instruction.action, Action::Edit { .. }) {
+    let unknown = matches!(
+        instruction.action,
+        Action::Prompt { .. } | Action::Cancel { .. }
+    );
+    if landed.is_none() && unknown {
         return refuse(
             ErrorCode::UnsupportedAction,
             format!(
-                "This agent cannot carry out `{}` yet; it knows `edit`.",
+                "This agent cannot carry out `{}` yet.",
                 instruction.action.kind()
             ),
         );
@@ -216,10 +224,11 @@ mod tests {
             ("amelia", "local", DELETE, "admitted"),
             ("bertram", "local", DELETE, "wrong_client"),
             ("amelia", "other", DELETE, "wrong_session"),
+            ("amelia", "local", r#"{"type":"publish"}"#, "admitted"),
             (
                 "amelia",
                 "local",
-                r#"{"type":"publish"}"#,
+                r#"{"type":"prompt","text":"Make it blue"}"#,
                 "unsupported_action",
             ),
         ] {

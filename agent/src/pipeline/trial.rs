@@ -134,7 +134,11 @@ impl Workshop {
             .look(trees, &affected, Reach::EDIT, listening)
             .await;
         let judgement = judge(self.verifier.known(trial.base), &findings);
-        tracing::debug!(?judgement, pages = findings.pages.len(), "a change was judged");
+        tracing::debug!(
+            ?judgement,
+            pages = findings.pages.len(),
+            "a change was judged"
+        );
         let stands = |verdict| Ok(Tried::Stands(Checked::of(verdict, &findings)));
         let tried = match judgement {
             Judgement::Sound => stands(Verdict::Sound),
@@ -184,7 +188,9 @@ impl Workshop {
             .await;
         if found.is_broken() && !affected.restarts {
             // Astro 6 and 7 keep some of what was wrong (a picture that an entry named) until they start anew.
-            tracing::info!("the site did not get over a change that was taken back; it is started anew");
+            tracing::info!(
+                "the site did not get over a change that was taken back; it is started anew"
+            );
             self.site.halt().await;
             self.site.resume(false).await;
             let listening = self.verifier.listen();
@@ -310,7 +316,7 @@ impl Workshop {
     }
 
     /// Says how the site is, for whoever asks.
-    async fn report(&self, findings: &Findings) {
+    async fn report(&mut self, findings: &Findings) {
         let problem = findings.broken().first().and_then(|subject| {
             let problem = findings.problem_of(subject)?.clone();
             Some(SiteProblem {

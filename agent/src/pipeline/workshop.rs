@@ -17,8 +17,10 @@ use crate::change_set::by_hand::{self, Room};
 use crate::change_set::{self, PlanError};
 use crate::draft::{
     self, CommitMessage, Declined, Draft, DraftError, History, PUSH_ROUNDS_MAX, PathChange,
-    Proposal, Publication, Published, Replanted, Round,
+    Proposal, Publication, Published, Replanted, Round, Seen,
 };
+use crate::site::build::{Build, BuildError};
+use crate::site::node::Node;
 use crate::site::{Consequence, Site, consequence};
 use crate::verify::{Verifier, Visits};
 use crate::work_tree::uncommitted::Suspects;
@@ -32,6 +34,7 @@ pub(crate) struct Workshop {
     pub(super) places: Places,
     pub(super) work_tree: WorkTree,
     pub(super) site: Site,
+    node: Node,
     pub(super) verifier: Verifier,
     /// The files that were found changed by hand, as paths of the repository.
     by_hand: BTreeSet<String>,
@@ -115,6 +118,7 @@ impl Workshop {
         places: Places,
         site: Site,
         work_tree: WorkTree,
+        node: Node,
         visits: Visits,
     ) -> Self {
         Self {
@@ -122,6 +126,7 @@ impl Workshop {
             settings,
             places,
             work_tree,
+            node,
             verifier: Verifier::new(site.clone(), visits),
             site,
             by_hand: BTreeSet::new(),
@@ -307,7 +312,9 @@ impl Workshop {
         self.work_tree.keep(made_by_hand)?;
         crate::crash_point!("before-apply");
         let on = proposal.on;
-        let base = self.with_draft(move |draft, _| Ok(draft.tree_id(on)?)).await?;
+        let base = self
+            .with_draft(move |draft, _| Ok(draft.tree_id(on)?))
+            .await?;
         let trial = Trial::of(proposal, base);
         match self.run_trial(&trial, on_broken).await {
             Ok(Tried::Stands(checked)) => Ok(TriedOut::Stands(checked)),
@@ -392,9 +399,7 @@ impl Workshop {
                 }
             }
         }
-        let busy = self
-            .with_draft(|draft, _| Ok(draft.remote_busy()))
-            .await?;
+        let busy = self.with_draft(|draft, _| Ok(draft.remote_busy())).await?;
         Err(busy.into())
     }
 
@@ -457,11 +462,22 @@ impl Workshop {
                 let before = draft.tip()?;
                 let published = draft.publish(&publication, &message);
                 crate::crash_point!("after-publish");
+                // The draft goes on from what is published, also for others. If that fails, the next push does it.
+                if let (Ok(Published::Verified(_)), true) = (&published, publication.whole)
+                    && let Err(error) = draft.push_once()
+                {
+                    tracing::warn!(error = %crate::chain(&error), "the draft on the remote stays behind what was published for now");
+                }
                 Ok((before, published, draft.tip()?))
             })
             .await?;
         self.follow(before, after).await?;
         Ok(published?)
+    }
+
+    /// What the last fetch saw on the remote.
+    pub(super) async fn seen(&mut self) -> Result<Seen, WorkshopError> {
+        self.with_draft(|draft, _| Ok(draft.seen()?)).await
     }
 
     /// Takes in what others pushed: our own commits go on top of it, and the work tree shows it.
@@ -603,6 +619,52 @@ impl Workshop {
         shown
     }
 
+    /// Builds the site in a copy of a tree.
+    pub(super) async fn build(
+        &mut self,
+        tree: Oid,
+    ) -> Result<Result<(), BuildError>, WorkshopError> {
+        let copy = self.places.staging.join("build");
+        let places = Places {
+            root: copy.join("tree"),
+            staging: copy.join("staging"),
+            journal: copy.join("journal.json"),
+        };
+        let fresh =
+            |source| WorkshopError::WorkTree(WorkTreeError::new("make", copy.clone(), source));
+        remove_folder(&copy).map_err(fresh)?;
+        std::fs::create_dir_all(&places.staging).map_err(fresh)?;
+        let made = places.clone();
+        self.with_draft(move |draft, _| Ok(WorkTree::create(&made, &draft.contents(tree)?)?))
+            .await?;
+        let build = Build {
+            root: places.root.join(&self.settings.site_root),
+            installed: self.site_folder().join("node_modules"),
+            program: copy.join("build.mjs"),
+            node: self.node.clone(),
+        };
+        let built = build.run().await;
+        if let Err(error) = remove_folder(&copy) {
+            tracing::warn!(%error, "the copy that was built could not be removed; the next one replaces it");
+        }
+        Ok(built)
+    }
+
+    /// The files that somebody changed by hand, as paths of the repository, looked for anew.
+    pub(super) async fn uncommitted(&mut self) -> Result<BTreeSet<String>, WorkshopError> {
+        self.examine(Suspects::Everything).await
+    }
+
+    /// Paths of the site, of paths of the repository; what lies elsewhere is named as it is.
+    pub(super) fn site_files<'a>(&self, paths: impl Iterator<Item = &'a String>) -> Vec<String> {
+        paths
+            .map(|path| {
+                self.site_path(path)
+                    .map_or_else(|| path.clone(), |path| path.as_str().to_owned())
+            })
+            .collect()
+    }
+
     /// What changes mean for the running site.
     pub(super) fn consequence(&self, changes: &[PathChange]) -> Consequence {
         consequence::of(self.site_paths(changes).iter())
@@ -659,4 +721,11 @@ impl Workshop {
 fn note_shown(draft: &Draft, work_tree: &WorkTree) -> Result<(), WorkshopError> {
     draft.set_shown(draft.tip()?)?;
     Ok(work_tree.end()?)
+}
+
+fn remove_folder(folder: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

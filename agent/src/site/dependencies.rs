@@ -27,6 +27,8 @@ use super::process::{Ending, GRACE, find};
 
 mod store;
 
+pub(super) use store::link_installed;
+
 /// An install that takes longer than this hangs.
 const INSTALL_TIME_MAX: Duration = Duration::from_secs(15 * 60);
 /// The file in `node_modules` that says for what it was made. Written last, so that half an install is never taken for a whole one.

@@ -95,6 +95,11 @@ pub(super) fn can_be_shared(root: &Path) -> bool {
         && !root.join("pnpm-workspace.yaml").exists()
 }
 
+/// Repeats what is installed in another folder, without what belongs to one site alone.
+pub(in crate::site) fn link_installed(from: &Path, to: &Path) -> io::Result<()> {
+    link_tree(from, to, NOT_SHARED)
+}
+
 /// Repeats a tree of folders with hard links to the same files; copies where a link cannot be (another file system).
 fn link_tree(from: &Path, to: &Path, left_out: &[&str]) -> io::Result<()> {
     fs::create_dir(to)?;
