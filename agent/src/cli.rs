@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use contract::client_config::{OnBroken, PublishCheck};
 use contract::schema::SchemaName;
 
 use crate::failure::{Exit, Failure};
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Dev(DevArguments),
     /// Send an instruction to a running environment, and follow it to its receipt.
     Send(SendArguments),
+    /// List what was done on the draft of a running environment.
+    Log(LogArguments),
     /// Print the JSON Schema of a record or message.
     Schema {
         /// instruction, receipt, client-config or session; all of them if absent.
@@ -86,6 +89,12 @@ pub(crate) struct DevArguments {
     /// What instructions may change beyond pages, content and styles.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) allow: Vec<Allowance>,
+    /// What becomes of an edit with which a page that rendered before does not render any more.
+    #[arg(long, value_enum, default_value_t = BrokenEdit::Rollback, value_name = "WHAT")]
+    pub(crate) on_broken: BrokenEdit,
+    /// What has to succeed before something is published.
+    #[arg(long, value_enum, default_value_t = BeforePublishing::Render, value_name = "CHECK")]
+    pub(crate) publish_check: BeforePublishing,
     /// The key or token for the remote: `file:PATH` or `env:NAME`. Default: what your git uses.
     #[arg(long, value_name = "REFERENCE")]
     pub(crate) deploy_key: Option<String>,
@@ -104,6 +113,42 @@ pub(crate) enum Allowance {
     Config,
     /// package.json and lock files.
     Dependencies,
+}
+
+/// What becomes of an edit that breaks a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BrokenEdit {
+    /// It is taken back before anybody sees it, and refused.
+    Rollback,
+    /// It stays, and its receipt says so.
+    Keep,
+}
+
+impl From<BrokenEdit> for OnBroken {
+    fn from(word: BrokenEdit) -> Self {
+        match word {
+            BrokenEdit::Rollback => Self::Rollback,
+            BrokenEdit::Keep => Self::Keep,
+        }
+    }
+}
+
+/// What has to succeed before something is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BeforePublishing {
+    /// Every page that was touched since the last time renders.
+    Render,
+    /// That, and `astro build` succeeds in a copy.
+    Build,
+}
+
+impl From<BeforePublishing> for PublishCheck {
+    fn from(word: BeforePublishing) -> Self {
+        match word {
+            BeforePublishing::Render => Self::Render,
+            BeforePublishing::Build => Self::Build,
+        }
+    }
 }
 
 impl DevArguments {
@@ -126,7 +171,8 @@ impl DevArguments {
 }
 
 const SEND_HELP: &str = "\
-Several changes in one call are one instruction: all of them happen, or none.
+Several changes in one call are one instruction: all of them happen, or none. Every change can be
+taken back with --undo, also an undo and a discard.
 
 Examples:
   edit-agent send --replace src/pages/index.astro \"Rare stamps\" \"Rare & old stamps\"
@@ -134,15 +180,26 @@ Examples:
   echo '# Hello' | edit-agent send --write src/pages/hello.md=@-
   git diff | edit-agent send --patch -
   edit-agent send instruction.json
+  edit-agent send --undo last                  take the newest change back, keep all others
+  edit-agent send --undo send-9 --undo send-7  two, the later first (`edit-agent log` has the ids)
+  edit-agent send --sync                       bring in what was published meanwhile
+  edit-agent send --publish                    put the draft on the published branch
+  edit-agent send --publish --up-to send-7     only up to this one; the rest stays a draft
 
 Exit codes: 0 it landed (or, with --no-wait, was accepted), 1 it did not, 2 usage, 17 no running environment.";
+
+/// The options that are changes of one `edit`.
+const CHANGES: [&str; 5] = ["write", "replace", "delete", "move_", "patch"];
+/// The options that are actions of their own.
+const ACTIONS: [&str; 5] = ["undo", "publish", "sync", "discard", "commit_mine"];
 
 /// What to send, and where.
 #[derive(Debug, Args)]
 #[command(after_help = SEND_HELP)]
+#[command(group = ArgGroup::new("action").conflicts_with_all(CHANGES).conflicts_with("file"))]
 pub(crate) struct SendArguments {
     /// A file with an instruction or an array of them; - for stdin. What such an instruction leaves out (version, ids, time) is filled in.
-    #[arg(value_name = "FILE.json|-", conflicts_with_all = ["write", "replace", "delete", "move_", "patch"], required_unless_present_any = ["write", "replace", "delete", "move_", "patch"])]
+    #[arg(value_name = "FILE.json|-", conflicts_with_all = CHANGES, required_unless_present_any = CHANGES.iter().chain(&ACTIONS))]
     pub(crate) file: Option<PathBuf>,
     /// Make a file of the site have the content of a local file (- for stdin), or, without @, this text.
     #[arg(long, value_name = "PATH=@FILE")]
@@ -159,6 +216,25 @@ pub(crate) struct SendArguments {
     /// Apply a git patch; - for stdin.
     #[arg(long, value_name = "FILE.diff")]
     pub(crate) patch: Vec<PathBuf>,
+    /// Take an instruction back with a new commit, and keep all later ones; `last` is the newest that stands. Several are taken back in the order given.
+    #[arg(long, value_name = "ID|last", group = "action")]
+    pub(crate) undo: Vec<String>,
+    /// Put the draft on the published branch, if the pages that it changes render.
+    #[arg(long, group = "action")]
+    pub(crate) publish: bool,
+    /// With --publish: only up to and with this instruction.
+    // That others conflict follows from `requires`, but clap does not require what would conflict.
+    #[arg(long, value_name = "ID", requires = "publish", conflicts_with_all = ["undo", "sync", "discard", "commit_mine"])]
+    pub(crate) up_to: Option<String>,
+    /// Bring what was published meanwhile into the draft.
+    #[arg(long, group = "action")]
+    pub(crate) sync: bool,
+    /// Make the draft what is published, with a new commit that can be undone.
+    #[arg(long, group = "action")]
+    pub(crate) discard: bool,
+    /// Commit everything that was changed by hand in the workspace. Nothing else ever does.
+    #[arg(long, group = "action")]
+    pub(crate) commit_mine: bool,
     /// The idempotency key: the same id is carried out once. Default: a new one.
     #[arg(long)]
     pub(crate) id: Option<String>,
@@ -180,6 +256,28 @@ pub(crate) struct SendArguments {
     /// Do not wait for the receipt.
     #[arg(long)]
     pub(crate) no_wait: bool,
+}
+
+const LOG_HELP: &str = "\
+Newest first, with who asked for it, when, and the id that `edit-agent send --undo ID` takes. Below
+it: what is not published, and what was changed by hand and is in no commit.";
+
+/// What to list, and of which environment.
+#[derive(Debug, Args)]
+#[command(after_help = LOG_HELP)]
+pub(crate) struct LogArguments {
+    /// The environment. Default: the one that runs; if several do, the one of the folder you stand in.
+    #[arg(long, value_name = "http://127.0.0.1:PORT")]
+    pub(crate) url: Option<String>,
+    /// Where `dev` keeps its state, if that was given there.
+    #[arg(long, value_name = "DIR", env = "EDIT_AGENT_STATE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Print it as JSON, with the receipts.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How many instructions. Default: 20, or with --json all of them.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) number: Option<usize>,
 }
 
 /// Which changes stand in which order on the command line: clap groups them by option, and order matters.

@@ -17,6 +17,7 @@ mod door;
 mod draft;
 mod events;
 mod failure;
+mod log;
 mod pipeline;
 mod random;
 mod send;
@@ -59,6 +60,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             ended
         }
         Command::Send(arguments) => runtime()?.block_on(send::run(arguments)),
+        Command::Log(arguments) => runtime()?.block_on(log::run(arguments)),
     }
 }
 

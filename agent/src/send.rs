@@ -13,9 +13,13 @@ use serde_json::{Value, json};
 
 mod target;
 mod wire;
+mod words;
 
-use target::Target;
-use wire::{Stream, Wire};
+pub(crate) use target::Target;
+use wire::Stream;
+pub(crate) use wire::Wire;
+pub(crate) use words::moment;
+use words::words;
 
 use crate::cli::{SendArguments, change_options};
 use crate::failure::{Exit, Failure};
@@ -85,7 +89,7 @@ pub(crate) async fn run(arguments: SendArguments) -> Result<Exit, Failure> {
         );
     } else {
         for receipt in &receipts {
-            print(&words(receipt));
+            print(&words(receipt, undone_by(&messages, receipt)));
         }
     }
     Ok(if landed {
@@ -93,6 +97,16 @@ pub(crate) async fn run(arguments: SendArguments) -> Result<Exit, Failure> {
     } else {
         Exit::NotLanded
     })
+}
+
+/// What the instruction of a receipt was to take back.
+fn undone_by<'a>(messages: &'a [Value], receipt: &Receipt) -> Option<&'a str> {
+    let message = messages
+        .iter()
+        .find(|message| message["instructionId"] == receipt.instruction_id.as_str())?;
+    (message["action"]["type"] == "undo")
+        .then(|| message["action"]["instructionId"].as_str())
+        .flatten()
 }
 
 /// Waits for the final receipt of every id, in their order.
@@ -167,6 +181,23 @@ async fn look(
 }
 
 fn read_messages(arguments: &SendArguments) -> Result<Vec<Value>, Failure> {
+    let actions = actions(arguments);
+    if actions.len() > 1 && arguments.id.is_some() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "--id names one instruction, and these are {}",
+                actions.len()
+            ),
+            "Leave it out, or send them one by one.",
+        ));
+    }
+    if !actions.is_empty() {
+        return Ok(actions
+            .into_iter()
+            .map(|action| json!({ "action": action }))
+            .collect());
+    }
     let Some(file) = &arguments.file else {
         return Ok(vec![
             json!({ "action": { "type": "edit", "changes": changes(arguments)? } }),
@@ -184,6 +215,35 @@ fn read_messages(arguments: &SendArguments) -> Result<Vec<Value>, Failure> {
         Value::Array(messages) => Ok(messages),
         message => Ok(vec![message]),
     }
+}
+
+/// The actions other than an edit that the options name. Only undo can be named several times; their order counts, because the
+/// later of two changes of one place has to go first.
+fn actions(arguments: &SendArguments) -> Vec<Value> {
+    let mut actions: Vec<Value> = arguments
+        .undo
+        .iter()
+        .map(|id| json!({ "type": "undo", "instructionId": id }))
+        .collect();
+    if arguments.publish {
+        let mut action = json!({ "type": "publish" });
+        if let Some(id) = &arguments.up_to {
+            action["upTo"] = json!(id);
+        }
+        actions.push(action);
+    }
+    let others = [
+        (arguments.sync, "sync"),
+        (arguments.discard, "discard"),
+        (arguments.commit_mine, "commit"),
+    ];
+    actions.extend(
+        others
+            .into_iter()
+            .filter(|(asked, _)| *asked)
+            .map(|(_, kind)| json!({ "type": kind })),
+    );
+    actions
 }
 
 /// The changes that the options name, in their order.
@@ -356,29 +416,6 @@ fn hint_of(code: &str) -> &'static str {
         .map_or("", |code| code.hint())
 }
 
-/// A receipt for people.
-fn words(receipt: &Receipt) -> String {
-    let mut text = format!("{} {}", receipt.status.as_str(), receipt.instruction_id);
-    if let Some(error) = &receipt.error {
-        text.push_str(&format!("\n  {}: {}", error.code.as_str(), error.message));
-        for problem in &error.details {
-            text.push_str(&format!("\n    {}: {}", problem.path, problem.message));
-        }
-        text.push_str(&format!("\n  {}", error.hint));
-        return text;
-    }
-    text.push_str(&format!("\n  {}", receipt.summary));
-    if let Some(commit) = &receipt.commit {
-        text.push_str(&format!(
-            "\n  commit {} on {}",
-            &commit.as_str()[..10],
-            receipt.branch
-        ));
-    }
-    text.push_str(&format!("\n  see {}", receipt.preview_url));
-    text
-}
-
 fn print(text: &str) {
     // A closed pipe is no failure.
     writeln!(std::io::stdout(), "{text}").ok();
@@ -398,6 +435,61 @@ mod tests {
             change,
             json!({ "op": "write", "path": "public/photo.jpg", "contentBase64": "/9j/" })
         );
+    }
+
+    fn sent(line: &[&str]) -> Result<String, String> {
+        use clap::Parser as _;
+        let line = ["edit-agent", "send"].iter().chain(line);
+        let cli = crate::cli::Cli::try_parse_from(line).map_err(|error| error.to_string())?;
+        let crate::cli::Command::Send(arguments) = cli.command else {
+            return Err("another command".to_owned());
+        };
+        let messages = read_messages(&arguments).map_err(|failure| failure.to_string())?;
+        Ok(Value::Array(messages).to_string())
+    }
+
+    #[test]
+    fn what_is_no_change_of_a_file_has_an_option_of_its_own() {
+        for (line, expected) in [
+            (
+                &["--undo", "last"][..],
+                r#"[{"action":{"instructionId":"last","type":"undo"}}]"#,
+            ),
+            (
+                &["--undo", "b", "--undo", "a"],
+                r#"[{"action":{"instructionId":"b","type":"undo"}},{"action":{"instructionId":"a","type":"undo"}}]"#,
+            ),
+            (&["--publish"], r#"[{"action":{"type":"publish"}}]"#),
+            (
+                &["--publish", "--up-to", "a"],
+                r#"[{"action":{"type":"publish","upTo":"a"}}]"#,
+            ),
+            (&["--sync", "--id", "x"], r#"[{"action":{"type":"sync"}}]"#),
+            (&["--discard"], r#"[{"action":{"type":"discard"}}]"#),
+            (&["--commit-mine"], r#"[{"action":{"type":"commit"}}]"#),
+        ] {
+            assert_eq!(sent(line).as_deref(), Ok(expected), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn one_call_is_one_kind_of_instruction() {
+        for line in [
+            &[][..],
+            &["--publish", "--sync"],
+            &["--undo", "last", "--publish"],
+            &["--undo", "last", "--delete", "a.md"],
+            &["--commit-mine", "--write", "a.md=x"],
+            &["--discard", "instruction.json"],
+            &["--up-to", "a"],
+            &["--sync", "--up-to", "a"],
+        ] {
+            assert!(sent(line).is_err(), "{line:?}");
+        }
+        insta::assert_snapshot!(sent(&["--undo", "b", "--undo", "a", "--id", "x"]).expect_err("one id for two"), @r"
+        error: --id names one instruction, and these are 2
+          hint: Leave it out, or send them one by one.
+        ");
     }
 
     #[test]

@@ -325,7 +325,7 @@ impl Installed {
         let hands = Uncommitted::start(&work_tree, &mut tasks, stop_rest.clone());
         let pipeline = Pipeline {
             identity: open.identity,
-            policy: policy(&arguments.allow),
+            policy: policy(arguments),
             queue: Arc::clone(&open.claimed.queue),
             dead: Arc::clone(&open.claimed.dead),
             receipts: Arc::clone(&open.claimed.receipts),
@@ -364,10 +364,12 @@ impl Installed {
     }
 }
 
-fn policy(allowed: &[Allowance]) -> Policy {
+fn policy(arguments: &DevArguments) -> Policy {
     Policy {
-        allow_config: allowed.contains(&Allowance::Config),
-        allow_dependencies: allowed.contains(&Allowance::Dependencies),
+        allow_config: arguments.allow.contains(&Allowance::Config),
+        allow_dependencies: arguments.allow.contains(&Allowance::Dependencies),
+        on_broken: arguments.on_broken.into(),
+        publish_check: arguments.publish_check.into(),
         ..Policy::default()
     }
 }

@@ -7,14 +7,14 @@ use crate::failure::{Exit, Failure};
 
 /// An environment's door.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// Host and port.
-    pub(super) authority: String,
+    pub(crate) authority: String,
 }
 
 impl Target {
     /// The one named; else the one that runs; of several, the one of the folder we stand in.
-    pub(super) fn find(url: Option<&str>, state: Option<&Path>) -> Result<Self, Failure> {
+    pub(crate) fn find(url: Option<&str>, state: Option<&Path>) -> Result<Self, Failure> {
         if let Some(url) = url {
             return Self::parse(url);
         }

@@ -21,20 +21,20 @@ const ANSWER_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Talks to one door.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     authority: String,
 }
 
 /// What was answered.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub(super) status: u16,
     pub(super) body: Value,
 }
 
 impl Answer {
     /// The body, if the status is the expected one.
-    pub(super) fn expect_status(self, status: u16) -> Result<Value, Failure> {
+    pub(crate) fn expect_status(self, status: u16) -> Result<Value, Failure> {
         if self.status == status {
             Ok(self.body)
         } else {
@@ -51,13 +51,13 @@ impl Answer {
 }
 
 impl Wire {
-    pub(super) fn new(target: &Target) -> Self {
+    pub(crate) fn new(target: &Target) -> Self {
         Self {
             authority: target.authority.clone(),
         }
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Answer, Failure> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, Failure> {
         self.ask(Method::GET, path, None).await
     }
 
