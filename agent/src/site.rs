@@ -33,6 +33,7 @@ pub(crate) mod node;
 pub(crate) mod probe;
 mod process;
 mod restart;
+pub(crate) mod route;
 
 pub(crate) use consequence::Consequence;
 use dependencies::Dependencies;
