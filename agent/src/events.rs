@@ -70,6 +70,11 @@ pub(crate) enum Event {
         #[serde(flatten)]
         receipt: Box<Receipt>,
     },
+    /// Something of the draft's history changed: a commit of ours or of somebody else's, work by hand, what is published.
+    Draft {
+        /// The newest commit of the draft.
+        tip: String,
+    },
     /// The environment has stopped.
     Stopped {
         /// Where it ended: the newest commit of the draft on the remote.
@@ -111,6 +116,7 @@ impl Event {
             Self::Site { .. } => "site",
             Self::Progress { .. } => "progress",
             Self::Receipt { .. } => "receipt",
+            Self::Draft { .. } => "draft",
             Self::Stopped { .. } => "stopped",
         }
     }

@@ -22,6 +22,7 @@ mod random;
 mod send;
 mod site;
 mod system;
+mod words;
 mod work_tree;
 
 use cli::{Cli, Command};

@@ -224,7 +224,7 @@ impl Console {
                     "\n  Preview  {preview_url}\n  Draft    {draft_branch} in {remote}\n  Try      {suggestion}\n  Stop     Ctrl-C\n"
                 ));
             }
-            Event::Site { .. } | Event::Progress { .. } => {}
+            Event::Site { .. } | Event::Progress { .. } | Event::Draft { .. } => {}
         }
     }
 

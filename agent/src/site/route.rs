@@ -62,7 +62,10 @@ pub(crate) fn of(path: &str) -> Option<Route> {
         return None;
     };
     let mut names: Vec<&str> = stem.split('/').collect();
-    if names.iter().any(|name| name.is_empty() || name.starts_with('_')) {
+    if names
+        .iter()
+        .any(|name| name.is_empty() || name.starts_with('_'))
+    {
         return None;
     }
     if names.last() == Some(&"index") {
