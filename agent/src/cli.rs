@@ -101,6 +101,9 @@ pub(crate) struct DevArguments {
     /// The Node.js program to use. Default: the one in PATH.
     #[arg(long, value_name = "PATH")]
     pub(crate) node: Option<PathBuf>,
+    /// Show the site's pages without the status bar.
+    #[arg(long)]
+    pub(crate) no_bar: bool,
     /// Print events on stdout, one JSON object a line: phase, ready, receipt, stopped.
     #[arg(long)]
     pub(crate) json: bool,

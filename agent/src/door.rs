@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The guard decides who may ask and for what, and is a pure function of the request's head. A visit is relayed while
-//! the site answers, held while it restarts, and answered with a waiting page while it starts.
+//! the site answers, held while it restarts, and answered with a waiting page while it starts. The pages among the
+//! answers get the status bar while they pass.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,14 +24,17 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+mod bar;
 mod control;
 mod guard;
+mod history;
 mod intake;
 mod page;
 mod visit;
 
+pub(crate) use bar::Bar;
 pub(crate) use guard::Hosts;
-pub(crate) use intake::Intake;
+pub(crate) use intake::{Intake, Kinds};
 
 use crate::events::{Events, PhaseName};
 use crate::pipeline::PipelineView;
@@ -76,6 +80,8 @@ pub(crate) struct Door {
     pub(crate) shown_root: std::path::PathBuf,
     /// Carries requests to the site.
     pub(crate) relay: Relay,
+    /// What is put into the site's pages; nothing if absent.
+    pub(crate) bar: Option<Bar>,
     /// When it closes.
     pub(crate) closing: CancellationToken,
 }
@@ -111,6 +117,8 @@ impl Door {
             .route("/health", get(control::health))
             .route("/ready", get(control::ready))
             .route("/status", get(control::status))
+            .route("/bar.js", get(bar::script))
+            .route("/history", get(history::history))
             .route("/events", get(control::events))
             .route("/instructions", post(control::instructions))
             .route("/instructions/{id}", get(control::receipt))

@@ -24,6 +24,7 @@ mod send;
 mod site;
 mod system;
 mod verify;
+mod words;
 mod work_tree;
 
 use cli::{Cli, Command};

@@ -26,7 +26,7 @@ use super::home::Home;
 use super::source::Source;
 use super::{Running, suggestion};
 use crate::cli::{Allowance, DevArguments};
-use crate::door::{Door, Hosts, Intake, Stage};
+use crate::door::{Bar, Door, Hosts, Intake, Kinds, Stage};
 use crate::draft::{self, Draft, Lookout, Remote};
 use crate::events::{Event, Events, PhaseName, PhaseState};
 use crate::failure::{Exit, Failure};
@@ -133,6 +133,7 @@ impl Configured {
                 queue: Arc::clone(&claimed.queue),
                 receipts: Arc::clone(&claimed.receipts),
                 events: events.clone(),
+                kinds: Kinds::default(),
             },
             stage: stage_view,
             pipeline,
@@ -143,6 +144,7 @@ impl Configured {
             },
             shown_root: self.home.tree(),
             relay: Relay::new(relay::Settings::default()),
+            bar: (!arguments.no_bar).then(Bar::new),
             closing: closing.clone(),
         };
         let mut tasks = JoinSet::new();

@@ -6,18 +6,22 @@ use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::body::{Body, HttpBody as _};
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use contract::InstructionId;
+use contract::{InstructionId, Receipt};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
-use super::intake::Declined;
+use super::intake::{Declined, Kinds};
 use super::{Door, Stage};
-use crate::events::Numbered;
+use crate::events::{Event, Numbered};
+use crate::pipeline::PipelineView;
+use crate::words;
 
 /// The pipeline comes round at least every 20 s, unless an instruction runs, which is bounded by five minutes.
 const PROGRESS_MAX: Duration = Duration::from_secs(60);
@@ -95,6 +99,7 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
             "clientId": identity.client_id,
             "sessionId": identity.session_id,
             "threadId": identity.thread_id,
+            "mode": "dev",
             "state": state_word,
             "phase": phase,
             "site": site,
@@ -115,11 +120,17 @@ static EVENTS_BEGIN: LazyLock<u64> = LazyLock::new(|| {
     since_1970.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 });
 
-/// What happens, as it happens. `Last-Event-ID` gets what was missed.
-pub(super) async fn events(State(door): State<Arc<Door>>, headers: HeaderMap) -> impl IntoResponse {
+/// What happens, as it happens. `Last-Event-ID` gets what was missed; so does `?after=`, for a page that was loaded again
+/// and cannot say it in a header.
+pub(super) async fn events(
+    State(door): State<Arc<Door>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> impl IntoResponse {
     let after = headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok())
+        .or_else(|| query.as_deref()?.strip_prefix("after="))
         .map(|id| {
             id.parse()
                 .map_or(0, |id: u64| id.saturating_sub(*EVENTS_BEGIN))
@@ -137,7 +148,7 @@ fn event_stream(
     after: Option<u64>,
 ) -> impl Stream<Item = Result<sse::Event, Infallible>> + use<> {
     let (missed, live) = door.events.subscribe(after);
-    let events = door.events.clone();
+    let (events, speaker) = (door.events.clone(), Speaker::of(door));
     let state = (
         missed
             .into_iter()
@@ -146,12 +157,12 @@ fn event_stream(
         after.unwrap_or(0),
     );
     stream::unfold(state, move |(mut missed, mut live, mut last)| {
-        let events = events.clone();
+        let (events, speaker) = (events.clone(), speaker.clone());
         async move {
             loop {
                 if let Some(next) = missed.pop_front() {
                     last = next.id;
-                    return Some((Ok(sse_event(&next)), (missed, live, last)));
+                    return Some((Ok(sse_event(&next, &speaker)), (missed, live, last)));
                 }
                 match live.recv().await {
                     Ok(next) if next.id > last => missed.push_back(next),
@@ -169,8 +180,58 @@ fn event_stream(
     })
 }
 
-fn sse_event(numbered: &Numbered) -> sse::Event {
-    let data = serde_json::to_string(&*numbered.event).expect("an event is JSON");
+/// Says what receipts mean, in an owner's words.
+#[derive(Clone)]
+struct Speaker {
+    kinds: Kinds,
+    pipeline: watch::Receiver<PipelineView>,
+}
+
+/// An event or a receipt, with what it means to an owner.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Spoken<'a, T: Serialize> {
+    #[serde(flatten)]
+    record: &'a T,
+    sentence: String,
+    /// The pages that it changed.
+    live_pages: Vec<String>,
+}
+
+impl Speaker {
+    fn of(door: &Door) -> Self {
+        Self {
+            kinds: door.intake.kinds.clone(),
+            pipeline: door.pipeline.clone(),
+        }
+    }
+
+    fn spoken<'a, T: Serialize>(&self, record: &'a T, receipt: &Receipt) -> Spoken<'a, T> {
+        let id = &receipt.instruction_id;
+        let landed = || {
+            let history = Arc::clone(&self.pipeline.borrow().history);
+            let mut entries = history.entries.iter();
+            entries
+                .find(|entry| entry.instruction_id == *id)
+                .map(|entry| entry.action)
+        };
+        Spoken {
+            record,
+            sentence: words::outcome(receipt, self.kinds.of(id).or_else(landed)),
+            live_pages: words::live_pages(receipt),
+        }
+    }
+}
+
+fn sse_event(numbered: &Numbered, speaker: &Speaker) -> sse::Event {
+    let event = &*numbered.event;
+    let data = match event {
+        Event::Progress { receipt } | Event::Receipt { receipt } => {
+            serde_json::to_string(&speaker.spoken(event, receipt))
+        }
+        _ => serde_json::to_string(event),
+    };
+    let data = data.expect("an event is JSON");
     sse::Event::default()
         .id((*EVENTS_BEGIN + numbered.id).to_string())
         .event(numbered.event.name())
@@ -255,7 +316,7 @@ async fn whole_call(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, StatusCo
     }
 }
 
-/// The receipt of an instruction.
+/// The receipt of an instruction, and what it means to an owner.
 pub(super) async fn receipt(State(door): State<Arc<Door>>, Path(id): Path<String>) -> Response {
     let Ok(id) = id.parse::<InstructionId>() else {
         return errors(
@@ -265,7 +326,10 @@ pub(super) async fn receipt(State(door): State<Arc<Door>>, Path(id): Path<String
         );
     };
     match door.intake.receipt(&id).await {
-        Ok(Some(receipt)) => answer(StatusCode::OK, json!(receipt)),
+        Ok(Some(receipt)) => {
+            let spoken = Speaker::of(&door).spoken(&receipt, &receipt);
+            answer(StatusCode::OK, json!(spoken))
+        }
         Ok(None) => errors(
             StatusCode::NOT_FOUND,
             "not_found",
@@ -299,6 +363,6 @@ fn errors(status: StatusCode, code: &str, problems: &[(&str, &str)]) -> Response
     answer(status, json!({ "code": code, "errors": errors }))
 }
 
-fn answer(status: StatusCode, body: Value) -> Response {
+pub(super) fn answer(status: StatusCode, body: Value) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }

@@ -6,6 +6,7 @@ use http::{StatusCode, header};
 use super::Stage;
 use crate::events::PhaseName;
 use crate::site::{SiteState, SiteView};
+use crate::words::{self, Waiting};
 
 /// A short answer in words.
 pub(super) fn plain(status: StatusCode, words: &str) -> impl IntoResponse + use<> {
@@ -21,7 +22,7 @@ pub(super) fn plain(status: StatusCode, words: &str) -> impl IntoResponse + use<
 
 /// What a visitor is told while the site does not answer.
 pub(super) fn waiting(stage: &Stage, site: Option<&SiteView>, wants_page: bool) -> Response {
-    let (headline, words) = words(stage, site);
+    let (headline, words) = words::waiting(waits_for(stage, site));
     let details = site.and_then(|view| view.problem.as_ref()).map(|problem| {
         let place = match (&problem.file, problem.line) {
             (Some(file), Some(line)) => format!("{file}:{line}\n"),
@@ -54,27 +55,19 @@ pub(super) fn waiting(stage: &Stage, site: Option<&SiteView>, wants_page: bool) 
     (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
 }
 
-fn words(stage: &Stage, site: Option<&SiteView>) -> (&'static str, &'static str) {
+/// What is waited for.
+fn waits_for(stage: &Stage, site: Option<&SiteView>) -> Waiting {
     match (stage, site.map(|view| view.state)) {
-        (Stage::Draining, _) => ("The preview is closing", "Everything is being saved."),
+        (Stage::Draining, _) => Waiting::Closing,
         (Stage::Starting { phase }, _) => match phase {
-            PhaseName::Config | PhaseName::Claim => ("The preview is starting", "Getting ready."),
-            PhaseName::Clone => ("The preview is starting", "Fetching the site."),
-            PhaseName::Install => (
-                "The preview is starting",
-                "Putting the site’s building blocks in place. The first time takes a little longer.",
-            ),
-            PhaseName::Serve => ("The preview is starting", "Opening the first page."),
+            PhaseName::Config | PhaseName::Claim => Waiting::Preparing,
+            PhaseName::Clone => Waiting::Fetching,
+            PhaseName::Install => Waiting::Installing,
+            PhaseName::Serve => Waiting::Opening,
         },
-        (Stage::Serving { .. }, Some(SiteState::Broken | SiteState::CrashLoop)) => (
-            "The site does not start",
-            "It can still be edited, and comes up as soon as it is mended.",
-        ),
-        (Stage::Serving { .. }, Some(SiteState::Installing)) => (
-            "The preview is coming back",
-            "Putting the site’s building blocks in place.",
-        ),
-        (Stage::Serving { .. }, _) => ("The preview is starting", "Opening the first page."),
+        (Stage::Serving { .. }, Some(SiteState::Broken | SiteState::CrashLoop)) => Waiting::Broken,
+        (Stage::Serving { .. }, Some(SiteState::Installing)) => Waiting::Reinstalling,
+        (Stage::Serving { .. }, _) => Waiting::Opening,
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Door, Stage, page};
 use crate::site::{SiteState, SiteView};
+use crate::words;
 
 /// How long a visitor is held while the site restarts. Measured: 1 to 3 s; on a busy machine several times that.
 const HOLD_MAX: Duration = Duration::from_secs(20);
@@ -29,6 +30,7 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
     let repeatable = parts.method.is_safe()
         && body.is_end_stream()
         && !parts.headers.contains_key(header::UPGRADE);
+    let mut wanted = door.bar.as_ref().and_then(|bar| bar.look_at(&mut parts));
     let mut body = Some(body);
     loop {
         let address = match answering(door, deadline, wants_page).await {
@@ -37,16 +39,18 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
         };
         let again = repeatable.then(|| copy_head(&parts));
         let Some(body_now) = body.take().or_else(|| repeatable.then(Body::empty)) else {
-            return page::plain(
-                StatusCode::BAD_GATEWAY,
-                "The site went away while it was asked.",
-            )
-            .into_response();
+            return page::plain(StatusCode::BAD_GATEWAY, words::SITE_WENT_AWAY).into_response();
         };
         let mut outgoing = http::Request::from_parts(parts, body_now);
         let upstream = upstream(address, client, outgoing.headers_mut());
         match door.relay.forward(outgoing, &upstream).await {
-            Ok(response) => return relayed(response, address),
+            Ok(response) => {
+                let response = relayed(response, address);
+                return match wanted.take() {
+                    Some(wanted) => wanted.put_into(response),
+                    None => response,
+                };
+            }
             Err(error) => match again {
                 Some(head) if went_away(&error) && Instant::now() < deadline => {
                     tracing::debug!(%error, "the site went away; the visitor is held");
@@ -64,11 +68,7 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
                 }
                 _ => {
                     tracing::debug!(error = %crate::chain(&error), "a visit could not be relayed");
-                    return page::plain(
-                        error.status(),
-                        &format!("The site did not answer: {error}."),
-                    )
-                    .into_response();
+                    return page::plain(error.status(), words::SITE_DID_NOT_ANSWER).into_response();
                 }
             },
         }

@@ -194,11 +194,10 @@ impl Workshop {
             self.site.halt().await;
             self.site.resume(false).await;
             let listening = self.verifier.listen();
-            let anew = Affected {
-                restarts: true,
-                ..Affected::default()
-            };
-            found = self.verifier.look_again(subjects, &anew, listening).await;
+            found = self
+                .verifier
+                .look_again(subjects, &Affected::restart(), listening)
+                .await;
         }
         self.verifier.remember(trial.base, &found);
         Ok(found)

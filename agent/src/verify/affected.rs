@@ -66,6 +66,14 @@ impl Affected {
         }
     }
 
+    /// No file: the site was started anew.
+    pub(crate) fn restart() -> Self {
+        Self {
+            restarts: true,
+            ..Self::default()
+        }
+    }
+
     /// Further files whose pages are to be looked at, although nothing is written there now.
     pub(crate) fn touch(&mut self, files: impl IntoIterator<Item = SitePath>) {
         for file in files {

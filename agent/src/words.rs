@@ -1,0 +1,464 @@
+//! Every sentence that an owner can read, in one place: the bar's, the waiting page's, and what became of an
+//! instruction. `docs/owners.md` shows them all.
+//!
+//! An owner has a website and has never heard of how it is made. So a sentence says what happened to which page, and what
+//! they can do; never by which means. What a developer wants to know stands beside it, in `error.message`.
+
+use contract::{Conflict, ErrorCode, Party, Receipt, Status, Timestamp, Verdict};
+use serde::Serialize;
+
+use crate::site::route;
+
+/// Said where the site broke off while it was asked.
+pub(crate) const SITE_WENT_AWAY: &str =
+    "The site went away for a moment. Please load the page again.";
+/// Said where the site gave no answer.
+pub(crate) const SITE_DID_NOT_ANSWER: &str =
+    "The site did not answer. Please load the page again in a moment.";
+/// Why nothing can be published while somebody works on the files.
+const PUBLISH_BLOCKED: &str =
+    "Somebody is working on the site by hand. It can be published once that work is saved.";
+
+/// What a visitor waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// The environment gets ready.
+    Preparing,
+    /// The site is fetched.
+    Fetching,
+    /// What the site is built from is put in place for the first time.
+    Installing,
+    /// The site answers soon.
+    Opening,
+    /// What the site is built from changed, and is put in place.
+    Reinstalling,
+    /// The site does not start.
+    Broken,
+    /// The environment stops.
+    Closing,
+}
+
+/// The headline and the sentence of the waiting page.
+pub(crate) fn waiting(what: Waiting) -> (&'static str, &'static str) {
+    const STARTING: &str = "The preview is starting";
+    const BLOCKS: &str = "Putting the site’s building blocks in place.";
+    match what {
+        Waiting::Preparing => (STARTING, "Getting ready."),
+        Waiting::Fetching => (STARTING, "Fetching the site."),
+        Waiting::Installing => (
+            STARTING,
+            "Putting the site’s building blocks in place. The first time takes a little longer.",
+        ),
+        Waiting::Opening => (STARTING, "Opening the first page."),
+        Waiting::Reinstalling => ("The preview is coming back", BLOCKS),
+        Waiting::Broken => (
+            "The site does not start",
+            "It can still be edited, and comes up as soon as it is mended.",
+        ),
+        Waiting::Closing => ("The preview is closing", "Everything is being saved."),
+    }
+}
+
+/// What is in the way of publishing, if work by hand is.
+pub(crate) fn publish_blocked(uncommitted: &[String]) -> Option<&'static str> {
+    (!uncommitted.is_empty()).then_some(PUBLISH_BLOCKED)
+}
+
+/// What became of an instruction, or becomes of it now. `action` is its word of [`contract::Action::KINDS`], if known.
+pub(crate) fn outcome(receipt: &Receipt, action: Option<&str>) -> String {
+    match receipt.status {
+        Status::Accepted => match action {
+            Some("publish") => "Publishing waits for its turn.",
+            Some("undo") => "Taking the change back waits for its turn.",
+            _ => "The change waits for its turn.",
+        }
+        .to_owned(),
+        Status::Running => match action {
+            Some("publish") => "The changes are being published.",
+            Some("undo") => "The change is being taken back.",
+            Some("sync") => "What was published elsewhere is being brought in.",
+            Some("discard") => "The changes are being discarded.",
+            Some("commit") => "The work done by hand is being saved.",
+            _ => "The change is being made.",
+        }
+        .to_owned(),
+        Status::Applied => "It can be seen already, and is being saved.".to_owned(),
+        Status::Pushed => with_verdict(receipt, action),
+        Status::Published => done(Some("publish"), &receipt.files_changed),
+        Status::Cancelled => "It was cancelled before it began. Nothing was changed.".to_owned(),
+        Status::Interrupted => {
+            "The preview was closed before this was done. Please ask for it again.".to_owned()
+        }
+        Status::Rejected | Status::Failed => match &receipt.error {
+            Some(error) => refused(error.code, &error.conflicts, receipt, action),
+            None if receipt.status == Status::Rejected => {
+                "This cannot be done. Nothing was changed.".to_owned()
+            }
+            None => "This did not work. Nothing was changed; please try it again.".to_owned(),
+        },
+    }
+}
+
+/// What an instruction did that is done.
+pub(crate) fn done(action: Option<&str>, files: &[String]) -> String {
+    match action {
+        Some("publish") => "The changes are published: everybody can see them.".to_owned(),
+        Some("sync") => "What was published elsewhere is in your draft now.".to_owned(),
+        Some("discard") => {
+            "The changes were discarded: your draft is as the published site.".to_owned()
+        }
+        Some("cancel") => "What was waiting is cancelled.".to_owned(),
+        Some("undo") => match places(files) {
+            Some((what, _)) => format!("A change was taken back: {what}."),
+            None => "A change was taken back.".to_owned(),
+        },
+        Some("commit") => match places(files) {
+            Some((what, _)) => format!("Work done by hand was saved: {what}."),
+            None => "Work done by hand was saved.".to_owned(),
+        },
+        _ => match places(files) {
+            Some((what, 1)) => format!("{} was changed.", capital(&what)),
+            Some((what, _)) => format!("{} were changed.", capital(&what)),
+            None => "The change was made.".to_owned(),
+        },
+    }
+}
+
+/// The pages that an instruction changed: those whose own files it changed; and where it changed what pages are made
+/// of, those that were looked at and show.
+pub(crate) fn live_pages(receipt: &Receipt) -> Vec<String> {
+    let mut pages = pages_of(&receipt.files_changed);
+    let shared = receipt
+        .files_changed
+        .iter()
+        .any(|file| route::of(file).and_then(|route| route.page()).is_none());
+    if shared {
+        let shown = receipt
+            .pages
+            .iter()
+            .filter(|page| page.problem.is_none() && (200..300).contains(&page.status));
+        for page in shown {
+            if !pages.contains(&page.path) {
+                pages.push(page.path.clone());
+            }
+        }
+    }
+    pages
+}
+
+/// The pages that files make by themselves, such as `/about/`.
+pub(crate) fn pages_of(files: &[String]) -> Vec<String> {
+    files
+        .iter()
+        .filter_map(|file| route::of(file)?.page())
+        .collect()
+}
+
+fn with_verdict(receipt: &Receipt, action: Option<&str>) -> String {
+    let done = done(action, &receipt.files_changed);
+    match receipt.verdict {
+        None | Some(Verdict::Sound) => done,
+        Some(Verdict::Repaired) => format!("{done} With it, the site shows properly again."),
+        Some(Verdict::StillBroken) => format!(
+            "{done} {} still does not show, as before.",
+            capital(&broken_page(receipt))
+        ),
+        Some(Verdict::Breaks) => {
+            format!("{done} But {} does not show with it.", broken_page(receipt))
+        }
+    }
+}
+
+/// The page that does not show.
+fn broken_page(receipt: &Receipt) -> String {
+    let looked_at = receipt
+        .pages
+        .iter()
+        .find(|page| page.problem.is_some() || page.status >= 400 || page.status == 0)
+        .map(|page| page_name(&page.path));
+    let changed = || {
+        let pages = pages_of(&receipt.files_changed);
+        pages.first().map(|page| page_name(page))
+    };
+    looked_at
+        .or_else(changed)
+        .unwrap_or_else(|| "a page".to_owned())
+}
+
+fn refused(
+    code: ErrorCode,
+    conflicts: &[Conflict],
+    receipt: &Receipt,
+    action: Option<&str>,
+) -> String {
+    match code {
+        ErrorCode::InvalidMessage | ErrorCode::UnsupportedVersion => {
+            "The request was not understood. Nothing was changed."
+        }
+        ErrorCode::MessageTooLarge => "The request is too large. Please split it into smaller ones.",
+        ErrorCode::UnsupportedAction => "This cannot be done here yet. Nothing was changed.",
+        ErrorCode::IdReused => "This was asked before in another way. Please ask again.",
+        ErrorCode::WrongClient => "This was meant for another website. Nothing was changed.",
+        ErrorCode::WrongSession => "This was meant for another draft. Nothing was changed.",
+        ErrorCode::PathNotAllowed | ErrorCode::PolicyDenied | ErrorCode::UnsupportedFile => {
+            "This part of the site cannot be changed from here. Please ask a developer."
+        }
+        ErrorCode::FileNotFound => {
+            "What was to be changed is not there any more. Please look at the page as it is now."
+        }
+        ErrorCode::FileExists => "There is something with this name already. Please choose another name.",
+        ErrorCode::FindNotFound | ErrorCode::Stale | ErrorCode::PatchFailed => {
+            return match named(conflicts) {
+                Some(who) => format!("{who} Please look at it and ask again."),
+                None => "The text has changed meanwhile. Please look at the page as it is now and ask again.".to_owned(),
+            };
+        }
+        ErrorCode::FindCount => "The text stands in several places. Please say more exactly which one is meant.",
+        ErrorCode::NotText => "This is no text, and cannot be changed as one.",
+        ErrorCode::FrontmatterInvalid => "The details at the head of this text are damaged. Please ask a developer to mend them.",
+        ErrorCode::EmptyChange => match action {
+            Some("publish") => "There is nothing to publish: everything is published already.",
+            Some("sync") => "There is nothing to bring in: your draft has everything.",
+            Some("discard") => "There is nothing to discard: your draft is as the published site.",
+            _ => "Nothing had to be changed: the site says so already.",
+        },
+        ErrorCode::LimitExceeded => "This is too much at once. Please split it into smaller requests.",
+        ErrorCode::ContentUnavailable => "A picture or file could not be fetched. Please send it again.",
+        ErrorCode::UncommittedChanges => match action {
+            Some("publish") => PUBLISH_BLOCKED,
+            _ => "Somebody is working on this part of the site by hand. Please ask again when that work is saved.",
+        },
+        ErrorCode::Conflict => {
+            return match named(conflicts) {
+                Some(who) => format!("{who} The two changes do not go together; please look at it and ask again."),
+                None => "Somebody else changed the same place. Please look at the page as it is now and ask again.".to_owned(),
+            };
+        }
+        ErrorCode::PageBroken => {
+            return format!(
+                "With this change, {} would not show any more. The change was taken back; the site is as it was.",
+                broken_page(receipt)
+            );
+        }
+        ErrorCode::BuildFailed => "The site could not be put together for publishing. The published site is as it was.",
+        ErrorCode::UnknownInstruction => "This change is not part of your draft.",
+        ErrorCode::AlreadyUndone => "This change has been taken back already.",
+        ErrorCode::UndoOverlaps => {
+            return match named(conflicts) {
+                Some(who) => format!("A later change is in the way. {who} You can take back both."),
+                None => "A later change of the same place is in the way. You can take back both.".to_owned(),
+            };
+        }
+        ErrorCode::NothingToUndo => "There is nothing to take back.",
+        ErrorCode::BranchMissing => "The published site could not be found. Please ask a developer.",
+        ErrorCode::PushRejected => match action {
+            Some("publish") => "Publishing is not allowed from here. Please ask a developer.",
+            _ => "The change could not be saved: it is not allowed from here. Please ask a developer.",
+        },
+        ErrorCode::RemoteUnavailable => "The place where your site is kept does not answer. Please try again later.",
+        ErrorCode::DiskFull => "There is no room left to save the change. Please ask a developer.",
+        ErrorCode::SessionExpired => "This draft was closed before the change was begun. Please ask again.",
+        ErrorCode::Internal => "Something went wrong on our side. Nothing was changed; please try it again.",
+    }
+    .to_owned()
+}
+
+/// Who changed what, and when: one sentence for the first conflict, and how many more there are.
+fn named(conflicts: &[Conflict]) -> Option<String> {
+    let (conflict, who) = conflicts
+        .iter()
+        .find_map(|conflict| Some((conflict, party(conflict)?)))?;
+    let more = match conflicts.len() - 1 {
+        0 => String::new(),
+        1 => ", and one more place is concerned".to_owned(),
+        more => format!(", and {more} more places are concerned"),
+    };
+    Some(format!(
+        "{} changed {} {}{more}.",
+        who.name,
+        place(&conflict.path),
+        when(who.at)
+    ))
+}
+
+/// The other side, for whoever reads it: what was published, or the later change of the draft.
+fn party(conflict: &Conflict) -> Option<&Party> {
+    conflict.theirs.as_ref().or(conflict.ours.as_ref())
+}
+
+/// A moment: `on 22 November 2026 at 09:30 (UTC)`. The server does not know where the reader is.
+fn when(at: Timestamp) -> String {
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    let text = at.to_string();
+    let number = |range: std::ops::Range<usize>| -> usize {
+        text.get(range)
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or(1)
+    };
+    let month = MONTHS.get(number(5..7) - 1).unwrap_or(&MONTHS[0]);
+    let (year, time) = (number(0..4), text.get(11..16).unwrap_or_default());
+    format!("on {} {month} {year} at {time} (UTC)", number(8..10))
+}
+
+/// The places that files are, in a few words, and how many; none where there are no files.
+fn places(files: &[String]) -> Option<(String, usize)> {
+    let words = match files {
+        [] => return None,
+        [one] => place(one),
+        [one, two] => format!("{} and {}", place(one), place(two)),
+        _ => "several parts of the site".to_owned(),
+    };
+    Some((words, files.len()))
+}
+
+/// What a file is to an owner.
+fn place(file: &str) -> String {
+    if let Some(page) = route::of(file).and_then(|route| route.page()) {
+        return page_name(&page);
+    }
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+    let extension = extension.to_ascii_lowercase();
+    let kind = match extension.as_str() {
+        "jpg" | "jpeg" | "png" | "gif" | "webp" | "avif" | "svg" | "ico" => "the picture",
+        "css" | "scss" | "sass" | "less" => "the style",
+        "md" | "mdx" | "markdown" | "json" | "yaml" | "yml" | "toml" | "txt" => "the text",
+        _ => "the part",
+    };
+    format!("{kind} “{stem}”")
+}
+
+fn page_name(path: &str) -> String {
+    match path {
+        "/" => BAR.home_page.to_owned(),
+        path => BAR.page.replace("{path}", path),
+    }
+}
+
+fn capital(words: &str) -> String {
+    let mut characters = words.chars();
+    characters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(characters).collect()
+    })
+}
+
+/// The bar's words. `{n}`, `{page}` and the like are filled in by its script; of a pair, the first is for exactly one.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BarWords {
+    /// The language they are in, for whoever reads them out, and for times.
+    language: &'static str,
+    title: &'static str,
+    opens: &'static str,
+    close: &'static str,
+    connecting: &'static str,
+    offline: &'static str,
+    starting: &'static str,
+    broken: &'static str,
+    waiting: &'static str,
+    working: &'static str,
+    all_published: &'static str,
+    unpublished: [&'static str; 2],
+    live: &'static str,
+    see: &'static str,
+    home_page: &'static str,
+    page: &'static str,
+    publish: [&'static str; 2],
+    publish_none: &'static str,
+    publish_ask: [&'static str; 2],
+    publish_explain: &'static str,
+    publish_yes: &'static str,
+    publish_no: &'static str,
+    behind: [&'static str; 2],
+    sync: &'static str,
+    discard: &'static str,
+    discard_ask: [&'static str; 2],
+    discard_explain: &'static str,
+    discard_yes: &'static str,
+    discard_no: &'static str,
+    history: &'static str,
+    history_empty: &'static str,
+    undo: &'static str,
+    undo_of: &'static str,
+    undo_both: &'static str,
+    undone: &'static str,
+    published: &'static str,
+    just_now: &'static str,
+    ask: &'static str,
+    ask_example: &'static str,
+    send: &'static str,
+    sending: &'static str,
+    not_taken: &'static str,
+    not_json: &'static str,
+    busy: &'static str,
+}
+
+/// The bar's words.
+pub(crate) const BAR: BarWords = BarWords {
+    language: "en",
+    title: "Your draft",
+    opens: "Show your draft",
+    close: "Close",
+    connecting: "Connecting…",
+    offline: "The preview does not answer. Trying again…",
+    starting: "The preview is getting ready…",
+    broken: "The site does not show at the moment",
+    waiting: "A change waits for its turn…",
+    working: "A change is being made…",
+    all_published: "Everything is published",
+    unpublished: [
+        "1 change is not published yet",
+        "{n} changes are not published yet",
+    ],
+    live: "Your change is live on this page.",
+    see: "See it on {page}",
+    home_page: "the home page",
+    page: "the page {path}",
+    publish: ["Publish 1 change", "Publish {n} changes"],
+    publish_none: "Nothing to publish",
+    publish_ask: ["Publish this change?", "Publish these {n} changes?"],
+    publish_explain: "Everybody who visits your site will see it.",
+    publish_yes: "Publish now",
+    publish_no: "Not yet",
+    behind: [
+        "1 change was published elsewhere, and is not in your draft.",
+        "{n} changes were published elsewhere, and are not in your draft.",
+    ],
+    sync: "Bring in",
+    discard: "Discard all",
+    discard_ask: ["Discard this change?", "Discard these {n} changes?"],
+    discard_explain: "Your draft becomes as the published site. This can be undone.",
+    discard_yes: "Discard",
+    discard_no: "Keep",
+    history: "Last changes",
+    history_empty: "Nothing has been changed yet.",
+    undo: "Undo",
+    undo_of: "Undo: {what}",
+    undo_both: "Undo both",
+    undone: "Undone",
+    published: "Published",
+    just_now: "just now",
+    ask: "What should be changed?",
+    ask_example: "For example: make the headline shorter",
+    send: "Send",
+    sending: "Sending…",
+    not_taken: "This could not be taken on. Please try it again.",
+    not_json: "This begins like a structured request, but is none.",
+    busy: "Too much is waiting already. Please try it again in a moment.",
+};
+
+#[cfg(test)]
+mod tests;
