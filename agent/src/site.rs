@@ -97,6 +97,13 @@ pub(crate) struct SiteView {
 }
 
 impl SiteView {
+    /// The same, as somebody sees it who only knows that it is going to be there again.
+    pub(crate) fn coming_back(mut self) -> Self {
+        self.state = SiteState::Starting;
+        self.problem = None;
+        self
+    }
+
     /// How the site is.
     pub(crate) fn health(&self) -> SiteHealth {
         if self.state == SiteState::Serving && self.problem.is_none() {

@@ -1,4 +1,9 @@
-//! A visit of the site: relayed while it answers, held while it restarts, told what happens while it starts.
+//! A visit of the site: relayed while it answers, held while it restarts or a change is judged, told what happens while it
+//! starts.
+//!
+//! A visitor sees the site as it was before a change or as it is after it, never in between: a visit does not begin while a
+//! change is judged, and what was rendered meanwhile is kept until the verdict. If the change was taken back, the page
+//! is asked for again.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,10 +13,11 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use relay::{Forwarded, HostPolicy, PoolKey, Proto, RelayError, Upstream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Door, Stage, page};
-use crate::site::{SiteState, SiteView};
+use crate::site::{Judging, SiteState, SiteView};
 use crate::words;
 
 /// How long a visitor is held while the site restarts. Measured: 1 to 3 s; on a busy machine several times that.
@@ -32,7 +38,14 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
         && !parts.headers.contains_key(header::UPGRADE);
     let mut wanted = door.bar.as_ref().and_then(|bar| bar.look_at(&mut parts));
     let mut body = Some(body);
+    let is_socket = parts.headers.contains_key(header::UPGRADE);
+    let page = wants_page.then(|| parts.uri.path().to_owned());
     loop {
+        let judging = (!is_socket).then(|| watch_judging(door)).flatten();
+        let mut judging = match judging {
+            Some(judging) => Some(before(judging, deadline).await),
+            None => None,
+        };
         let address = match answering(door, deadline, wants_page).await {
             Ok(address) => address,
             Err(answer) => return *answer,
@@ -45,6 +58,22 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
         let upstream = upstream(address, client, outgoing.headers_mut());
         match door.relay.forward(outgoing, &upstream).await {
             Ok(response) => {
+                let taken_back = match &mut judging {
+                    Some((judging, began)) => {
+                        verdict(judging, deadline).await.taken_back > began.taken_back
+                    }
+                    None => false,
+                };
+                if let (true, Some(head)) = (taken_back && Instant::now() < deadline, again) {
+                    tracing::debug!(
+                        "the page was rendered with a change that was taken back; it is asked for again"
+                    );
+                    parts = head;
+                    continue;
+                }
+                if let Some(page) = page.filter(|_| is_page(&response)) {
+                    door.visits.visited(&page);
+                }
                 let response = relayed(response, address);
                 return match wanted.take() {
                     Some(wanted) => wanted.put_into(response),
@@ -75,6 +104,44 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
     }
 }
 
+type Judged = (watch::Receiver<Judging>, Judging);
+
+/// Waits for the verdict on a change that is being judged. Returns how far judging is when the visit begins.
+///
+/// It waits for one verdict and not for those after it: instructions that follow each other closely would keep it
+/// waiting. What it then sees in between is kept until the next one.
+async fn before(mut judging: watch::Receiver<Judging>, deadline: Instant) -> Judged {
+    let now = verdict(&mut judging, deadline).await;
+    (judging, now)
+}
+
+async fn verdict(judging: &mut watch::Receiver<Judging>, deadline: Instant) -> Judging {
+    let begun = *judging.borrow_and_update();
+    let judged = judging.wait_for(|now| !now.under_way || now.judged > begun.judged);
+    match tokio::time::timeout_at(deadline, judged).await {
+        Ok(Ok(now)) => *now,
+        // Whoever waits that long is told what there is.
+        _ => begun,
+    }
+}
+
+fn watch_judging(door: &Door) -> Option<watch::Receiver<Judging>> {
+    match &*door.stage.borrow() {
+        Stage::Serving { site } => Some(site.hold().watch()),
+        _ => None,
+    }
+}
+
+/// Whether a person can look at it.
+fn is_page(response: &http::Response<relay::Body>) -> bool {
+    let html = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| kind.starts_with("text/html"));
+    html && response.status() == StatusCode::OK
+}
+
 /// Waits until the site answers somewhere, or returns what to say instead.
 async fn answering(
     door: &Door,
@@ -101,7 +168,10 @@ async fn answering(
         if let (SiteState::Serving, Some(address)) = (view.state, view.address) {
             return Ok(address);
         }
-        let hopeless = matches!(view.state, SiteState::Broken | SiteState::CrashLoop);
+        // What does not start because of a change that is being judged is no business of a visitor's.
+        let judging = site.hold().under_way();
+        let hopeless = !judging && matches!(view.state, SiteState::Broken | SiteState::CrashLoop);
+        let view = if judging { view.coming_back() } else { view };
         if hopeless || (wants_page && !view.has_served) {
             return Err(waiting(Some(&view), &now));
         }
