@@ -199,6 +199,10 @@ const ACTIONS: [&str; 5] = ["undo", "publish", "sync", "discard", "commit_mine"]
 /// What to send, and where.
 #[derive(Debug, Args)]
 #[command(after_help = SEND_HELP)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line, and clap knows which exclude each other"
+)]
 #[command(group = ArgGroup::new("action").conflicts_with_all(CHANGES).conflicts_with("file"))]
 pub(crate) struct SendArguments {
     /// A file with an instruction or an array of them; - for stdin. What such an instruction leaves out (version, ids, time) is filled in.

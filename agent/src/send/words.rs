@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    fn said(status: &str, more: Value, undoes: Option<&str>) -> String {
+    fn said(status: &str, more: &Value, undoes: Option<&str>) -> String {
         let mut receipt = json!({
             "sessionId": "amelia_1", "instructionId": "send-1", "clientId": "amelia", "status": status, "attempts": 1,
             "commit": "0123456789".repeat(4), "branch": "edit/local", "filesChanged": [], "summary": "Edit src/pages/about.astro",
@@ -181,13 +181,13 @@ mod tests {
 
     #[test]
     fn a_change_that_landed_says_where() {
-        insta::assert_snapshot!(said("pushed", json!({ "verdict": "sound", "pages": [{ "path": "/about/", "status": 200 }] }), None), @r"
+        insta::assert_snapshot!(said("pushed", &json!({ "verdict": "sound", "pages": [{ "path": "/about/", "status": 200 }] }), None), @r"
         pushed send-1
           Edit src/pages/about.astro
           commit 0123456789 on edit/local
           see http://127.0.0.1:8080/
         ");
-        insta::assert_snapshot!(said("pushed", json!({ "verdict": "repaired" }), None), @r"
+        insta::assert_snapshot!(said("pushed", &json!({ "verdict": "repaired" }), None), @r"
         pushed send-1
           Edit src/pages/about.astro
           A page was broken before. With this change every page that was looked at renders.
@@ -204,7 +204,7 @@ mod tests {
                 "message": "Unexpected `}`\u{7}", "file": "src/pages/about.astro", "line": 12, "frame": "> 12 | }\n     | ^" } },
             { "path": "/slow/", "status": 0, "problem": { "message": "It did not answer within 10 s." } },
         ]);
-        insta::assert_snapshot!(said("pushed", json!({ "verdict": "stillBroken", "pages": pages.clone() }), None), @r"
+        insta::assert_snapshot!(said("pushed", &json!({ "verdict": "stillBroken", "pages": pages.clone() }), None), @r"
         pushed send-1
           Edit src/pages/about.astro
           A page was broken before and still is; this change makes it no worse.
@@ -219,7 +219,7 @@ mod tests {
           see http://127.0.0.1:8080/
         ");
         let error = json!({ "code": "page_broken", "message": "The page /about/ does not render.", "hint": "Mend the change." });
-        insta::assert_snapshot!(said("rejected", json!({ "verdict": "breaks", "pages": pages, "error": error }), None), @r"
+        insta::assert_snapshot!(said("rejected", &json!({ "verdict": "breaks", "pages": pages, "error": error }), None), @r"
         rejected send-1
           page_broken: The page /about/ does not render.
           This change breaks a page and was taken back.
@@ -232,7 +232,7 @@ mod tests {
             It did not answer within 10 s.
           Mend the change.
         ");
-        insta::assert_snapshot!(said("pushed", json!({ "verdict": "breaks" }), None), @r"
+        insta::assert_snapshot!(said("pushed", &json!({ "verdict": "breaks" }), None), @r"
         pushed send-1
           Edit src/pages/about.astro
           This change breaks a page. It stays all the same: the policy has `onBroken: keep`.
@@ -254,7 +254,7 @@ mod tests {
             "code": "conflict", "message": "Two people changed src/pages/about.astro.", "hint": "Look at it.",
             "conflicts": [{ "path": "src/pages/about.astro", "ours": party("Amelia", 5, Some("send-0")), "theirs": party("Dora", 7, None) }],
         });
-        insta::assert_snapshot!(said("rejected", json!({ "error": error }), None), @r"
+        insta::assert_snapshot!(said("rejected", &json!({ "error": error }), None), @r"
         rejected send-1
           conflict: Two people changed src/pages/about.astro.
             src/pages/about.astro
@@ -272,7 +272,7 @@ mod tests {
             { "path": "src/b.md", "ours": party("Bertram", 9, Some("send-9")) },
             { "path": "src/c.md", "ours": party("Amelia", 5, Some("send-7")) },
         ]);
-        insta::assert_snapshot!(said("rejected", error(conflicts.clone()), Some("send-3")), @r"
+        insta::assert_snapshot!(said("rejected", &error(conflicts.clone()), Some("send-3")), @r"
         rejected send-1
           undo_overlaps: A later change is in the way.
             src/a.md
@@ -284,10 +284,10 @@ mod tests {
           Undo both.
             edit-agent send --undo send-9 --undo send-7 --undo send-3
         ");
-        assert!(!said("rejected", error(conflicts), Some("last")).contains("edit-agent send"));
+        assert!(!said("rejected", &error(conflicts), Some("last")).contains("edit-agent send"));
         let of_a_developer = json!([{ "path": "src/a.md", "ours": party("Dora", 5, None) }]);
         assert!(
-            !said("rejected", error(of_a_developer), Some("send-3")).contains("edit-agent send")
+            !said("rejected", &error(of_a_developer), Some("send-3")).contains("edit-agent send")
         );
     }
 }
