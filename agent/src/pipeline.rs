@@ -45,7 +45,7 @@ pub(crate) use workshop::{Workshop, WorkshopError};
 
 use crate::draft::{History, Lookout, Seen};
 use crate::events::{Event, Events};
-use crate::work_tree::uncommitted::Uncommitted;
+use crate::work_tree::uncommitted::{Suspects, Uncommitted};
 
 /// How long a receive waits for a message: SQS's maximum.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
@@ -214,20 +214,31 @@ impl Pipeline {
     /// Sees what is changed by hand now.
     async fn look_at_hands(&mut self) {
         let suspects = self.hands.take();
+        if self.examine(suspects).await {
+            self.tell_of_draft();
+        }
+    }
+
+    /// Returns whether other files than before are changed by hand.
+    async fn examine(&mut self, suspects: Suspects) -> bool {
         match self.workshop.examine(suspects).await {
             Ok(uncommitted) => {
                 let uncommitted: Vec<String> = uncommitted.into_iter().collect();
-                if self.view.borrow().uncommitted != uncommitted {
-                    tracing::info!(
-                        files = uncommitted.len(),
-                        "files are changed by hand in the workspace"
-                    );
-                    self.view.send_modify(|view| view.uncommitted = uncommitted);
-                    self.tell_of_draft();
-                }
+                self.view.send_if_modified(|view| {
+                    let changed = view.uncommitted != uncommitted;
+                    if changed {
+                        tracing::info!(
+                            files = uncommitted.len(),
+                            "files are changed by hand in the workspace"
+                        );
+                    }
+                    view.uncommitted = uncommitted;
+                    changed
+                })
             }
             Err(error) => {
                 tracing::warn!(error = %crate::chain(&error), "what is changed by hand could not be examined");
+                false
             }
         }
     }
@@ -473,6 +484,8 @@ impl Pipeline {
     }
 
     async fn publish_tip(&mut self) {
+        // The draft may have moved under what is changed by hand, or have taken it in.
+        let other_hands = self.examine(Suspects::default()).await;
         let read = async {
             let (tip, unpushed) = self.workshop.summary().await?;
             Ok::<_, WorkshopError>((tip, unpushed, self.workshop.history().await?))
@@ -481,7 +494,7 @@ impl Pipeline {
             Ok((tip, unpushed, history)) => {
                 let changed = self.view.send_if_modified(|view| {
                     let tip = Some(tip.to_string());
-                    let changed = view.tip != tip || *view.history != history;
+                    let changed = other_hands || view.tip != tip || *view.history != history;
                     view.tip = tip;
                     view.unpushed = unpushed;
                     view.history = Arc::new(history);

@@ -196,6 +196,11 @@ impl Verifier {
         }
     }
 
+    /// Forgets everything: files are not as any tree has them.
+    pub(crate) fn forget(&mut self) {
+        self.memory = Memory::default();
+    }
+
     /// Remembers what was found of a tree.
     pub(crate) fn remember(&mut self, tree: Oid, findings: &Findings) {
         self.memory.put(tree, findings.clone());

@@ -140,12 +140,21 @@ impl Workshop {
             "a change was judged"
         );
         let stands = |verdict| Ok(Tried::Stands(Checked::of(verdict, &findings)));
+        // What was made by hand is there already, for everybody to see, and is not ours to take back.
+        let by_hand = trial
+            .back
+            .iter()
+            .all(|change| self.work_tree.is_kept(&change.path));
         let tried = match judgement {
             Judgement::Sound => stands(Verdict::Sound),
             Judgement::Repaired => stands(Verdict::Repaired),
             Judgement::StillBroken => stands(Verdict::StillBroken),
             Judgement::Breaks(_) | Judgement::Unclear(_) if on_broken == OnBroken::Keep => {
                 stands(Verdict::Breaks)
+            }
+            Judgement::Breaks(subjects) | Judgement::Unclear(subjects) if by_hand => {
+                let checked = Checked::because_of(Verdict::Breaks, &findings, &subjects);
+                Ok(Tried::Broken(checked))
             }
             Judgement::Breaks(subjects) => {
                 self.take_back(trial, &subjects).await?;

@@ -278,6 +278,7 @@ impl Workshop {
         due.add(suspects);
         let unsettled: BTreeSet<String> = WorkTree::unsettled(&self.places)?.into_iter().collect();
         let known = std::mem::take(&mut self.by_hand);
+        let before = known.clone();
         let found = self
             .with_draft(move |draft, work_tree| hands::find(draft, work_tree, &due, &known))
             .await?;
@@ -285,6 +286,10 @@ impl Workshop {
         let (ours, by_hand) = found.into_iter().partition(|path| unsettled.contains(path));
         self.unexamined = Suspects::Paths(ours);
         self.by_hand = by_hand;
+        if !(before.is_empty() && self.by_hand.is_empty()) {
+            // Pages show what is there, which is not what any tree has.
+            self.verifier.forget();
+        }
         Ok(self.by_hand.clone())
     }
 
@@ -316,17 +321,17 @@ impl Workshop {
             .with_draft(move |draft, _| Ok(draft.tree_id(on)?))
             .await?;
         let trial = Trial::of(proposal, base);
-        match self.run_trial(&trial, on_broken).await {
-            Ok(Tried::Stands(checked)) => Ok(TriedOut::Stands(checked)),
-            Ok(Tried::Broken(checked)) => {
-                self.work_tree.end()?;
-                Ok(TriedOut::Broken(checked))
-            }
+        let tried = match self.run_trial(&trial, on_broken).await {
+            Ok(Tried::Stands(checked)) => return Ok(TriedOut::Stands(checked)),
+            Ok(Tried::Broken(checked)) => Ok(TriedOut::Broken(checked)),
             Err(WorkshopError::WorkTree(error)) if error.is_path_refused() => {
                 Ok(TriedOut::PathRefused(crate::chain(&error)))
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => return Err(error),
+        };
+        self.work_tree.end()?;
+        self.work_tree.release()?;
+        tried
     }
 
     /// Commits what was tried out.
@@ -411,13 +416,15 @@ impl Workshop {
         after: Oid,
         on_broken: OnBroken,
     ) -> Result<Option<Checked>, WorkshopError> {
+        let ours = WorkTree::unsettled(&self.places)?.into_iter().collect();
         let (theirs, trial) = self
-            .with_draft(move |draft, _| {
+            .with_draft(move |draft, work_tree| {
                 let theirs = draft.pushed_tip()?;
+                let forward = draft.differences(before, after)?;
                 let trial = Trial {
                     base: draft.tree_id(theirs)?,
                     tree: draft.tree_id(after)?,
-                    forward: draft.differences(before, after)?,
+                    forward: hands::spare(draft, work_tree, before, forward, &ours, false)?,
                     back: draft.differences(after, theirs)?,
                     again: draft.differences(theirs, after)?,
                 };

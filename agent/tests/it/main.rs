@@ -23,3 +23,4 @@ mod remotes;
 mod site;
 mod support;
 mod system_calls;
+mod verified;
