@@ -33,14 +33,14 @@ const style = `
 .dot.bad{background:var(--bad)}
 .dot.idle{background:var(--quiet)}
 @keyframes breathe{50%{opacity:.35}}
-.panel{display:flex;flex-direction:column;width:min(380px,calc(100vw - 32px));max-height:min(600px,calc(100vh - 32px));border-radius:14px;overflow:hidden;animation:rise .16s ease-out}
+.panel{display:flex;flex-direction:column;width:min(380px,calc(100vw - 32px));height:min(580px,calc(100vh - 32px));border-radius:14px;overflow:hidden;animation:rise .16s ease-out}
 @keyframes rise{from{opacity:0;transform:translateY(8px)}}
 [hidden]{display:none!important}
 header{display:flex;align-items:center;gap:9px;padding:6px 6px 6px 18px;border-bottom:1px solid var(--line)}
 h2,h3{font-weight:600}
 h2{flex:1;font-size:15px;outline:0!important}
 h3{font-size:13px;color:var(--quiet);padding:14px 18px 2px}
-.body{overflow:auto;overscroll-behavior:contain;scrollbar-width:thin;scrollbar-color:var(--line) transparent}
+.body{flex:1;overflow:auto;overscroll-behavior:contain;scrollbar-width:thin;scrollbar-color:var(--line) transparent}
 .now,.ask,.prompt{padding:14px 18px;border-bottom:1px solid var(--line)}
 .now p+p{margin-top:4px}
 #question{font-weight:600}
@@ -71,7 +71,7 @@ label{font-weight:600;display:block}
 textarea{flex:1;min-width:0;padding:9px 12px;font-size:16px;border:1px solid var(--quiet);border-radius:10px;background:var(--ground);resize:vertical;min-height:44px}
 ::placeholder{color:var(--quiet);opacity:1}
 .said{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-@media(max-width:520px){.panel{left:0;right:0;bottom:0;width:auto;max-height:85vh;border-width:1px 0 0;border-radius:16px 16px 0 0;padding-bottom:env(safe-area-inset-bottom,0px)}}
+@media(max-width:520px){.panel{left:0;right:0;bottom:0;width:auto;height:min(640px,85vh);border-width:1px 0 0;border-radius:16px 16px 0 0;padding-bottom:env(safe-area-inset-bottom,0px)}}
 @media(prefers-reduced-motion:reduce){*{animation:none!important}}
 @media(forced-colors:active){.dot{background:CanvasText}}
 `;
