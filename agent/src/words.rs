@@ -452,7 +452,7 @@ pub(crate) const BAR: BarWords = BarWords {
     published: "Published",
     just_now: "just now",
     ask: "What should be changed?",
-    ask_example: "For example: make the headline shorter",
+    ask_example: "Make the headline shorter",
     send: "Send",
     sending: "Sending…",
     not_taken: "This could not be taken on. Please try it again.",

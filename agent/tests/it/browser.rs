@@ -9,17 +9,19 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::{PATIENCE, Repository, Start};
+use crate::support::{PATIENCE, Repository, Start, ask};
 
 /// A headless Chromium, driven as a person would.
-struct Browser {
-    client: Client,
+pub struct Browser {
+    pub client: Client,
+    /// The port of its driver.
+    port: String,
     _driver: Child,
     _profile: tempfile::TempDir,
 }
 
 impl Browser {
-    async fn open(url: &str) -> Self {
+    pub async fn open(url: &str) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -66,13 +68,14 @@ impl Browser {
         client.goto(url).await.expect("the page opens");
         Self {
             client,
+            port,
             _driver: driver,
             _profile: profile,
         }
     }
 
     /// What a script says.
-    async fn ask(&self, script: &str) -> Value {
+    pub async fn ask(&self, script: &str) -> Value {
         self.client
             .execute(&format!("return {script}"), Vec::new())
             .await
@@ -80,7 +83,7 @@ impl Browser {
     }
 
     /// Waits until a script says `expected`. The page may be loading meanwhile.
-    async fn until(&self, script: &str, expected: &Value) {
+    pub async fn until(&self, script: &str, expected: &Value) {
         let mut last = Value::Null;
         let seen = tokio::time::timeout(PATIENCE, async {
             loop {
@@ -96,7 +99,7 @@ impl Browser {
         );
     }
 
-    async fn click(&self, selector: &str) {
+    pub async fn click(&self, selector: &str) {
         let element = self
             .client
             .wait()
@@ -114,13 +117,30 @@ impl Browser {
         element.click().await.expect("clicked");
     }
 
-    async fn picture(&self, name: &str) {
+    /// Asks the driver for what only Chromium has.
+    pub async fn driver(&self, path: &str, body: &Value) -> Value {
+        let session = self.client.session_id().await.expect("a session");
+        let session = session.expect("it is open");
+        let path = format!("/session/{session}/{path}");
+        let authority = format!("127.0.0.1:{}", self.port);
+        let answer = ask(&authority, "POST", &path, &[], Some(body.to_string())).await;
+        assert_eq!(answer.status, 200, "{path} {body}: {}", answer.text());
+        answer.json()["value"].take()
+    }
+
+    /// A command of Chromium's own.
+    pub async fn command(&self, name: &str, parameters: Value) -> Value {
+        let body = json!({ "cmd": name, "params": parameters });
+        self.driver("goog/cdp/execute", &body).await
+    }
+
+    pub async fn picture(&self, name: &str) {
         let png = self.client.screenshot().await.expect("a picture");
         std::fs::write(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name), png)
             .expect("written");
     }
 
-    async fn close(self) {
+    pub async fn close(self) {
         self.client.close().await.expect("closed");
     }
 }

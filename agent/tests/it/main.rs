@@ -14,6 +14,7 @@
 )]
 
 mod bad_input;
+mod bar;
 mod browser;
 mod crash;
 mod edit_loop;

@@ -26,26 +26,27 @@ const style = `
 @media print{:host{display:none!important}}
 *{box-sizing:border-box;margin:0;font:inherit;color:inherit;letter-spacing:inherit}
 .pill,.panel{position:fixed;left:16px;bottom:calc(16px + env(safe-area-inset-bottom,0px));font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:var(--text);background:var(--ground);border:1px solid var(--line);box-shadow:0 1px 2px #0001,0 8px 28px #0003;text-align:left;-webkit-font-smoothing:antialiased}
-.pill{display:flex;align-items:center;gap:9px;max-width:min(420px,calc(100vw - 32px));min-height:44px;padding:0 18px 0 15px;border-radius:22px;cursor:pointer}
+.pill{display:flex;white-space:normal;align-items:center;gap:9px;max-width:min(420px,calc(100vw - 32px));min-height:44px;padding:0 18px 0 15px;border-radius:22px;cursor:pointer}
 .pill span:last-child{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .dot{flex:none;width:9px;height:9px;border-radius:50%;background:var(--good)}
 .dot.busy{background:var(--busy);animation:breathe 1.4s ease-in-out infinite}
 .dot.bad{background:var(--bad)}
 .dot.idle{background:var(--quiet)}
 @keyframes breathe{50%{opacity:.35}}
-.panel{display:flex;flex-direction:column;width:min(380px,calc(100vw - 32px));max-height:min(600px,calc(100vh - 32px));border-radius:14px;animation:rise .16s ease-out}
+.panel{display:flex;flex-direction:column;width:min(380px,calc(100vw - 32px));height:min(580px,calc(100vh - 32px));border-radius:14px;overflow:hidden;animation:rise .16s ease-out}
 @keyframes rise{from{opacity:0;transform:translateY(8px)}}
 [hidden]{display:none!important}
 header{display:flex;align-items:center;gap:9px;padding:6px 6px 6px 18px;border-bottom:1px solid var(--line)}
 h2,h3{font-weight:600}
 h2{flex:1;font-size:15px;outline:0!important}
 h3{font-size:13px;color:var(--quiet);padding:14px 18px 2px}
-.body{overflow:auto;overscroll-behavior:contain;flex:1 1 auto}
+.body{flex:1;overflow:auto;overscroll-behavior:contain;scrollbar-width:thin;scrollbar-color:var(--line) transparent}
 .now,.ask,.prompt{padding:14px 18px;border-bottom:1px solid var(--line)}
 .now p+p{margin-top:4px}
 #question{font-weight:600}
 .ask ul{margin:8px 0 0;padding:0 0 0 18px;list-style:disc;color:var(--quiet);max-height:150px;overflow:auto}
 .row{display:flex;flex-wrap:wrap;align-items:center;gap:8px;margin-top:12px}
+.beside{align-items:flex-end;flex-wrap:nowrap;margin-top:8px}
 .between{justify-content:space-between;margin-top:0;padding:14px 18px 4px;flex-wrap:nowrap}
 .quiet{color:var(--quiet)}
 ol{list-style:none;padding:0 0 10px}
@@ -53,13 +54,13 @@ li.entry{display:flex;align-items:center;gap:10px;padding:7px 12px 7px 18px}
 li.entry div{flex:1;min-width:0;overflow-wrap:anywhere}
 li.entry.undone .what{text-decoration:line-through;color:var(--quiet)}
 small{display:block;font-size:12.5px;color:var(--quiet)}
-button{display:inline-flex;align-items:center;justify-content:center;min-height:44px;padding:0 14px;border:1px solid transparent;border-radius:10px;background:none;cursor:pointer;text-align:inherit}
+button{display:inline-flex;flex:none;white-space:nowrap;align-items:center;justify-content:center;min-height:44px;padding:0 14px;border:1px solid transparent;border-radius:10px;background:none;cursor:pointer;text-align:inherit}
 .line{border-color:var(--line)}
 .main{background:var(--accent);color:var(--on-accent);font-weight:600}
 .bad-main{background:var(--bad);color:var(--ground);font-weight:600}
 .plain{color:var(--accent);padding:0 8px}
 .plain.risk{color:var(--bad)}
-.close{width:44px;padding:0;font-size:21px;color:var(--quiet)}
+.close{min-width:44px;padding:0;font-size:21px;color:var(--quiet)}
 button:hover{background:var(--soft)}
 .main:hover,.bad-main:hover{background:var(--text);color:var(--ground)}
 [aria-disabled]{opacity:.55;cursor:default;pointer-events:none}
@@ -67,10 +68,10 @@ a{color:var(--accent);text-underline-offset:2px}
 :focus-visible{outline:3px solid var(--accent);outline-offset:2px}
 .main:focus-visible,.bad-main:focus-visible{outline-color:var(--text)}
 label{font-weight:600;display:block}
-textarea{display:block;width:100%;margin-top:8px;padding:10px 12px;font-size:16px;border:1px solid var(--quiet);border-radius:10px;background:var(--ground);resize:vertical;min-height:44px}
+textarea{flex:1;min-width:0;padding:9px 12px;font-size:16px;border:1px solid var(--quiet);border-radius:10px;background:var(--ground);resize:vertical;min-height:44px}
 ::placeholder{color:var(--quiet);opacity:1}
 .said{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-@media(max-width:520px){.panel{left:0;right:0;bottom:0;width:auto;max-height:85vh;border-width:1px 0 0;border-radius:16px 16px 0 0;padding-bottom:env(safe-area-inset-bottom,0px)}}
+@media(max-width:520px){.panel{left:0;right:0;bottom:0;width:auto;height:min(640px,85vh);border-width:1px 0 0;border-radius:16px 16px 0 0;padding-bottom:env(safe-area-inset-bottom,0px)}}
 @media(prefers-reduced-motion:reduce){*{animation:none!important}}
 @media(forced-colors:active){.dot{background:CanvasText}}
 `;
@@ -110,11 +111,11 @@ const said = h('div', { class: 'said', role: 'status', 'aria-live': 'polite' });
 const title = h('h2', { id: 'title', tabindex: '-1', key: 'title' }, words.title);
 const titleDot = h('span', { class: 'dot' });
 const body = h('div', { class: 'body' });
-const text = h('textarea', { id: 'text', key: 'text', rows: '2', placeholder: words.askExample });
+const text = h('textarea', { id: 'text', key: 'text', rows: '1', placeholder: words.askExample });
 const promptWords = h('p', { class: 'quiet', role: 'status' });
 const prompt = h('form', { class: 'prompt', hidden: true },
-  h('label', { for: 'text' }, words.ask), text, promptWords,
-  h('div', { class: 'row' }, h('button', { class: 'line', key: 'send' }, words.send)));
+  h('label', { for: 'text' }, words.ask),
+  h('div', { class: 'row beside' }, text, h('button', { class: 'line', key: 'send' }, words.send)), promptWords);
 const news = h('div', null);
 const content = h('div', null);
 body.append(news, prompt, content);

@@ -1,0 +1,417 @@
+//! The status bar, as the person in the browser has it.
+
+use serde_json::{Value, json};
+
+use crate::browser::Browser;
+use crate::support::{Repository, Start};
+
+/// The bar's shadow root, and what it says on its pill.
+const ROOT: &str = "document.querySelector('edit-bar').shadowRoot";
+const PILL: &str = "document.querySelector('edit-bar')?.shadowRoot.querySelector('.pill span:last-child')?.textContent";
+
+/// The site with a policy on every page, made by the site's own middleware.
+const MIDDLEWARE: &str = r"
+import { defineMiddleware } from 'astro:middleware';
+const POLICIES: Record<string, string> = {
+  '/about/': `default-src 'none'; style-src 'unsafe-inline'; img-src 'self'`,
+  '/contact/': `script-src 'nonce-abc'; connect-src https://api.example; require-trusted-types-for 'script'`,
+  '/journal/': `script-src 'strict-dynamic' 'nonce-abc'; style-src 'none'`,
+  '/stamps/': `script-src 'strict-dynamic' 'sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='; connect-src 'none'`,
+};
+export const onRequest = defineMiddleware(async (context, next) => {
+  const response = await next();
+  const policy = POLICIES[context.url.pathname];
+  if (policy) response.headers.set('content-security-policy', policy);
+  return response;
+});
+";
+
+/// What the draft's history would be, a page that writes down what is sent, and events that are told by the test.
+const STUB: &str = r"
+(() => {
+  const entry = (instructionId, more) => ({
+    instructionId, action: 'edit', commit: '0'.repeat(40), who: 'Amelia', at: new Date(Date.now() - 125000).toISOString(),
+    summary: 'Edit src/pages/index.astro', sentence: 'The home page was changed.', files: ['src/pages/index.astro'],
+    pages: ['/'], state: 'standing', published: false, counts: true, undoable: true, ...more,
+  });
+  window.told = {
+    entries: [
+      entry('three', { at: new Date().toISOString() }),
+      entry('two', { who: 'Dora Developer', sentence: 'The page /about/ was changed.', pages: ['/about/'] }),
+      entry('one', { state: 'undone', undoneBy: 'zero', undoable: false, counts: false, sentence: 'The text “prices” was changed.' }),
+      entry('zero', { action: 'publish', undoable: false, published: true, counts: false, sentence: 'The changes are published: everybody can see them.' }),
+    ],
+    unpublished: 2, behind: 1, uncommitted: [], publishBlocked: null,
+  };
+  window.posted = [];
+  const fetch = window.fetch;
+  window.fetch = async (address, options) => {
+    if (String(address).endsWith('/_edit/history')) return new Response(JSON.stringify(window.told));
+    if (String(address).endsWith('/_edit/instructions')) {
+      window.posted.push(...JSON.parse(options.body));
+      return new Response('{}', { status: 202 });
+    }
+    return fetch(address, options);
+  };
+  window.EventSource = class extends EventTarget {
+    constructor(address) { super(); this.address = address; window.source = this; setTimeout(() => this.onopen?.()); }
+    close() {}
+  };
+  let id = 0;
+  window.tell = (name, data) => window.source.dispatchEvent(new MessageEvent(name, { data: JSON.stringify(data), lastEventId: String(++id) }));
+})();
+";
+
+impl Browser {
+    async fn press(&self, key: &str) {
+        let text = if key == "Enter" { "\r" } else { "" };
+        for kind in ["keyDown", "keyUp"] {
+            let mut event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code(key) });
+            if kind == "keyDown" && !text.is_empty() {
+                event["text"] = json!(text);
+            }
+            self.command("Input.dispatchKeyEvent", event).await;
+        }
+    }
+
+    /// Presses Tab until something of the bar has the focus, and until that is what is wanted.
+    async fn tab_to(&self, key: &str) {
+        let focused = format!(
+            "document.querySelector('edit-bar').shadowRoot.activeElement?.matches('{key}') ?? false"
+        );
+        for _ in 0..100 {
+            if self.ask(&focused).await == true {
+                return;
+            }
+            self.press("Tab").await;
+        }
+        let last = self
+            .ask("document.querySelector('edit-bar').shadowRoot.activeElement?.outerHTML")
+            .await;
+        panic!("{key} cannot be reached by keyboard; last {last}");
+    }
+
+    /// Clicks something of the bar's.
+    async fn bar(&self, selector: &str) {
+        self.until(
+            &format!("{ROOT}.querySelector('{selector}') !== null"),
+            &json!(true),
+        )
+        .await;
+        self.ask(&format!("{ROOT}.querySelector('{selector}').click()"))
+            .await;
+    }
+
+    async fn colours(&self, scheme: &str) {
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.command("Emulation.setEmulatedMedia", features).await;
+    }
+}
+
+fn code(key: &str) -> u32 {
+    match key {
+        "Tab" => 9,
+        "Enter" => 13,
+        "Escape" => 27,
+        key => panic!("{key} is not known here"),
+    }
+}
+
+#[tokio::test]
+async fn the_bar_is_a_guest_that_moves_nothing_and_says_what_happens() {
+    let repository = Repository::amelia();
+    let environment = Start::of(&repository.address()).ready().await;
+    let browser = Browser::open(&environment.url()).await;
+    browser.until(PILL, &json!("Everything is published")).await;
+
+    // It is beside the page, not in it; and its tag is gone.
+    let last = "document.documentElement.lastElementChild.localName";
+    assert_eq!(browser.ask(last).await, "edit-bar");
+    let tags = "document.querySelectorAll('script[src*=_edit]').length";
+    assert_eq!(browser.ask(tags).await, 0);
+    let shifts = "const done = arguments[0];\
+        new PerformanceObserver((list) => done(list.getEntries().map((entry) => [entry.value, entry.startTime, ...entry.sources.map((source) => source.node?.outerHTML?.slice(0, 200))]))).observe({ type: 'layout-shift', buffered: true });\
+        setTimeout(() => done([]), 500);";
+    let shifts = browser.client.execute_async(shifts, Vec::new()).await;
+    assert_eq!(shifts.expect("observed"), json!([]));
+
+    // The site's own height, with and without it.
+    let height = "document.documentElement.scrollHeight";
+    let with = browser.ask(height).await;
+    let without =
+        "(document.querySelector('edit-bar').remove(), document.documentElement.scrollHeight)";
+    assert_eq!(browser.ask(without).await, with);
+    browser.client.refresh().await.expect("loaded");
+    browser.until(PILL, &json!("Everything is published")).await;
+
+    // By keyboard alone: open, close, and the focus is where it was.
+    browser.tab_to(".pill").await;
+    browser.press("Enter").await;
+    browser
+        .until(&format!("{ROOT}.activeElement?.id"), &json!("title"))
+        .await;
+    browser.tab_to("textarea").await;
+    browser.press("Escape").await;
+    let closed =
+        format!("{ROOT}.querySelector('.panel').hidden && {ROOT}.activeElement?.className");
+    assert_eq!(browser.ask(&closed).await, "pill");
+
+    // An instruction from the box in it; the page changes, is loaded again, and the bar goes on where it was.
+    browser.press("Enter").await;
+    browser.tab_to("textarea").await;
+    let action = json!({ "type": "edit", "changes": [{ "op": "replace", "path": "src/pages/index.astro", "find": "Rare stamps", "replace": "Old stamps" }] });
+    browser
+        .command("Input.insertText", json!({ "text": action.to_string() }))
+        .await;
+    browser.bar("[data-key=send]").await;
+    browser
+        .until(
+            "document.querySelector('#headline')?.textContent.includes('Old stamps') ?? false",
+            &json!(true),
+        )
+        .await;
+    let news = "document.querySelector('edit-bar')?.shadowRoot.querySelector('.now')?.innerText.replace(/\\n+/g, '\\n') ?? ''";
+    browser
+        .until(
+            news,
+            &json!("The home page was changed.\nYour change is live on this page."),
+        )
+        .await;
+    browser.picture("bar-live.png").await;
+
+    // What is refused is said in words.
+    let action = json!({ "type": "edit", "changes": [{ "op": "replace", "path": "src/pages/index.astro", "find": "Rare stamps", "replace": "x" }] });
+    browser
+        .ask(&format!(
+            "({ROOT}.querySelector('textarea').value = {})",
+            json!(action.to_string())
+        ))
+        .await;
+    browser.bar("[data-key=send]").await;
+    browser
+        .until(news, &json!("The text has changed meanwhile. Please look at the page as it is now and ask again."))
+        .await;
+    browser.close().await;
+    environment.stop().await;
+}
+
+#[tokio::test]
+async fn no_policy_of_a_site_keeps_the_bar_out_or_is_loosened_for_more() {
+    let repository = Repository::amelia();
+    repository.write("src/middleware.ts", MIDDLEWARE);
+    repository.commit_all("A policy");
+    let environment = Start::of(&repository.address()).ready().await;
+    let browser = Browser::open(&environment.url()).await;
+    for path in ["/about/", "/contact/", "/journal/", "/stamps/"] {
+        browser
+            .client
+            .goto(&format!("{}{path}", environment.url()))
+            .await
+            .expect("the page opens");
+        // It runs, asks, and is styled.
+        browser.until(PILL, &json!("Everything is published")).await;
+        let styled = format!("getComputedStyle({ROOT}.querySelector('.pill')).position");
+        assert_eq!(browser.ask(&styled).await, "fixed", "{path}");
+        // What the site's policy forbids is as forbidden as before.
+        let inline = "(() => { const button = document.createElement('button'); \
+            try { button.setAttribute('onclick', 'window.ran = true'); } catch { return false; } \
+            document.body.append(button); button.click(); button.remove(); return window.ran ?? false; })()";
+        assert_eq!(browser.ask(inline).await, false, "{path}");
+    }
+    let log = browser
+        .driver("se/log", &json!({ "type": "browser" }))
+        .await;
+    // What was refused stands in quotes; that a policy is quoted, which names us, is no matter.
+    let ours = format!("'{}/_edit/", environment.url());
+    let of_ours: Vec<&Value> = log
+        .as_array()
+        .expect("a log")
+        .iter()
+        .filter(|entry| {
+            entry["message"]
+                .as_str()
+                .unwrap_or_default()
+                .contains(&ours)
+        })
+        .filter(|entry| entry["level"] == "SEVERE")
+        .collect();
+    assert!(of_ours.is_empty(), "{of_ours:#?}");
+    // Something was forbidden, or this test shows nothing.
+    assert!(
+        log.to_string().contains("Content Security Policy"),
+        "{log:#}"
+    );
+    browser.close().await;
+    environment.stop().await;
+}
+
+#[tokio::test]
+async fn every_change_has_its_undo_and_publishing_is_asked_for_twice() {
+    let repository = Repository::amelia();
+    let environment = Start::of(&repository.address()).ready().await;
+    let browser = Browser::open("about:blank").await;
+    browser
+        .command(
+            "Page.addScriptToEvaluateOnNewDocument",
+            json!({ "source": STUB }),
+        )
+        .await;
+    browser
+        .client
+        .goto(&environment.url())
+        .await
+        .expect("the page opens");
+    browser
+        .until(PILL, &json!("2 changes are not published yet"))
+        .await;
+    browser.picture("bar-pill.png").await;
+    browser.tab_to(".pill").await;
+    browser.press("Enter").await;
+    browser
+        .until(&format!("{ROOT}.activeElement?.id"), &json!("title"))
+        .await;
+    let still = format!("{ROOT}.querySelector('.panel').getAnimations().length");
+    browser.until(&still, &json!(0)).await;
+    browser.picture("bar-panel.png").await;
+
+    // What a screen reader is told.
+    let tree = browser
+        .command("Accessibility.getFullAXTree", json!({}))
+        .await;
+    let named: Vec<String> = tree["nodes"]
+        .as_array()
+        .expect("nodes")
+        .iter()
+        .filter(|node| node["ignored"] == false)
+        .filter(|node| {
+            ["button", "textbox", "dialog", "list"]
+                .contains(&node["role"]["value"].as_str().unwrap_or_default())
+        })
+        .map(|node| {
+            format!(
+                "{}: {}",
+                node["role"]["value"].as_str().unwrap_or_default(),
+                node["name"]["value"].as_str().unwrap_or_default()
+            )
+        })
+        .collect();
+    for expected in [
+        "dialog: Your draft",
+        "button: Close",
+        "textbox: What should be changed?",
+        "button: Send",
+        "button: Publish 2 changes",
+        "button: Discard all",
+        "button: Bring in",
+        "list: Last changes",
+        "button: Undo: The page /about/ was changed.",
+    ] {
+        assert!(
+            named.iter().any(|name| name == expected),
+            "{expected}: {named:#?}"
+        );
+    }
+    assert!(
+        !named
+            .iter()
+            .any(|name| name != "list: " && name.ends_with(": ")),
+        "{named:#?}"
+    );
+
+    // Undo, by keyboard.
+    browser.tab_to("[data-key=undo-two]").await;
+    browser.press("Enter").await;
+    browser.until("window.posted.length", &json!(1)).await;
+    let sent = browser.ask("window.posted[0]").await;
+    assert_eq!(
+        sent["action"],
+        json!({ "type": "undo", "instructionId": "two" })
+    );
+    assert_eq!(
+        sent["clientId"],
+        environment.get("/_edit/status").await.json()["clientId"]
+    );
+    // A later change is in the way: both are offered.
+    let refused = json!({
+        "instructionId": sent["instructionId"], "status": "rejected", "sentence": "A later change is in the way.", "livePages": [],
+        "error": { "code": "undo_overlaps", "conflicts": [{ "path": "x", "ours": { "instructionId": "three" } }] },
+    });
+    browser
+        .ask(&format!("window.tell('receipt', {refused})"))
+        .await;
+    browser.tab_to("[data-key=both]").await;
+    browser.press("Enter").await;
+    browser.until("window.posted.length", &json!(3)).await;
+    let undone = "window.posted.slice(1).map((sent) => sent.action.instructionId)";
+    assert_eq!(browser.ask(undone).await, json!(["three", "two"]));
+
+    // Publishing says what, and is a decision.
+    browser.tab_to("[data-key=publish]").await;
+    browser.press("Enter").await;
+    let question = format!("{ROOT}.querySelector('.ask').innerText.replace(/\\n+/g, '\\n')");
+    browser
+        .until(&question, &json!("Publish these 2 changes?\nEverybody who visits your site will see it.\nThe home page was changed.\nThe page /about/ was changed.\nPublish now\nNot yet"))
+        .await;
+    browser.picture("bar-publish.png").await;
+    browser.press("Escape").await;
+    browser
+        .until(
+            &format!("{ROOT}.activeElement?.dataset.key"),
+            &json!("publish"),
+        )
+        .await;
+    browser.press("Enter").await;
+    browser
+        .until(&format!("{ROOT}.activeElement?.dataset.key"), &json!("yes"))
+        .await;
+    browser.press("Enter").await;
+    browser
+        .until("window.posted[3]?.action", &json!({ "type": "publish" }))
+        .await;
+
+    // A change of another page has a link to it.
+    let landed = json!({ "instructionId": "x", "status": "pushed", "sentence": "The page /about/ was changed.", "livePages": ["/about/"] });
+    browser
+        .ask(&format!("window.tell('receipt', {landed})"))
+        .await;
+    browser
+        .until(
+            &format!("{ROOT}.querySelector('.now a')?.innerText"),
+            &json!("See it on the page /about/"),
+        )
+        .await;
+
+    // Work by hand is in the way, and says so.
+    browser
+        .ask("(window.told.publishBlocked = 'Somebody is working on the site by hand.', window.tell('draft', { event: 'draft', tip: '' }))")
+        .await;
+    browser
+        .until(
+            &format!("{ROOT}.querySelector('#blocked')?.innerText"),
+            &json!("Somebody is working on the site by hand."),
+        )
+        .await;
+    let off = format!("{ROOT}.querySelector('[data-key=publish]').getAttribute('aria-disabled')");
+    assert_eq!(browser.ask(&off).await, "true");
+
+    browser.colours("dark").await;
+    browser.picture("bar-dark.png").await;
+    browser.colours("light").await;
+    let phone = json!({ "width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": true });
+    browser
+        .command("Emulation.setDeviceMetricsOverride", phone)
+        .await;
+    let width = format!("{ROOT}.querySelector('.panel').getBoundingClientRect().width");
+    browser.until(&width, &json!(390)).await;
+    browser.picture("bar-phone.png").await;
+    let small = format!(
+        "[...{ROOT}.querySelectorAll('button')].filter((button) => button.offsetParent !== null || button.getClientRects().length).map((button) => button.getBoundingClientRect()).filter(({{ width, height }}) => width && (width < 44 || height < 44)).length"
+    );
+    assert_eq!(
+        browser.ask(&small).await,
+        0,
+        "a target is too small for a thumb"
+    );
+    browser.close().await;
+    environment.stop().await;
+}
