@@ -79,7 +79,7 @@ async fn an_edit_that_breaks_a_page_is_taken_back_and_its_receipt_says_where() {
             "Rare & old stamps",
         ])
         .await;
-    environment.page_with("/", "Rare &amp; old stamps").await;
+    environment.page_with("/", "Rare & old stamps").await;
     let told = browser.message("full-reload").await;
     assert_eq!(told["type"], "full-reload");
 }
@@ -118,8 +118,8 @@ async fn everything_that_can_break_a_page_is_seen() {
             vec![
                 "--replace",
                 "src/pages/about.astro",
-                "---\n",
-                "---\nimport Gone from '../components/Gone.astro';\nconsole.log(Gone);\n",
+                "import Base",
+                "import Gone from '../components/Gone.astro';\nconsole.log(Gone);\nimport Base",
             ],
             "/about",
         ),
@@ -128,8 +128,8 @@ async fn everything_that_can_break_a_page_is_seen() {
             vec![
                 "--replace",
                 "src/pages/about.astro",
-                "---\n",
-                "---\nimport gone from '../assets/gone.png';\nconsole.log(gone);\n",
+                "import Base",
+                "import gone from '../assets/gone.png';\nconsole.log(gone);\nimport Base",
             ],
             "/about",
         ),
@@ -329,8 +329,8 @@ async fn two_edits_that_each_pass_and_together_break_a_page_do_not_both_land() {
             &[
                 "--replace",
                 "src/pages/index.astro",
-                "---\n",
-                "---\nimport Badge from '../components/Badge.astro';\nconsole.log(Badge);\n",
+                "import JournalList",
+                "import Badge from '../components/Badge.astro';\nconsole.log(Badge);\nimport JournalList",
             ],
             "page_broken",
         )
