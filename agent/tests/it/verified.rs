@@ -118,8 +118,8 @@ async fn everything_that_can_break_a_page_is_seen() {
             vec![
                 "--replace",
                 "src/pages/about.astro",
-                "import Base",
-                "import Gone from '../components/Gone.astro';\nconsole.log(Gone);\nimport Base",
+                "import Article",
+                "import Gone from '../components/Gone.astro';\nconsole.log(Gone);\nimport Article",
             ],
             "/about",
         ),
@@ -128,8 +128,8 @@ async fn everything_that_can_break_a_page_is_seen() {
             vec![
                 "--replace",
                 "src/pages/about.astro",
-                "import Base",
-                "import gone from '../assets/gone.png';\nconsole.log(gone);\nimport Base",
+                "import Article",
+                "import gone from '../assets/gone.png';\nconsole.log(gone);\nimport Article",
             ],
             "/about",
         ),
