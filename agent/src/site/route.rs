@@ -56,7 +56,7 @@ pub(crate) fn of(path: &str) -> Option<Route> {
     let (stem, extension) = path.rsplit_once('.')?;
     let kind = if PAGE_EXTENSIONS.contains(&extension) {
         RouteKind::Page
-    } else if ENDPOINT_EXTENSIONS.contains(&extension) && !stem.ends_with(".d") {
+    } else if ENDPOINT_EXTENSIONS.contains(&extension) && !is_declaration(stem) {
         RouteKind::Endpoint
     } else {
         return None;
@@ -73,6 +73,11 @@ pub(crate) fn of(path: &str) -> Option<Route> {
     }
     let segments = names.into_iter().map(segment).collect::<Option<_>>()?;
     Some(Route { kind, segments })
+}
+
+/// Whether a file without its `.ts` is one that only declares types.
+fn is_declaration(stem: &str) -> bool {
+    stem.rsplit_once('.').is_some_and(|(_, kind)| kind == "d")
 }
 
 /// A segment; none if its brackets do not match: Astro refuses such a file.
