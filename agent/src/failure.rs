@@ -145,7 +145,9 @@ impl From<WorkshopError> for Failure {
         match error {
             WorkshopError::Draft(error) => error.into(),
             WorkshopError::WorkTree(error) => error.into(),
-            WorkshopError::Broke(_) => Self::internal("work on the draft", &error),
+            WorkshopError::Broke(_) | WorkshopError::Interrupted => {
+                Self::internal("work on the draft", &error)
+            }
         }
     }
 }

@@ -355,6 +355,7 @@ impl Pipeline {
                 self.answer(receipt).await
             }
             Outcome::LeaseLost => Verdict::NotOurs,
+            Outcome::Interrupted => Verdict::Later(Duration::ZERO),
             Outcome::Trouble(error) => self.be_patient(delivery, receipt, error).await,
         }
     }

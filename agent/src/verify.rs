@@ -45,7 +45,7 @@ const NOTE_TIME_MAX: Duration = Duration::from_secs(6);
 /// How long Astro may take to store changed content. It waits 500 ms by itself; a thousand entries take a second.
 const STORE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Astro tells the browsers of a page that failed 200 ms after it failed, and only there says why.
-const REASON_TIME_MAX: Duration = Duration::from_millis(1500);
+const REASON_TIME_MAX: Duration = Duration::from_secs(4);
 /// How long the site may take to come back: an edit can make it start anew, or kill it.
 const RETURN_TIME_MAX: Duration = Duration::from_secs(120);
 /// Pages that are asked for at the same time: Node renders one at a time, but a page may wait for somebody else.

@@ -325,6 +325,7 @@ impl Installed {
             stop_rest.clone(),
         );
         let hands = Uncommitted::start(&work_tree, &mut tasks, stop_rest.clone());
+        let stop_pipeline = CancellationToken::new();
         let pipeline = Pipeline {
             identity: open.identity,
             policy: policy(arguments),
@@ -339,13 +340,13 @@ impl Installed {
                 work_tree,
                 open.node,
                 open.visits,
+                stop_pipeline.clone(),
             ),
             lookout,
             hands,
             events: events.clone(),
             view: open.pipeline_view,
         };
-        let stop_pipeline = CancellationToken::new();
         let mut pipelines = JoinSet::new();
         pipelines.spawn(pipeline.run(stop_pipeline.clone()));
         Ok(Running {

@@ -47,12 +47,17 @@ pub(super) enum Outcome {
     Rejected(ReceiptError),
     /// It may work later; a commit may be kept for that.
     Trouble(ReceiptError),
+    /// We are to stop before it is done; it is tried again at the next start.
+    Interrupted,
     /// The message is somebody else's by now; nothing that others can see was done after that.
     LeaseLost,
 }
 
 impl From<WorkshopError> for Outcome {
     fn from(error: WorkshopError) -> Self {
+        if let WorkshopError::Interrupted = error {
+            return Self::Interrupted;
+        }
         let code = match &error {
             error if error.is_disk_full() => ErrorCode::DiskFull,
             WorkshopError::Draft(DraftError::CheckedOut { .. }) => ErrorCode::PushRejected,

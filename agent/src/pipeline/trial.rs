@@ -11,11 +11,13 @@
 //! are visits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use contract::client_config::OnBroken;
 use contract::receipt::{PageProblem, PageResult};
 use contract::{SitePath, Verdict};
 use git2::Oid;
+use tokio_util::sync::CancellationToken;
 
 use super::workshop::{Workshop, WorkshopError};
 use crate::draft::{Node, PathChange, Proposal, Publication};
@@ -97,6 +99,14 @@ impl Checked {
     }
 }
 
+/// How long a change that is being judged when we are to stop may take: most take less, and it would have to be done again.
+const LAST_LOOK_TIME: Duration = Duration::from_secs(5);
+
+async fn patience(stop: CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(LAST_LOOK_TIME).await;
+}
+
 impl Workshop {
     /// Tries a change out. Afterwards the work tree shows it, or its base.
     pub(super) async fn run_trial(
@@ -129,10 +139,12 @@ impl Workshop {
             return Err(error);
         }
         let trees = (trial.base, trial.tree);
-        let findings = self
-            .verifier
-            .look(trees, &affected, Reach::EDIT, listening)
-            .await;
+        let stop = self.stop.clone();
+        let findings = tokio::select! {
+            findings = self.verifier.look(trees, &affected, Reach::EDIT, listening) => findings,
+            // What has been written is in the journal, and is put right at the next start.
+            () = patience(stop) => return Err(WorkshopError::Interrupted),
+        };
         let judgement = judge(self.verifier.known(trial.base), &findings);
         tracing::debug!(
             ?judgement,
@@ -259,10 +271,11 @@ impl Workshop {
     ) -> Result<Checked, WorkshopError> {
         let listening = self.verifier.listen();
         let shown = self.show_whole(forward).await;
-        let findings = self
-            .verifier
-            .look(trees, affected, Reach::PUBLISH, listening)
-            .await;
+        let stop = self.stop.clone();
+        let findings = tokio::select! {
+            findings = self.verifier.look(trees, affected, Reach::PUBLISH, listening) => findings,
+            () = patience(stop) => return Err(WorkshopError::Interrupted),
+        };
         if !back.is_empty() {
             self.site.hold().take_back().await;
             let listening = self.verifier.listen();

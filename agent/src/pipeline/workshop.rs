@@ -10,6 +10,7 @@ use contract::client_config::{OnBroken, Policy};
 use contract::instruction::UndoTarget;
 use contract::{Change, CommitId, InstructionId, SitePath};
 use git2::Oid;
+use tokio_util::sync::CancellationToken;
 
 use super::hands;
 use super::trial::{Checked, Trial, Tried};
@@ -36,6 +37,8 @@ pub(crate) struct Workshop {
     pub(super) site: Site,
     node: Node,
     pub(super) verifier: Verifier,
+    /// When we are to stop.
+    pub(super) stop: CancellationToken,
     /// The files that were found changed by hand, as paths of the repository.
     by_hand: BTreeSet<String>,
     /// What could not be examined when it was to be.
@@ -51,6 +54,9 @@ pub(crate) enum WorkshopError {
     /// A file of the work tree.
     #[error(transparent)]
     WorkTree(#[from] WorkTreeError),
+    /// We are to stop, and it would take too long.
+    #[error("the environment stops before it is done")]
+    Interrupted,
     /// The thread that worked broke.
     #[error("the work broke off: {0}")]
     Broke(String),
@@ -62,7 +68,7 @@ impl WorkshopError {
         match self {
             Self::Draft(error) => error.is_disk_full(),
             Self::WorkTree(error) => error.is_disk_full(),
-            Self::Broke(_) => false,
+            Self::Broke(_) | Self::Interrupted => false,
         }
     }
 }
@@ -120,6 +126,7 @@ impl Workshop {
         work_tree: WorkTree,
         node: Node,
         visits: Visits,
+        stop: CancellationToken,
     ) -> Self {
         Self {
             draft: Some(draft),
@@ -127,6 +134,7 @@ impl Workshop {
             places,
             work_tree,
             node,
+            stop,
             verifier: Verifier::new(site.clone(), visits),
             site,
             by_hand: BTreeSet::new(),

@@ -238,7 +238,10 @@ async fn an_edit_appears_without_anybody_reloading_and_the_islands_keep_their_st
 #[tokio::test]
 async fn a_broken_page_says_so_and_comes_back_by_itself_when_it_is_repaired() {
     let repository = Repository::amelia();
-    let environment = Start::of(&repository.address()).ready().await;
+    let environment = Start::of(&repository.address())
+        .with(&["--on-broken", "keep"])
+        .ready()
+        .await;
     let browser = Browser::open(&environment.url()).await;
     let id = "document.querySelector('#headline')?.textContent.includes('Rare stamps') ?? false";
     browser.until(id, &json!(true)).await;

@@ -319,7 +319,7 @@ async fn what_changes_while_the_site_starts_is_shown() {
 async fn a_configuration_that_does_not_load_is_said_and_mended_by_an_instruction() {
     let repository = Repository::amelia();
     let environment = Start::of(&repository.address())
-        .with(&["--allow", "config"])
+        .with(&["--allow", "config", "--on-broken", "keep"])
         .ready()
         .await;
     environment
@@ -471,7 +471,7 @@ export default defineConfig({ site: 'https://ameliastamps.com', integrations: [p
 async fn a_site_that_ends_again_and_again_is_left_alone_until_an_edit() {
     let repository = Repository::amelia();
     let environment = Start::of(&repository.address())
-        .with(&["--allow", "config"])
+        .with(&["--allow", "config", "--on-broken", "keep"])
         .ready()
         .await;
     let whole = std::fs::read_to_string(repository.path().join("astro.config.mjs")).expect("there");

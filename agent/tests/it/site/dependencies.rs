@@ -14,7 +14,7 @@ use crate::support::{Environment, PATIENCE, Repository, Start, agent, copy_tree,
 async fn a_new_dependency_is_installed_and_one_that_cannot_be_is_said() {
     let repository = Repository::amelia();
     let environment = Start::of(&repository.address())
-        .with(&["--allow", "dependencies"])
+        .with(&["--allow", "dependencies", "--on-broken", "keep"])
         .ready()
         .await;
     // As a developer makes such a change: with npm, in a copy.
@@ -115,8 +115,16 @@ async fn an_install_that_hangs_keeps_nobody_from_stopping() {
         format!(".npmrc=registry=http://{address}/\n"),
         format!("package.json={manifest}"),
     );
-    let changes = ["--write", &npmrc, "--write", &manifest];
-    let sent = environment.lands(&changes);
+    let changes = [
+        "--id",
+        "hangs",
+        "--no-wait",
+        "--write",
+        &npmrc,
+        "--write",
+        &manifest,
+    ];
+    let sent = environment.send_output(&changes);
     let called = tokio::time::timeout(PATIENCE, registry.accept());
     let (_, called) = tokio::join!(sent, called);
     let _call = called.expect("it is called").expect("accepted");
@@ -124,7 +132,11 @@ async fn an_install_that_hangs_keeps_nobody_from_stopping() {
 
     let began = Instant::now();
     let (stopped, code, _) = environment.stop().await;
-    assert_eq!((code, &stopped["unpushed"]), (0, &json!(0)));
+    // It has not been judged, so it has not happened: it waits for the next start.
+    assert_eq!(
+        (code, &stopped["unpushed"], &stopped["queued"]),
+        (0, &json!(0), &json!(1))
+    );
     assert!(
         began.elapsed() < Duration::from_secs(15),
         "{:?}",
