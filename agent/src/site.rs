@@ -55,8 +55,6 @@ const RUNNER: &str = include_str!("site/runner.mjs");
 const LISTEN_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long the first page may take. Measured: 2 to 5 s with real themes, 18 s on a busy machine.
 const FIRST_PAGE_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long an edit waits for a site that starts. It is only a courtesy: what is edited during a start takes another one.
-const COMING_BACK_TIME: Duration = Duration::from_secs(10);
 /// How long the output of an ended process may take to end. A process that it started may hold it open for ever.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 /// How long it may take until it is known that the process has ended.
@@ -335,21 +333,19 @@ impl Site {
         }
     }
 
-    /// Comes up again after [`Site::halt`], and waits for that for a while.
+    /// Comes up again after [`Site::halt`].
     pub(crate) async fn resume(&self, reinstall: bool) {
         self.send(Command::Resume { reinstall }).await;
-        self.come_back().await;
     }
 
-    /// Says that the site's files changed. If that was while it started, it has to start anew: that is waited for, for a
-    /// while, or a stream of edits would keep it from ever coming up.
+    /// Says that the site's files changed. If that was while it started, it has to start anew. Returns once that is known, so
+    /// that [`Site::first_answer`] is the answer of a site that has read the change.
     pub(crate) async fn edited(&self) {
         let (done, noted) = oneshot::channel();
         if self.commands.send(Command::Edited { done }).await.is_ok() {
             // An error means that the supervisor is gone, and the process with it.
             noted.await.ok();
         }
-        self.come_back().await;
     }
 
     /// Says what is wrong with the site, if anything, for whoever asks how it is.
@@ -363,13 +359,6 @@ impl Site {
     /// Stops for good.
     pub(crate) async fn stop(&self) {
         self.send(Command::Stop).await;
-    }
-
-    async fn come_back(&self) {
-        // Longer than that takes an install, or a site that is not well: that is seen in the status.
-        tokio::time::timeout(COMING_BACK_TIME, self.first_answer())
-            .await
-            .ok();
     }
 
     async fn send(&self, command: Command) {

@@ -99,6 +99,11 @@ impl Verifier {
         }
     }
 
+    /// The site whose pages it looks at.
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
+    }
+
     /// Listens from now on: before a change is written.
     pub(crate) fn listen(&self) -> Listening {
         Listening {

@@ -34,7 +34,7 @@ use crate::pipeline::{Identity, Pipeline, PipelineView, Workshop};
 use crate::site::dependencies::{Dependencies, Route};
 use crate::site::node::{self, Node};
 use crate::site::{self, HotMessage, Site, SiteError, Told};
-use crate::verify::Visits;
+use crate::verify::{Verifier, Visits};
 use crate::work_tree::uncommitted::Uncommitted;
 use crate::work_tree::{Places, WorkTree};
 
@@ -336,10 +336,9 @@ impl Installed {
                 draft,
                 settings,
                 places,
-                site.clone(),
                 work_tree,
+                Verifier::new(site.clone(), open.visits),
                 open.node,
-                open.visits,
                 stop_pipeline.clone(),
             ),
             lookout,

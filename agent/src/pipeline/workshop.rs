@@ -23,7 +23,7 @@ use crate::draft::{
 use crate::site::build::{Build, BuildError};
 use crate::site::node::Node;
 use crate::site::{Consequence, Site, consequence};
-use crate::verify::{Verifier, Visits};
+use crate::verify::Verifier;
 use crate::work_tree::uncommitted::Suspects;
 use crate::work_tree::{Places, WorkTree, WorkTreeError};
 
@@ -122,10 +122,9 @@ impl Workshop {
         draft: Draft,
         settings: draft::Settings,
         places: Places,
-        site: Site,
         work_tree: WorkTree,
+        verifier: Verifier,
         node: Node,
-        visits: Visits,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -135,8 +134,8 @@ impl Workshop {
             work_tree,
             node,
             stop,
-            verifier: Verifier::new(site.clone(), visits),
-            site,
+            site: verifier.site().clone(),
+            verifier,
             by_hand: BTreeSet::new(),
             unexamined: Suspects::default(),
         }

@@ -424,7 +424,7 @@ async fn what_was_done_by_hand_in_the_workspace_is_neither_overwritten_nor_commi
         &["--write", "src/lib/format.ts=// instructed"][..],
         &["--write", "src/notes.txt=instructed"],
         &["--write", "public/plan=instructed"],
-        &["--replace", "src/pages/contact.astro", "<", " <"],
+        &["--write", "src/pages/contact.astro=instructed"],
     ] {
         let beside = ["--write", "src/pages/beside.md=# Beside"];
         let arguments = [change, &beside].concat();
