@@ -214,6 +214,7 @@ impl ChangeSet {
     }
 
     /// The paths that differ, sorted.
+    #[cfg(test)]
     pub(crate) fn paths(&self) -> impl Iterator<Item = &SitePath> {
         self.files.keys()
     }

@@ -175,6 +175,8 @@ pub(crate) enum Told {
     Changed {
         /// Which file, as a path from the site root.
         file: String,
+        /// Whether anything that it has loaded so far is made of it: if not, no page that anybody saw shows it.
+        used: bool,
         /// What is wrong with it, where that was found at once: content that does not fit its schema.
         problem: Option<SiteProblem>,
     },
@@ -207,6 +209,7 @@ enum RunnerEvent {
     Hot(HotMessage),
     Changed {
         file: String,
+        used: bool,
         #[serde(default)]
         problem: Option<SiteProblem>,
     },
@@ -600,7 +603,7 @@ impl Supervisor {
                         }
                     }
                     RunnerEvent::Hot(message) => { self.told.send(Told::Hot(message)).ok(); }
-                    RunnerEvent::Changed { file, problem } => { self.told.send(Told::Changed { file, problem }).ok(); }
+                    RunnerEvent::Changed { file, used, problem } => { self.told.send(Told::Changed { file, used, problem }).ok(); }
                     RunnerEvent::Did => {}
                 },
                 ending = process.group.ending() => {

@@ -67,6 +67,10 @@ pub(crate) struct Listening {
     told: broadcast::Receiver<Told>,
     /// Files that it has noted, with what is wrong with them.
     noted: BTreeMap<String, Option<SiteProblem>>,
+    /// Whether anything that it has loaded is made of one of them.
+    used: bool,
+    /// Whether it did not note all of them in time: then nothing is known of them.
+    missed: bool,
     /// What it told the browsers of, or would have.
     reasons: Vec<SiteProblem>,
 }
@@ -100,6 +104,8 @@ impl Verifier {
         Listening {
             told: self.site.listen(),
             noted: BTreeMap::new(),
+            used: false,
+            missed: false,
             reasons: Vec::new(),
         }
     }
@@ -148,8 +154,15 @@ impl Verifier {
                         .into_iter()
                         .map(|(file, problem)| (file, Some(problem))),
                 );
-                self.visit(address, (from, tree), affected, reach, &mut findings)
-                    .await;
+                let everywhere = affected.restarts || listening.used || listening.missed;
+                self.visit(
+                    address,
+                    (from, tree),
+                    affected,
+                    (reach, everywhere),
+                    &mut findings,
+                )
+                .await;
                 if findings.is_broken() {
                     listening.hear_reasons(findings.broken().len()).await;
                     listening.explain(&mut findings);
@@ -243,12 +256,12 @@ impl Verifier {
         address: SocketAddr,
         (from, tree): (Oid, Oid),
         affected: &Affected,
-        reach: Reach,
+        (reach, everywhere): (Reach, bool),
         findings: &mut Findings,
     ) {
         let mut asked: BTreeSet<Place> = BTreeSet::new();
         for _ in 0..2 {
-            let mut places = affected.places(&self.visits, reach.pages);
+            let mut places = affected.places(&self.visits, reach.pages, everywhere);
             places.extend(self.memory.broken_pages(from).map(Place::page));
             places.retain(|place| !asked.contains(place));
             places.truncate(reach.pages.saturating_sub(asked.len()));
@@ -323,6 +336,7 @@ impl Listening {
                     .filter(|file| !self.noted.contains_key(*file))
                     .collect();
                 tracing::warn!(?missing, "the dev server did not note these changes");
+                self.missed = true;
                 break;
             }
         }
@@ -343,7 +357,12 @@ impl Listening {
     async fn hear(&mut self, deadline: Instant) -> bool {
         loop {
             match timeout_at(deadline, self.told.recv()).await {
-                Ok(Ok(Told::Changed { file, problem })) => {
+                Ok(Ok(Told::Changed {
+                    file,
+                    used,
+                    problem,
+                })) => {
+                    self.used |= used;
                     self.noted.insert(file, problem);
                     return true;
                 }

@@ -219,11 +219,6 @@ impl WorkTree {
         self.keep(BTreeSet::new())
     }
 
-    /// The files that nothing may be written over.
-    pub(crate) fn kept(&self) -> BTreeSet<String> {
-        self.lock().kept.clone()
-    }
-
     /// Whether nothing may be written over a file.
     pub(crate) fn is_kept(&self, path: &str) -> bool {
         self.lock().kept.contains(path)

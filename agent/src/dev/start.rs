@@ -476,8 +476,7 @@ async fn report_site(site: Site, events: Events, stop: CancellationToken) {
                     tracing::debug!(?kind, problem = %problem.message, "the site told the browsers of a problem");
                     events.publish(Event::Site { state: view.borrow().state, problem: Some(problem) });
                 }
-                Ok(_) => {}
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
             },
         }

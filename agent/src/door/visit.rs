@@ -182,7 +182,7 @@ async fn answering(
     }
 }
 
-fn watch_site(door: &Door) -> Option<tokio::sync::watch::Receiver<SiteView>> {
+fn watch_site(door: &Door) -> Option<watch::Receiver<SiteView>> {
     match &*door.stage.borrow() {
         Stage::Serving { site } => Some(site.watch()),
         _ => None,

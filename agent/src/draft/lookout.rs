@@ -68,11 +68,6 @@ impl Lookout {
             }
         }
     }
-
-    /// Where they were when the remote was last asked; none before its first answer.
-    pub(crate) fn seen(&self) -> Option<Seen> {
-        *self.seen.borrow()
-    }
 }
 
 async fn look_out(
@@ -221,7 +216,7 @@ mod tests {
             published: Some(main),
         };
         assert_eq!(next(&mut lookout).await, second);
-        assert_eq!(lookout.seen(), Some(second));
+        assert_eq!(*lookout.seen.borrow(), Some(second));
         assert_eq!(draft.seen().expect("read"), first, "it has not fetched");
         stop.cancel();
         tasks.join_all().await;

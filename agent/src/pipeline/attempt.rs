@@ -267,6 +267,7 @@ impl Attempt<'_> {
                     message,
                 )));
             }
+            tracing::info!(instructions = ?publication.instructions, "this is what is going to be published");
             receipt.summary.clone_from(&publication.summary);
             receipt.files_changed = workshop.site_files(publication.touched.iter());
             let checking = Instant::now();

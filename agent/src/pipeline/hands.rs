@@ -146,7 +146,7 @@ mod tests {
     use super::super::workshop::Workshop;
     use super::*;
     use crate::change_set::by_hand;
-    use crate::draft::{CommitMessage, Pushed, Remote, Settings};
+    use crate::draft::{CommitMessage, Remote, Round, Settings};
     use crate::work_tree::Places;
 
     /// A client's repository, and an environment of it.
@@ -277,9 +277,12 @@ mod tests {
             session_id: "amelia_1".parse().expect("an id"),
             author: None,
             authored_at: 0,
+            action: "commit",
+            undoes: None,
         };
         work_tree.keep(paths).expect("kept");
-        draft.commit(&change_set, &message).expect("committed");
+        let proposal = draft.propose_edit(&change_set).expect("proposed");
+        draft.commit(&proposal, &message).expect("committed");
         draft.set_shown(draft.tip().expect("a tip")).expect("noted");
     }
 
@@ -366,8 +369,8 @@ mod tests {
         scene.write("src/folder/e.md", "by hand");
         commit(&mut draft, &work_tree);
         assert!(everything(&draft, &work_tree).is_empty());
-        let pushed = draft.push().expect("pushed");
-        assert!(matches!(pushed, Pushed::Verified), "{pushed:?}");
+        let round = draft.push_once().expect("pushed");
+        assert!(matches!(round, Round::Verified), "{round:?}");
     }
 
     #[test]
@@ -382,8 +385,8 @@ mod tests {
             &[("src/a.md", "theirs"), ("src/b.md", "theirs")],
             &[],
         );
-        let pushed = draft.push().expect("asked");
-        assert!(matches!(pushed, Pushed::Conflict { .. }), "{pushed:?}");
+        let round = draft.push_once().expect("asked");
+        assert!(matches!(round, Round::Conflict { .. }), "{round:?}");
         let after = draft.tip().expect("a tip");
         let changes = draft.differences(before, after).expect("compared");
         let spared =

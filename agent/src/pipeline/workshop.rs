@@ -650,11 +650,11 @@ impl Workshop {
             program: copy.join("build.mjs"),
             node: self.node.clone(),
         };
-        let built = build.run().await;
+        let outcome = build.run().await;
         if let Err(error) = remove_folder(&copy) {
             tracing::warn!(%error, "the copy that was built could not be removed; the next one replaces it");
         }
-        Ok(built)
+        Ok(outcome)
     }
 
     /// The files that somebody changed by hand, as paths of the repository, looked for anew.

@@ -56,7 +56,7 @@ pub(crate) fn of(path: &str) -> Option<Route> {
     let (stem, extension) = path.rsplit_once('.')?;
     let kind = if PAGE_EXTENSIONS.contains(&extension) {
         RouteKind::Page
-    } else if ENDPOINT_EXTENSIONS.contains(&extension) && !stem.ends_with(".d") {
+    } else if ENDPOINT_EXTENSIONS.contains(&extension) && !is_declaration(stem) {
         RouteKind::Endpoint
     } else {
         return None;
@@ -73,6 +73,11 @@ pub(crate) fn of(path: &str) -> Option<Route> {
     }
     let segments = names.into_iter().map(segment).collect::<Option<_>>()?;
     Some(Route { kind, segments })
+}
+
+/// Whether a file without its `.ts` is one that only declares types.
+fn is_declaration(stem: &str) -> bool {
+    stem.rsplit_once('.').is_some_and(|(_, kind)| kind == "d")
 }
 
 /// A segment; none if its brackets do not match: Astro refuses such a file.
@@ -96,14 +101,6 @@ fn segment(name: &str) -> Option<Segment> {
 }
 
 impl Route {
-    /// Whether it has parameters: then the file alone does not say which pages there are.
-    pub(crate) fn is_dynamic(&self) -> bool {
-        self.segments.iter().any(|segment| match segment {
-            Segment::Rest => true,
-            Segment::Parts(parts) => parts.contains(&Part::Parameter),
-        })
-    }
-
     /// The path of the page, such as `/about/`; none for an endpoint, and for a route with parameters.
     pub(crate) fn page(&self) -> Option<String> {
         if self.kind == RouteKind::Endpoint {
@@ -220,15 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn only_parameters_make_a_route_dynamic() {
-        for (file, dynamic) in [
-            ("about.astro", false),
-            ("[slug].astro", true),
-            ("x/[...rest].astro", true),
-        ] {
-            let route = of(&format!("src/pages/{file}")).expect("a route");
-            assert_eq!(route.is_dynamic(), dynamic, "{file}");
-        }
+    fn a_program_is_an_endpoint() {
         assert_eq!(
             of("src/pages/rss.xml.js").map(|route| route.kind),
             Some(RouteKind::Endpoint)

@@ -105,6 +105,9 @@ const held = {
   },
 };
 
+/** How many messages browsers were sent, or would have been. */
+let messages = 0;
+
 /** Listens in on what is sent to browsers. The same object can pass through several of these senders. */
 function listen(server) {
   const heard = new WeakSet();
@@ -115,6 +118,7 @@ function listen(server) {
       const payload = message[0];
       if (payload !== null && typeof payload === 'object' && !heard.has(payload)) {
         heard.add(payload);
+        messages += 1;
         const told = hot(payload);
         if (told) say(told);
       }
@@ -123,26 +127,36 @@ function listen(server) {
   }
 }
 
+/** Whether anything that has been loaded so far is made of this file. */
+const isLoaded = (server, file) =>
+  Object.values(server.environments ?? { client: server }).some(({ moduleGraph }) => moduleGraph?.getModulesByFile?.(file)?.size > 0);
+
+/** What reads a whole folder is told of a file that comes or goes a moment after everybody else. */
+const FOLDERS_MS = 5;
+
 /**
  * Says of every change that the watcher tells of when everybody who listens has dealt with it: from then on a page shows
  * it. Listeners of Vite's are asynchronous, and emitting does not wait for them; so they are called here, one by one.
  */
-function sayChanges({ watcher }) {
+function sayChanges(server) {
+  const { watcher } = server;
   if (!watcher?.emit) return;
   const emit = watcher.emit;
   watcher.emit = (name, ...details) => {
     if (name !== 'change' && name !== 'add' && name !== 'unlink') return emit.call(watcher, name, ...details);
     const listeners = watcher.rawListeners(name);
     const file = String(details[0]);
+    const [loaded, told] = [isLoaded(server, file), messages];
     const dealt = listeners.map((listener) => listener.apply(watcher, details));
-    Promise.allSettled(dealt).then((results) => {
+    Promise.allSettled(dealt).then(async (results) => {
+      if (!loaded && name !== 'change') await new Promise((next) => setTimeout(next, FOLDERS_MS));
       const failed = results.find((result) => result.status === 'rejected');
       const logged = loaderErrors.find((error) => file.endsWith(error.file));
       loaderErrors = loaderErrors.filter((error) => !file.endsWith(error.file)).slice(-50);
       if (file.startsWith(folder)) {
         const path = file.slice(folder.length);
         const wrong = failed ? { file: path, ...problem(failed.reason) } : logged && { file: path, message: sentence(logged.message) };
-        say({ event: 'changed', file: path, problem: wrong });
+        say({ event: 'changed', file: path, used: loaded || messages > told, problem: wrong });
       }
       // Astro tells browsers of what nobody handled.
       if (failed) Promise.reject(failed.reason);

@@ -95,8 +95,9 @@ impl Affected {
     }
 
     /// What to look at, the most telling first, at most `max`: pages of the files themselves, the files that a browser
-    /// loads by themselves, and for what any page may use, the pages that people looked at last and the front page.
-    pub(super) fn places(&self, visits: &Visits, max: usize) -> Vec<Place> {
+    /// loads by themselves, and for what any page may use, the pages that people looked at last and the front page: but only
+    /// if the dev server says that anything it has shown is made of them (`used`).
+    pub(super) fn places(&self, visits: &Visits, max: usize, used: bool) -> Vec<Place> {
         let mut places = Vec::new();
         let mut anywhere = self.restarts;
         for (file, present) in &self.files {
@@ -115,7 +116,7 @@ impl Affected {
                     ),
                 },
                 None => {
-                    anywhere = true;
+                    anywhere |= used || self.entries.contains(file);
                     if *present && is_module(file) {
                         places.push(Place::Module(file.as_str().to_owned()));
                     }
@@ -127,7 +128,11 @@ impl Affected {
             }
         }
         // A page that nobody knows how to reach is found from the front page.
-        let hidden = places.is_empty() && self.files.keys().any(|file| !is_public(file));
+        let hidden = places.is_empty()
+            && self
+                .files
+                .keys()
+                .any(|file| route::of(file.as_str()).is_some());
         if anywhere || hidden {
             places.extend(visits.last(LAST_VISITED).map(Place::page));
             places.push(Place::page("/"));
@@ -215,7 +220,7 @@ mod tests {
         visits.visited("/contact/");
         visits.visited("/about/");
         affected(files, store)
-            .places(&visits, 8)
+            .places(&visits, 8, true)
             .iter()
             .map(ToString::to_string)
             .collect()

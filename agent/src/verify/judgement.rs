@@ -88,7 +88,7 @@ pub(crate) fn judge(known: Known<'_>, found: &Findings) -> Judgement {
 
 impl Known<'_> {
     /// Whether a subject is broken; nothing if nobody has looked.
-    fn is_broken(&self, subject: &Subject) -> Option<bool> {
+    fn is_broken(self, subject: &Subject) -> Option<bool> {
         let findings = self.0?;
         match subject {
             Subject::Site => Some(findings.site.is_some()),
@@ -100,7 +100,7 @@ impl Known<'_> {
         }
     }
 
-    fn broken(&self) -> BTreeSet<Subject> {
+    fn broken(self) -> BTreeSet<Subject> {
         self.0.map(Findings::broken).unwrap_or_default()
     }
 }

@@ -127,12 +127,12 @@ async fn follow(address: SocketAddr, place: &Place) -> Look {
                 );
             }
             Some(next) => path = next,
-            None => return judged(answer, place),
+            None => return judged(&answer, place),
         }
     }
 }
 
-fn judged(answer: Answer, place: &Place) -> Look {
+fn judged(answer: &Answer, place: &Place) -> Look {
     let status = answer.status;
     if status >= 500 {
         return wrong(status, format!("it answers {status}"));
@@ -264,7 +264,9 @@ fn links(html: &[u8]) -> Vec<String> {
             && !path.starts_with("//")
             && !path.starts_with("/_")
             && !path.starts_with("/@")
-            && (!name.contains('.') || name.ends_with(".html"));
+            && name
+                .rsplit_once('.')
+                .is_none_or(|(_, ending)| ending == "html");
         if is_page {
             links.insert(path.to_owned());
         }

@@ -67,9 +67,24 @@ fn conflict(path: &str, name: &str) -> Conflict {
     }
 }
 
-/// Every situation with its sentence, in the order of the document: heading, situation, sentence.
-fn situations() -> Vec<(&'static str, String, String)> {
-    let mut all = Vec::new();
+/// Situations with their sentences.
+type Chapter = Vec<(String, String)>;
+
+/// Every situation, in the order of the document.
+fn chapters() -> [(&'static str, Chapter); 5] {
+    [
+        ("Waiting for a page", while_waiting()),
+        ("What happens now", now()),
+        ("What is done", what_is_done()),
+        ("What did not work", what_did_not_work()),
+        (IN_THE_BAR, in_the_bar()),
+    ]
+}
+
+const IN_THE_BAR: &str = "In the bar";
+const HOME: &[&str] = &["src/pages/index.astro"];
+
+fn while_waiting() -> Chapter {
     let waits = [
         (Waiting::Preparing, "The environment begins"),
         (Waiting::Fetching, "The site is fetched"),
@@ -79,112 +94,86 @@ fn situations() -> Vec<(&'static str, String, String)> {
         (Waiting::Broken, "The site does not start"),
         (Waiting::Closing, "The environment stops"),
     ];
-    for (what, situation) in waits {
-        let (headline, words) = waiting(what);
-        all.push((
-            "Waiting for a page",
-            situation.to_owned(),
-            format!("{headline}. {words}"),
-        ));
-    }
-    all.push((
-        "Waiting for a page",
-        "The site broke off".to_owned(),
-        SITE_WENT_AWAY.to_owned(),
-    ));
-    all.push((
-        "Waiting for a page",
-        "The site gave no answer".to_owned(),
-        SITE_DID_NOT_ANSWER.to_owned(),
-    ));
-
-    let index = &["src/pages/index.astro"][..];
-    for (status, word) in [
-        (Status::Accepted, "accepted"),
-        (Status::Running, "running"),
-        (Status::Applied, "applied"),
+    let mut chapter: Chapter = waits
+        .map(|(what, situation)| {
+            let (headline, words) = waiting(what);
+            (situation.to_owned(), format!("{headline}. {words}"))
+        })
+        .into();
+    for (situation, sentence) in [
+        ("The site broke off", SITE_WENT_AWAY),
+        ("The site gave no answer", SITE_DID_NOT_ANSWER),
     ] {
+        chapter.push((situation.to_owned(), sentence.to_owned()));
+    }
+    chapter
+}
+
+fn now() -> Chapter {
+    let mut chapter = Chapter::new();
+    for status in [Status::Accepted, Status::Running, Status::Applied] {
         for action in Action::KINDS {
-            let sentence = outcome(&receipt(status, index), Some(action));
-            all.push((
-                "What happens now",
-                format!("`{action}` is {word}"),
-                sentence,
-            ));
+            let sentence = outcome(&receipt(status, HOME), Some(action));
+            chapter.push((format!("`{action}` is {}", status.as_str()), sentence));
         }
     }
+    chapter
+}
+
+fn what_is_done() -> Chapter {
+    let mut chapter = Chapter::new();
     for action in Action::KINDS {
-        let status = if action == "publish" {
-            Status::Published
-        } else {
-            Status::Pushed
+        let status = match action {
+            "publish" => Status::Published,
+            _ => Status::Pushed,
         };
-        all.push((
-            "What is done",
-            format!("`{action}` is done"),
-            outcome(&receipt(status, index), Some(action)),
-        ));
+        let sentence = outcome(&receipt(status, HOME), Some(action));
+        chapter.push((format!("`{action}` is done"), sentence));
     }
+    let two: &[&str] = &["src/pages/index.astro", "src/components/Footer.astro"];
     for (files, situation) in [
         (&["src/pages/about.astro"][..], "An edit of one page"),
-        (
-            &["src/pages/index.astro", "src/components/Footer.astro"],
-            "An edit of two files",
-        ),
+        (two, "An edit of two files"),
         (&["a.css", "b.css", "c.css"], "An edit of three files"),
         (&["public/images/album.jpg"], "An edit of a picture"),
-        (
-            &["src/content/journal/soaking-paper.md"],
-            "An edit of content",
-        ),
+        (&["src/content/prices.md"], "An edit of content"),
         (&["src/styles/global.css"], "An edit of a style"),
         (&[], "An edit whose files are not known"),
     ] {
-        all.push((
-            "What is done",
-            situation.to_owned(),
-            outcome(&receipt(Status::Pushed, files), Some("edit")),
-        ));
+        let sentence = outcome(&receipt(Status::Pushed, files), Some("edit"));
+        chapter.push((situation.to_owned(), sentence));
     }
+    let kept = "a page is broken by it, and the client's policy keeps it";
     for (verdict, situation) in [
         (Verdict::Sound, "every page that was looked at shows"),
         (Verdict::Repaired, "a page shows again"),
         (Verdict::StillBroken, "a page does not show, as before"),
-        (
-            Verdict::Breaks,
-            "a page is broken by it, and the client's policy keeps it",
-        ),
+        (Verdict::Breaks, kept),
     ] {
-        let mut receipt = receipt(Status::Pushed, index);
+        let mut receipt = receipt(Status::Pushed, HOME);
         receipt.verdict = Some(verdict);
-        receipt.pages = vec![
-            page("/", 200, false),
-            page("/about/", 500, verdict != Verdict::Sound),
-        ];
-        all.push((
-            "What is done",
-            format!("An edit, and {situation}"),
-            outcome(&receipt, Some("edit")),
-        ));
+        let broken = verdict != Verdict::Sound;
+        receipt.pages = vec![page("/", 200, false), page("/about/", 500, broken)];
+        let sentence = outcome(&receipt, Some("edit"));
+        chapter.push((format!("An edit, and {situation}"), sentence));
     }
+    chapter
+}
+
+fn what_did_not_work() -> Chapter {
+    let mut chapter = Chapter::new();
     for status in [
         Status::Cancelled,
         Status::Interrupted,
         Status::Rejected,
         Status::Failed,
     ] {
-        all.push((
-            "What did not work",
-            format!("`{}`", status.as_str()),
-            outcome(&receipt(status, &[]), None),
-        ));
+        let sentence = outcome(&receipt(status, &[]), None);
+        chapter.push((format!("`{}`", status.as_str()), sentence));
     }
     for code in ErrorCode::ALL {
-        all.push((
-            "What did not work",
-            format!("`{}`", code.as_str()),
-            outcome(&refusal(*code, Vec::new()), None),
-        ));
+        let sentence = outcome(&refusal(*code, Vec::new()), None);
+        chapter.push((format!("`{}`", code.as_str()), sentence));
     }
     for (code, action) in [
         (ErrorCode::EmptyChange, "publish"),
@@ -194,19 +183,12 @@ fn situations() -> Vec<(&'static str, String, String)> {
         (ErrorCode::PushRejected, "publish"),
     ] {
         let sentence = outcome(&refusal(code, Vec::new()), Some(action));
-        all.push((
-            "What did not work",
-            format!("`{}` of a `{action}`", code.as_str()),
-            sentence,
-        ));
+        chapter.push((format!("`{}` of a `{action}`", code.as_str()), sentence));
     }
     let mut broken = refusal(ErrorCode::PageBroken, Vec::new());
     broken.pages = vec![page("/", 200, false), page("/about/", 500, true)];
-    all.push((
-        "What did not work",
-        "`page_broken`, and the page is known".to_owned(),
-        outcome(&broken, None),
-    ));
+    let situation = "`page_broken`, and the page is known".to_owned();
+    chapter.push((situation, outcome(&broken, None)));
     let one = || vec![conflict("src/pages/about.astro", "Dora")];
     let two = || [one(), vec![conflict("src/components/Footer.astro", "Max")]].concat();
     let three = || [two(), vec![conflict("public/a.png", "Max")]].concat();
@@ -218,35 +200,29 @@ fn situations() -> Vec<(&'static str, String, String)> {
         (ErrorCode::Stale, one(), "with whom is known"),
     ] {
         let sentence = outcome(&refusal(code, conflicts), None);
-        all.push((
-            "What did not work",
-            format!("`{}`, {situation}", code.as_str()),
-            sentence,
-        ));
+        chapter.push((format!("`{}`, {situation}", code.as_str()), sentence));
     }
+    chapter
+}
+
+fn in_the_bar() -> Chapter {
     let Value::Object(bar) = serde_json::to_value(BAR).expect("JSON") else {
         panic!("an object");
     };
-    for (name, words) in bar {
-        if name == "language" {
-            continue;
-        }
+    let mut chapter = Chapter::new();
+    for (name, words) in bar.into_iter().filter(|(name, _)| name != "language") {
         let words = match words {
-            Value::Array(pair) => pair
-                .iter()
-                .filter_map(Value::as_str)
-                .collect::<Vec<_>>()
-                .join(" / "),
+            Value::Array(pair) => {
+                let pair: Vec<&str> = pair.iter().filter_map(Value::as_str).collect();
+                pair.join(" / ")
+            }
             words => words.as_str().expect("text").to_owned(),
         };
-        all.push(("In the bar", format!("`{name}`"), words));
+        chapter.push((format!("`{name}`"), words));
     }
-    all.push((
-        "In the bar",
-        "Work by hand is in the way of publishing".to_owned(),
-        PUBLISH_BLOCKED.to_owned(),
-    ));
-    all
+    let by_hand = "Work by hand is in the way of publishing".to_owned();
+    chapter.push((by_hand, PUBLISH_BLOCKED.to_owned()));
+    chapter
 }
 
 fn document() -> String {
@@ -254,17 +230,15 @@ fn document() -> String {
         Made from `agent/src/words.rs` by its test: change the words there, and run\n\
         `UPDATE_WORDS=1 cargo test --bin edit-agent words`.\n"
         .to_owned();
-    let mut under = "";
-    for (heading, situation, sentence) in situations() {
-        if heading != under {
-            writeln!(
-                text,
-                "\n## {heading}\n\n| situation | sentence |\n|---|---|"
-            )
-            .expect("text");
-            under = heading;
+    for (heading, chapter) in chapters() {
+        writeln!(
+            text,
+            "\n## {heading}\n\n| situation | sentence |\n|---|---|"
+        )
+        .expect("text");
+        for (situation, sentence) in chapter {
+            writeln!(text, "| {situation} | {sentence} |").expect("text");
         }
-        writeln!(text, "| {situation} | {sentence} |").expect("text");
     }
     text
 }
@@ -321,7 +295,7 @@ fn no_sentence_speaks_of_how_the_site_is_made() {
         "syntax",
         "exception",
     ];
-    for (_, situation, sentence) in situations() {
+    for (situation, sentence) in chapters().into_iter().flat_map(|(_, chapter)| chapter) {
         let words = sentence.to_lowercase();
         let words: Vec<&str> = words
             .split(|character: char| !character.is_alphanumeric() && character != '’')
@@ -341,10 +315,10 @@ fn no_sentence_speaks_of_how_the_site_is_made() {
 
 #[test]
 fn every_sentence_is_one() {
-    for (heading, situation, sentence) in situations() {
-        if heading == "In the bar" {
-            continue;
-        }
+    let whole = chapters()
+        .into_iter()
+        .filter(|(heading, _)| *heading != IN_THE_BAR);
+    for (situation, sentence) in whole.flat_map(|(_, chapter)| chapter) {
         let begins = sentence.chars().next().is_some_and(char::is_uppercase);
         assert!(
             begins && sentence.ends_with('.') && !sentence.contains("  "),

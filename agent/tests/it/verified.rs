@@ -98,8 +98,8 @@ async fn everything_that_can_break_a_page_is_seen() {
             vec![
                 "--replace",
                 "src/components/Price.astro",
-                "---\n",
-                "---\nconst x = ;\n",
+                "import { formatPrice }",
+                "const x = ;\nimport { formatPrice }",
             ],
             "/",
         ),
@@ -135,7 +135,10 @@ async fn everything_that_can_break_a_page_is_seen() {
         ),
         (
             "a style that imports what is not there",
-            vec!["--write", "src/styles/global.css=@import './gone.css';\n"],
+            vec![
+                "--write",
+                "src/styles/global.css=/* */ @import './gone.css';\n",
+            ],
             "",
         ),
         (

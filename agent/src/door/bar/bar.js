@@ -13,6 +13,7 @@ const HOST = 'edit-bar';
 const KEPT = 'edit-bar';
 const POLL_MS = 3000;
 const NOTICE_MS = 20000;
+const KEPT_MS = 60000;
 const LISTED_MAX = 30;
 
 // The tag is gone before the site's own scripts count elements.
@@ -33,7 +34,8 @@ const style = `
 .dot.bad{background:var(--bad)}
 .dot.idle{background:var(--quiet)}
 @keyframes breathe{50%{opacity:.35}}
-.panel{display:flex;flex-direction:column;width:min(380px,calc(100vw - 32px));height:min(580px,calc(100vh - 32px));border-radius:14px;overflow:hidden;animation:rise .16s ease-out}
+.panel{display:flex;flex-direction:column;width:min(380px,calc(100vw - 32px));height:min(580px,calc(100vh - 32px));border-radius:14px;overflow:hidden}
+.rising{animation:rise .16s ease-out}
 @keyframes rise{from{opacity:0;transform:translateY(8px)}}
 [hidden]{display:none!important}
 header{display:flex;align-items:center;gap:9px;padding:6px 6px 6px 18px;border-bottom:1px solid var(--line)}
@@ -162,7 +164,10 @@ function draw() {
   pill.replaceChildren(h('span', { class: `dot ${kind}` }), h('span', null, line));
   pill.setAttribute('aria-label', `${line}. ${words.opens}`);
   titleDot.className = `dot ${kind}`;
-  if (said.textContent !== line) said.textContent = line;
+  // Only what happens is read out, and not on every page how things are.
+  const { notice } = state;
+  const aloud = state.now || state.offline ? line : notice ? [notice.sentence, isHere(notice) && words.live].filter(Boolean).join(' ') : '';
+  if (said.textContent !== aloud) said.textContent = aloud;
   pill.hidden = state.open;
   pill.setAttribute('aria-expanded', String(state.open));
   panel.hidden = !state.open;
@@ -258,6 +263,8 @@ function ago(at) {
 function show(open) {
   state.open = open;
   state.asking = null;
+  // Opened by a person it rises; after the page was loaded again it is simply there.
+  panel.classList.toggle('rising', open);
   // What went wrong has been read by now.
   if (!open && state.notice?.bad) state.notice = null;
   draw();
@@ -268,13 +275,17 @@ function show(open) {
 
 // A page is loaded again when it was changed: then the bar goes on where it was.
 function recall() {
-  try { return JSON.parse(sessionStorage.getItem(KEPT)) ?? {}; } catch { return {}; }
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(KEPT)) ?? {};
+    // Who comes back after a while asks how things are, and is not told all that happened.
+    return Date.now() - kept.at > KEPT_MS ? { open: kept.open, sent: kept.sent } : kept;
+  } catch { return {}; }
 }
 
 function keep() {
   const { open, notice, after, sent } = state;
   const key = root.activeElement?.dataset.key;
-  try { sessionStorage.setItem(KEPT, JSON.stringify({ open, notice, after, sent, key })); } catch { /* Nothing is kept then. */ }
+  try { sessionStorage.setItem(KEPT, JSON.stringify({ open, notice, after, sent, key, at: Date.now() })); } catch { /* Nothing is kept then. */ }
 }
 
 async function call(path, body) {
@@ -375,12 +386,14 @@ function heard(receipt, final) {
     return;
   }
   state.now = null;
+  // It may come both ways.
+  if (state.notice?.id === receipt.instructionId) return;
   const mine = state.sent.find((sent) => sent.id === receipt.instructionId);
   state.sent = state.sent.filter((sent) => sent !== mine);
   const bad = !['pushed', 'published', 'cancelled'].includes(receipt.status);
   const later = receipt.error?.code === 'undo_overlaps' && receipt.error.conflicts?.[0]?.ours?.instructionId;
   tell({
-    sentence: receipt.sentence, bad, pages: bad ? [] : receipt.livePages ?? [],
+    id: receipt.instructionId, sentence: receipt.sentence, bad, pages: bad ? [] : receipt.livePages ?? [],
     both: later && mine?.undo && [later, mine.undo],
   });
   refreshSoon();
@@ -415,6 +428,11 @@ async function poll() {
   if (state.live || document.visibilityState === 'hidden') return;
   if (source?.readyState === 2) listen();
   await refresh();
+  await pending();
+}
+
+// What became of what was sent from here, as far as that is not known.
+async function pending() {
   for (const { id } of state.sent) {
     try {
       const receipt = await json(`instructions/${id}`);
@@ -436,6 +454,7 @@ function begin() {
   setInterval(() => { if (state.open) draw(); }, 30000);
   refresh();
   listen();
+  pending();
 }
 
 if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', begin, { once: true });
