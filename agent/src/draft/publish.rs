@@ -80,6 +80,8 @@ impl Draft {
         if present.id() == tree {
             return nothing();
         }
+        // Known before anything is looked at or built for it.
+        self.remote.refuse_checked_out(&self.published_branch)?;
         let mut marks = ledger::marks(&self.repository, target, Some(published))
             .map_err(|source| self.local("read history", source))?;
         marks.reverse();

@@ -210,6 +210,29 @@ impl Story {
         assert_eq!(self.bare.commits_of("main", "protected"), 0);
     }
 
+    /// Whatever any page may use is looked at where people look, also when nothing is written for it.
+    async fn what_every_page_may_use_is_looked_at(&self) {
+        let note = "src/content/journal/how-i-grade.md";
+        self.environment
+            .lands(&[
+                "--replace",
+                note,
+                "Dealers have dozens",
+                "Dealers have many",
+            ])
+            .await;
+        let receipt = self.environment.publishes(&[]).await;
+        let pages: Vec<_> = receipt["pages"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|page| (page["path"].as_str(), page["status"].as_u64()))
+            .collect();
+        for page in ["/", "/journal/how-i-grade/"] {
+            assert!(pages.contains(&(Some(page), Some(200))), "{receipt:#}");
+        }
+    }
+
     async fn what_others_published_meanwhile_is_published_with(&self) {
         self.edits("fifth").await;
         let theirs = somebody_pushes(&self.bare, "main", "src/pages/dora.md", "# Dora's\n");
