@@ -341,6 +341,7 @@ impl Installed {
                 open.visits,
             ),
             lookout,
+            followed: None,
             hands,
             events: events.clone(),
             view: open.pipeline_view,

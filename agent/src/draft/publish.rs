@@ -448,7 +448,7 @@ mod tests {
         other.fetch().expect("fetched");
         assert!(other.published_landed(&id("p-1")).is_some());
         assert!(other.landed(&id("p-1")).is_none());
-        assert_eq!(other.history().expect("read").behind, 2);
+        assert_eq!(other.history().expect("read").behind, 1);
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Story {
 
     async fn it_shows_and_is_said(&self) {
         let mut browser = self.environment.hot_reload(&[]).await.expect("a socket");
-        self.environment.page_with("/about/", "Tern Lane").await;
+        self.environment.page_with("/about/", "one window").await;
         let mut events = self.environment.events(None).await;
         self.write(ABOUT, "About Amelia", "All about Amelia");
         browser.message("full-reload").await;
@@ -147,8 +147,8 @@ impl Story {
                     "over",
                     "--replace",
                     ABOUT,
-                    "Tern Lane",
-                    "Heron Lane",
+                    "It has one window",
+                    "It has two windows",
                 ],
                 "uncommitted_changes",
             )
@@ -189,10 +189,10 @@ impl Story {
         let other = self.bare.clone_at(DRAFT);
         let theirs = other.show(DRAFT, ABOUT) + "\n<!-- Dora was here -->\n";
         other.write(ABOUT, &theirs);
-        other.write("src/pages/dora.md", "# Dora's\n");
-        other.commit_all("Dora's");
+        other.write("src/pages/dora.md", "# From Dora\n");
+        other.commit_all("From Dora");
         other.git(&["push", "--quiet", &self.bare.address(), DRAFT]);
-        self.environment.page_with("/dora/", "Dora's").await;
+        self.environment.page_with("/dora/", "From Dora").await;
         self.environment
             .page_with("/about/", "All about Amelia")
             .await;

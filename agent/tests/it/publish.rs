@@ -235,14 +235,14 @@ impl Story {
 
     async fn what_others_published_meanwhile_is_published_with(&self) {
         self.edits("fifth").await;
-        let theirs = somebody_pushes(&self.bare, "main", "src/pages/dora.md", "# Dora's\n");
+        let theirs = somebody_pushes(&self.bare, "main", "src/pages/dora.md", "# From Dora\n");
         self.environment.publishes(&["--id", "together"]).await;
         self.bare
             .git(&["merge-base", "--is-ancestor", &theirs, "main"]);
         for page in ["src/pages/dora.md", "src/pages/fifth.md"] {
             self.bare.show("main", page);
         }
-        self.environment.page_with("/dora", "Dora's").await;
+        self.environment.page_with("/dora", "From Dora").await;
         self.environment.page_with("/fifth", "fifth").await;
         self.bare
             .is_shown_in("main", &self.environment.work_tree())

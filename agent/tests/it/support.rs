@@ -610,9 +610,12 @@ impl Environment {
         let mut pace = tokio::time::interval(Duration::from_millis(50));
         let mut last = Value::Null;
         let found = tokio::time::timeout(PATIENCE, async {
-            while !expected(&last) {
+            loop {
                 pace.tick().await;
                 last = self.history().await;
+                if expected(&last) {
+                    return;
+                }
             }
         });
         assert!(found.await.is_ok(), "never {what}; last: {last:#}");
