@@ -44,6 +44,7 @@ async fn publishing_brings_the_draft_to_the_published_branch_and_refuses_what_ca
     story
         .what_others_published_meanwhile_is_published_with()
         .await;
+    story.what_breaks_only_together_is_not_published().await;
     story.what_does_not_go_together_is_named().await;
     story.a_branch_that_vanished_is_missed().await;
     story.bare.was_never_forced("main");
@@ -247,6 +248,44 @@ impl Story {
         self.bare
             .is_shown_in("main", &self.environment.work_tree())
             .await;
+    }
+
+    /// Theirs renders, ours renders, and the two together do not.
+    async fn what_breaks_only_together_is_not_published(&self) {
+        let badge = "src/components/Badge.astro";
+        let theirs = somebody_pushes(&self.bare, "main", badge, "<b>since 2004</b>\n");
+        self.bare
+            .is_shown_in("main", &self.environment.work_tree())
+            .await;
+        self.environment
+            .lands(&[
+                "--id",
+                "uses-badge",
+                "--write",
+                "src/pages/badge.astro=---\nimport Badge from '../components/Badge.astro';\n---\n<html><body><Badge /></body></html>",
+            ])
+            .await;
+        self.bare
+            .git(&["merge-base", "--is-ancestor", &theirs, DRAFT]);
+        let other = self.bare.clone_at("main");
+        other.git(&["rm", "--quiet", badge]);
+        other.commit_all("No badge");
+        other.git(&["push", "--quiet", &self.bare.address(), "main"]);
+        let before = self.main();
+        let receipt = self
+            .environment
+            .is_rejected(&["--id", "breaks", "--publish"], "page_broken")
+            .await;
+        assert!(
+            message(&receipt).starts_with(
+                "The page /badge/ does not render with it, so nothing was published: "
+            ),
+            "{receipt:#}"
+        );
+        assert_eq!(self.main(), before);
+        self.environment.page_with("/badge/", "since 2004").await;
+        self.environment.lands(&["--undo", "uses-badge"]).await;
+        self.environment.lands(&["--sync"]).await;
     }
 
     async fn what_does_not_go_together_is_named(&self) {
