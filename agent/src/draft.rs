@@ -562,7 +562,8 @@ impl Draft {
         }
     }
 
-    /// How many commits of the published branch the draft does not have.
+    /// How many changes of the published branch the draft does not have. A commit that only joins two lines is none: such is
+    /// our own publish of a part of the draft.
     pub(crate) fn behind_published(&self) -> Result<usize, DraftError> {
         let (tip, published) = (self.tip()?, self.published_tip()?);
         let Some(published) = published else {
@@ -572,7 +573,17 @@ impl Draft {
             .repository
             .graph_ahead_behind(tip, published)
             .map_err(|source| self.local("compare with the published branch", source))?;
-        Ok(behind)
+        if behind == 0 {
+            return Ok(0);
+        }
+        let read = |source| self.local("read history", source);
+        let mut changes = 0;
+        let walk = ledger::commits(&self.repository, published, Some(tip)).map_err(read)?;
+        for commit in walk.take(HISTORY_MAX) {
+            let commit = commit.map_err(read)?;
+            changes += usize::from(self.commit_object(commit)?.parent_count() < 2);
+        }
+        Ok(changes)
     }
 
     fn published_tip(&self) -> Result<Option<Oid>, DraftError> {

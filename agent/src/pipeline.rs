@@ -114,6 +114,8 @@ pub(crate) struct Pipeline {
     pub(crate) workshop: Workshop,
     /// What others push.
     pub(crate) lookout: Lookout,
+    /// The published commit that was last asked to be brought in.
+    pub(crate) followed: Option<Oid>,
     /// What is changed by hand.
     pub(crate) hands: Uncommitted,
     pub(crate) events: Events,
@@ -163,17 +165,16 @@ impl Pipeline {
         self.workshop
     }
 
-    /// Shows what others pushed. What is published is brought into a draft that has something of its own by an instruction
-    /// like any other: it may not fit, and it can be undone.
+    /// Shows what others pushed.
     async fn take_in(&mut self, seen: Seen) {
-        let before = match self.workshop.seen().await {
+        match self.workshop.seen().await {
             Ok(before) if before == seen => return, // It was ours, or came with an instruction.
-            Ok(before) => before,
+            Ok(_) => {}
             Err(error) => {
                 tracing::warn!(error = %crate::chain(&error), "what the draft has seen could not be read");
                 return;
             }
-        };
+        }
         match self.workshop.take_in().await {
             Ok(moved) => tracing::info!(moved, "others have pushed"),
             Err(error) => {
@@ -182,11 +183,22 @@ impl Pipeline {
             }
         }
         self.publish_tip().await;
-        if before.published != seen.published
-            && let Some(published) = seen.published
-            && self.view.borrow().history.behind > 0
-        {
-            self.ask_for_sync(published).await;
+    }
+
+    /// Brings what is published into a draft that has something of its own, by an instruction like any other: it may not fit, and
+    /// it can be undone. What is looked at is the draft and not what the lookout saw: an instruction may have fetched it
+    /// already, it may be from before this start, and what we have published ourselves since is not in what the lookout saw.
+    async fn follow_published(&mut self) {
+        if self.view.borrow().history.behind == 0 {
+            return;
+        }
+        match self.workshop.seen().await.map(|seen| seen.published) {
+            Ok(published) if published == self.followed => {}
+            Ok(Some(published)) => self.ask_for_sync(published).await,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "what the draft has seen could not be read");
+            }
         }
     }
 
@@ -206,8 +218,11 @@ impl Pipeline {
             group: self.identity.session_id.to_string(),
             deduplication_id: id,
         };
-        if let Err(error) = self.queue.send(&message).await {
-            tracing::warn!(error = %crate::chain(&error), "what was published elsewhere could not be asked for");
+        match self.queue.send(&message).await {
+            Ok(_) => self.followed = Some(published),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "what was published elsewhere could not be asked for");
+            }
         }
     }
 
@@ -509,6 +524,7 @@ impl Pipeline {
                 tracing::warn!(error = %crate::chain(&error), "the draft could not be read");
             }
         }
+        self.follow_published().await;
     }
 }
 

@@ -159,7 +159,8 @@ impl Verifier {
                         .into_iter()
                         .map(|(file, problem)| (file, Some(problem))),
                 );
-                let everywhere = affected.restarts || listening.used || listening.missed;
+                let everywhere =
+                    affected.restarts || affected.everywhere || listening.used || listening.missed;
                 self.visit(
                     address,
                     (from, tree),
@@ -217,6 +218,13 @@ impl Verifier {
     /// Forgets everything: files are not as any tree has them.
     pub(crate) fn forget(&mut self) {
         self.memory = Memory::default();
+    }
+
+    /// A change stands: whoever asked for it looks at its pages next, or has somebody look.
+    pub(crate) fn expect_visits(&self, affected: &Affected) {
+        for page in affected.own_pages() {
+            self.visits.visited(&page);
+        }
     }
 
     /// Remembers what was found of a tree.

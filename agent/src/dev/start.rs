@@ -342,6 +342,7 @@ impl Installed {
                 stop_pipeline.clone(),
             ),
             lookout,
+            followed: None,
             hands,
             events: events.clone(),
             view: open.pipeline_view,

@@ -104,6 +104,7 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
             "phase": phase,
             "site": site,
             "draft": { "branch": identity.branch, "tip": pipeline.tip, "unpushed": pipeline.unpushed },
+            "uncommitted": pipeline.uncommitted,
             "running": pipeline.running,
             "queued": queued,
             "previewUrl": identity.preview_url,

@@ -62,6 +62,9 @@ impl Draft {
         let walk = ledger::commits(&self.repository, tip, Some(without)).map_err(read)?;
         for commit in walk.take(COMMITS_MAX) {
             let commit = commit.map_err(read)?;
+            if self.only_joins(commit)? {
+                continue;
+            }
             for path in files {
                 if !found.contains_key(path.as_path()) && self.changed(commit, path)? {
                     found.insert(path.as_path(), commit);
@@ -72,6 +75,14 @@ impl Draft {
             }
         }
         Ok(found)
+    }
+
+    /// Whether a commit is ours and brings two lines together: nobody changed anything by it, also where both lines had changed a
+    /// file and it has both changes.
+    fn only_joins(&self, commit: Oid) -> Result<bool, DraftError> {
+        let object = self.commit_object(commit)?;
+        Ok(object.parent_count() > 1
+            && commit_message::instruction_of(object.message_bytes()).is_some())
     }
 
     /// Whether a commit has a file otherwise than each of its parents. A merge that took one side's file changed nothing.

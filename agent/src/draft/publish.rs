@@ -80,6 +80,8 @@ impl Draft {
         if present.id() == tree {
             return nothing();
         }
+        // Known before anything is looked at or built for it.
+        self.remote.refuse_checked_out(&self.published_branch)?;
         let mut marks = ledger::marks(&self.repository, target, Some(published))
             .map_err(|source| self.local("read history", source))?;
         marks.reverse();
@@ -446,7 +448,7 @@ mod tests {
         other.fetch().expect("fetched");
         assert!(other.published_landed(&id("p-1")).is_some());
         assert!(other.landed(&id("p-1")).is_none());
-        assert_eq!(other.history().expect("read").behind, 2);
+        assert_eq!(other.history().expect("read").behind, 1);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::verify::Subject;
 
 /// Somebody publishes faster than we can: then the attempt counts as failed.
 const PUBLISH_ROUNDS_MAX: usize = 5;
+/// What a developer is to do who has the published branch checked out in the repository that is the remote.
+const LOOKED_AT_HINT: &str = "It would move under whoever works there: check out another branch, or none (`git switch --detach`), and publish again.";
 
 /// One attempt.
 #[derive(Debug)]
@@ -257,7 +259,8 @@ impl Attempt<'_> {
         }
         for _ in 0..PUBLISH_ROUNDS_MAX {
             // What others published meanwhile is looked at as part of it, and may have this very publish in it.
-            let proposed = workshop.propose_publish(up_to.cloned()).await?;
+            let proposed = workshop.propose_publish(up_to.cloned()).await;
+            let proposed = proposed.map_err(not_published)?;
             if let Some(commit) = workshop.published_landed(&self.instruction.instruction_id) {
                 self.take_up(commit, workshop, receipt).await?;
                 return Ok(Outcome::Published);
@@ -310,7 +313,8 @@ impl Attempt<'_> {
             }
             let pushing = Instant::now();
             let message = self.message(&receipt.summary, None);
-            let published = workshop.publish(publication, message).await?;
+            let published = workshop.publish(publication, message).await;
+            let published = published.map_err(not_published)?;
             receipt.timings.push_ms = Some(milliseconds(pushing.elapsed()));
             match published {
                 Published::Verified(commit) => {
@@ -357,6 +361,18 @@ impl Attempt<'_> {
         self.events.publish(Event::Progress {
             receipt: Box::new(receipt),
         });
+    }
+}
+
+/// Why a publish did not come about. A branch that a developer looks at is theirs for as long as they do, which may be days:
+/// nobody waits for that, as an edit waits for the draft's own branch.
+fn not_published(error: WorkshopError) -> Outcome {
+    match Outcome::from(error) {
+        Outcome::Trouble(mut trouble) if trouble.code == ErrorCode::PushRejected => {
+            LOOKED_AT_HINT.clone_into(&mut trouble.hint);
+            Outcome::Rejected(trouble)
+        }
+        outcome => outcome,
     }
 }
 

@@ -188,6 +188,7 @@ impl Workshop {
             }
         };
         if let Ok(Tried::Stands(_)) = &tried {
+            self.verifier.expect_visits(&affected);
             self.report(&findings).await;
         }
         tried
@@ -251,8 +252,8 @@ impl Workshop {
                 .collect()
         };
         let (forward, back) = (changes(|step| &step.after), changes(|step| &step.before));
-        let mut affected = self.affected(&forward);
-        affected.touch(self.touched(&publication.touched));
+        let affected = self.affected(&forward);
+        let affected = affected.publishing(self.touched(&publication.touched), || self.store());
         let hold = self.site.hold().clone();
         hold.begin().await;
         let checked = self
@@ -328,8 +329,12 @@ impl Workshop {
             })
             .collect();
         let restarts = self.consequence(changes) > Consequence::None;
-        let store = self.site_folder().join(crate::verify::STORE);
-        Affected::of(files, restarts, || std::fs::read_to_string(store).ok())
+        Affected::of(files, restarts, || self.store())
+    }
+
+    /// Astro's content store.
+    fn store(&self) -> Option<String> {
+        std::fs::read_to_string(self.site_folder().join(crate::verify::STORE)).ok()
     }
 
     fn touched(&self, paths: &[String]) -> impl Iterator<Item = SitePath> {

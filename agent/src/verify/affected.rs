@@ -11,6 +11,9 @@ use crate::site::route::{self, Part, Route, RouteKind, Segment};
 
 /// Pages that people looked at last and that are looked at for everything that any page may use.
 const LAST_VISITED: usize = 5;
+/// Pages that a change makes by itself and that are remembered as if somebody had looked at them. A few, or a large change
+/// would make all others forgotten.
+const OWN_PAGES: usize = 2;
 /// Pages of one file that makes many.
 const PAGES_OF_A_ROUTE: usize = 3;
 /// Files that the browser loads by themselves, so that a mistake in them need not show in any page.
@@ -31,6 +34,8 @@ pub(crate) struct Affected {
     pub(super) written: BTreeSet<SitePath>,
     /// Whether the site was started anew over it: then nothing is noted, it is all read.
     pub(crate) restarts: bool,
+    /// Whether any page may use the files, whatever the dev server has loaded.
+    pub(super) everywhere: bool,
     /// Those of the files that Astro keeps in its content store.
     entries: BTreeSet<SitePath>,
 }
@@ -62,6 +67,7 @@ impl Affected {
             written: files.keys().cloned().collect(),
             files,
             restarts,
+            everywhere: false,
             entries,
         }
     }
@@ -74,11 +80,29 @@ impl Affected {
         }
     }
 
-    /// Further files whose pages are to be looked at, although nothing is written there now.
-    pub(crate) fn touch(&mut self, files: impl IntoIterator<Item = SitePath>) {
-        for file in files {
-            self.files.entry(file).or_insert(true);
+    /// What publishing affects: the files in which the published site becomes another one, of which only those of `self` are
+    /// written for it now. Nobody is told whether the others are used, so they are taken to be.
+    pub(crate) fn publishing(
+        self,
+        touched: impl IntoIterator<Item = SitePath>,
+        store: impl FnOnce() -> Option<String>,
+    ) -> Self {
+        let files = touched.into_iter().map(|file| (file, true)).collect();
+        let mut affected = Self::of(files, self.restarts, store);
+        affected.entries.extend(self.entries);
+        Self {
+            written: self.written,
+            everywhere: true,
+            ..affected
         }
+    }
+
+    /// The pages that the files are themselves, at most [`OWN_PAGES`].
+    pub(super) fn own_pages(&self) -> impl Iterator<Item = String> + use<'_> {
+        let present = self.files.iter().filter(|(_, present)| **present);
+        present
+            .filter_map(|(file, _)| address(&route::of(file.as_str())?))
+            .take(OWN_PAGES)
     }
 
     /// Whether a file is among those that changed.
@@ -91,6 +115,7 @@ impl Affected {
     pub(super) fn is_stored(&self, wrong: &BTreeMap<String, PageProblem>) -> bool {
         self.entries
             .iter()
+            .filter(|entry| self.written.contains(*entry))
             .any(|entry| !wrong.contains_key(entry.as_str()))
     }
 

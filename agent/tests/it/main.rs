@@ -16,12 +16,17 @@
 mod bad_input;
 mod bar;
 mod browser;
+mod by_hand;
 mod crash;
 mod edit_loop;
 mod full_disk;
 mod git_servers;
+mod history;
+mod publish;
 mod remotes;
 mod site;
 mod support;
 mod system_calls;
+mod two_way;
+mod undo;
 mod verified;

@@ -529,7 +529,97 @@ impl Environment {
             (1, Some("rejected"), Some(expected)),
             "{receipt:#}"
         );
+        let id = receipt["instructionId"].as_str().expect("an id");
+        self.is_told_plainly(id).await;
         receipt
+    }
+
+    /// What became of an instruction in an owner's words: the same with its receipt and in what happens, and with nothing in
+    /// it that an owner has never heard of.
+    pub async fn is_told_plainly(&self, id: &str) -> String {
+        let receipt = self.get(&format!("/_edit/instructions/{id}")).await.json();
+        let sentence = receipt["sentence"].as_str().expect("a sentence").to_owned();
+        let mut events = self.events(Some(0)).await;
+        loop {
+            let (_, event) = events.next().await.expect("it goes on");
+            if event["event"] == "receipt" && event["instructionId"] == id {
+                assert_eq!(event["sentence"], sentence, "{event:#}");
+                break;
+            }
+        }
+        is_plain(&sentence);
+        sentence
+    }
+
+    /// Publishes, and expects that it lands.
+    pub async fn publishes(&self, arguments: &[&str]) -> Value {
+        let arguments = [&["--publish"], arguments].concat();
+        let (code, receipt) = self.send(&arguments).await;
+        assert_eq!(
+            (code, receipt["status"].as_str()),
+            (0, Some("published")),
+            "{receipt:#}"
+        );
+        receipt
+    }
+
+    /// Sends an action that has no option of its own, and expects it to land.
+    pub async fn does(&self, id: &str, action: &Value) -> Value {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        let message = json!({ "instructionId": id, "action": action });
+        std::io::Write::write_all(&mut file, message.to_string().as_bytes()).expect("written");
+        self.lands(&[file.path()]).await
+    }
+
+    /// Sends as a person in a folder does, and returns the exit code and what they read.
+    pub async fn says(&self, folder: &Path, arguments: &[&str]) -> (i32, String) {
+        let mut command = agent();
+        command.args(["send", "--url", &self.url()]).args(arguments);
+        let output = command.current_dir(folder).stdin(Stdio::null()).output();
+        let output = tokio::time::timeout(PATIENCE, output)
+            .await
+            .expect("send ends")
+            .expect("send runs");
+        let words = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&words).into_owned(),
+        )
+    }
+
+    /// `edit-agent log` with these arguments.
+    pub async fn log(&self, arguments: &[&str]) -> String {
+        let mut command = agent();
+        command.args(["log", "--url", &self.url()]).args(arguments);
+        let output = command.current_dir("/").stdin(Stdio::null()).output();
+        let output = tokio::time::timeout(PATIENCE, output)
+            .await
+            .expect("log ends")
+            .expect("log runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What was done on the draft.
+    pub async fn history(&self) -> Value {
+        self.get("/_edit/history").await.json()
+    }
+
+    /// What was done on the draft, once it is as `expected` says.
+    pub async fn history_when(&self, what: &str, expected: impl Fn(&Value) -> bool) -> Value {
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        let mut last = Value::Null;
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                pace.tick().await;
+                last = self.history().await;
+                if expected(&last) {
+                    return;
+                }
+            }
+        });
+        assert!(found.await.is_ok(), "never {what}; last: {last:#}");
+        last
     }
 
     /// Asks the door.
@@ -725,6 +815,37 @@ impl Environment {
             .expect("reaped");
         (status, self.rest_of_log().await)
     }
+}
+
+/// Panics if a sentence has a word in it that an owner has never heard.
+pub fn is_plain(sentence: &str) {
+    const UNHEARD: [&str; 16] = [
+        "git",
+        "branch",
+        "commit",
+        "merge",
+        "merged",
+        "rebase",
+        "push",
+        "pushed",
+        "remote",
+        "repository",
+        "status",
+        "http",
+        "stderr",
+        "trailer",
+        "astro",
+        "server",
+    ];
+    let words = sentence.split(|letter: char| !letter.is_alphanumeric());
+    for word in words.map(str::to_lowercase) {
+        let is_status = word.len() == 3 && word.parse().is_ok_and(|code: u16| code >= 400);
+        assert!(
+            !is_status && !UNHEARD.contains(&word.as_str()),
+            "{word:?} is nothing for an owner: {sentence}"
+        );
+    }
+    assert!(sentence.ends_with(['.', '!', '?']), "{sentence}");
 }
 
 /// The processes whose command line names `folder`, but the agent's own and those that have ended and wait to be reaped.
