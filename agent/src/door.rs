@@ -34,7 +34,7 @@ mod visit;
 
 pub(crate) use bar::Bar;
 pub(crate) use guard::Hosts;
-pub(crate) use intake::{Intake, Kinds};
+pub(crate) use intake::Intake;
 
 use crate::events::{Events, PhaseName};
 use crate::pipeline::PipelineView;
