@@ -26,7 +26,7 @@ use super::home::Home;
 use super::source::Source;
 use super::{Running, suggestion};
 use crate::cli::{Allowance, DevArguments};
-use crate::door::{Bar, Door, Hosts, Intake, Stage};
+use crate::door::{Bar, Door, Hosts, Intake, Opened, Stage};
 use crate::draft::{self, Draft, Lookout, Remote};
 use crate::events::{Event, Events, PhaseName, PhaseState};
 use crate::failure::{Exit, Failure};
@@ -142,6 +142,7 @@ impl Configured {
             pipeline,
             events: events.clone(),
             visits: visits.clone(),
+            opened: Opened::default(),
             hosts: Hosts {
                 names: arguments.host_names(),
             },
