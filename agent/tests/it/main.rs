@@ -20,6 +20,7 @@ mod crash;
 mod edit_loop;
 mod full_disk;
 mod git_servers;
+mod morning;
 mod remotes;
 mod site;
 mod support;
