@@ -29,12 +29,14 @@ mod control;
 mod guard;
 mod history;
 mod intake;
+mod opened;
 mod page;
 mod visit;
 
 pub(crate) use bar::Bar;
 pub(crate) use guard::Hosts;
-pub(crate) use intake::{Intake, Kinds};
+pub(crate) use intake::Intake;
+pub(crate) use opened::Opened;
 
 use crate::events::{Events, PhaseName};
 use crate::pipeline::PipelineView;
@@ -74,6 +76,8 @@ pub(crate) struct Door {
     pub(crate) events: Events,
     /// Which pages people look at.
     pub(crate) visits: Visits,
+    /// When they were given them.
+    pub(crate) opened: Opened,
     /// Who it takes itself for.
     pub(crate) hosts: Hosts,
     /// The folder that the site may show through `/@fs/`.

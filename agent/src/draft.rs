@@ -47,7 +47,7 @@ use proposal::Held;
 pub(crate) use commit_message::CommitMessage;
 pub(crate) use credentials::Credentials;
 pub(crate) use error::DraftError;
-pub(crate) use history::{History, HistoryEntry};
+pub(crate) use history::{Contribution, History, HistoryEntry};
 pub(crate) use janitor::remove_stale_locks;
 pub(crate) use lookout::{Lookout, Seen};
 pub(crate) use proposal::{Declined, Move, Proposal};

@@ -62,7 +62,11 @@ struct History {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
+    /// None of what somebody pushed.
+    #[serde(default)]
     instruction_id: String,
+    /// None where nobody was named.
+    #[serde(default)]
     who: String,
     at: Timestamp,
     summary: String,
@@ -97,7 +101,7 @@ fn words(history: &History, number: usize) -> String {
     let mut notes = Vec::new();
     if history.unpublished > 0 {
         let (are, publish) = (
-            count(history.unpublished, "instruction is", "instructions are"),
+            count(history.unpublished, "change is", "changes are"),
             "`edit-agent send --publish`",
         );
         notes.push(match &history.publish_blocked {
@@ -242,7 +246,7 @@ mod tests {
         2026-11-22 10:00  Amelia                Edit src/pages/about.astro        send-2  undone by send-3
         2026-11-21 09:30  Bertram [31mthe Sec…  Add public/logo.svg               mail-1  published
 
-        2 instructions are not published yet; `edit-agent send --publish` publishes.
+        2 changes are not published yet; `edit-agent send --publish` publishes.
 
         The published branch has 1 commit that is not in the draft; `edit-agent send --sync` brings them in.
 
@@ -257,7 +261,7 @@ mod tests {
         2026-11-22 10:05  Amelia  Undo: Edit src/pages/about.astro  send-3
         … and 2 before; `edit-agent log -n 3` lists all.
 
-        2 instructions are not published yet, and cannot be now: There are changes made by hand.
+        2 changes are not published yet, and cannot be now: There are changes made by hand.
         ");
     }
 

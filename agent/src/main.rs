@@ -17,6 +17,7 @@ mod door;
 mod draft;
 mod events;
 mod failure;
+mod kinds;
 mod log;
 mod pipeline;
 mod random;

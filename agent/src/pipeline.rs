@@ -45,6 +45,7 @@ pub(crate) use workshop::{Workshop, WorkshopError};
 
 use crate::draft::{History, Lookout, Seen};
 use crate::events::{Event, Events};
+use crate::kinds::Kinds;
 use crate::work_tree::uncommitted::{Suspects, Uncommitted};
 
 /// How long a receive waits for a message: SQS's maximum.
@@ -119,6 +120,8 @@ pub(crate) struct Pipeline {
     /// What is changed by hand.
     pub(crate) hands: Uncommitted,
     pub(crate) events: Events,
+    /// What the words about an instruction need to know.
+    pub(crate) kinds: Kinds,
     pub(crate) view: watch::Sender<PipelineView>,
 }
 
@@ -329,6 +332,7 @@ impl Pipeline {
                 landed,
             } => (instruction, landed),
         };
+        self.kinds.remember(&instruction);
         let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Running);
         receipt.fingerprint = Some(instruction.fingerprint.clone());
         receipt.timings.queued_ms = Some(milliseconds(Timestamp::now().since(delivery.sent_at)));

@@ -125,8 +125,11 @@ pub(crate) fn done(action: Option<&str>, files: &[String]) -> String {
 }
 
 /// The pages that an instruction changed: those whose own files it changed; and where it changed what pages are made
-/// of, those that were looked at and show.
-pub(crate) fn live_pages(receipt: &Receipt) -> Vec<String> {
+/// of, those that were looked at and show. What publishes, discards or brings in is no change of anybody's to a page.
+pub(crate) fn live_pages(receipt: &Receipt, action: Option<&str>) -> Vec<String> {
+    if matches!(action, Some("publish" | "discard" | "sync" | "cancel")) {
+        return Vec::new();
+    }
     let mut pages = pages_of(&receipt.files_changed);
     let shared = receipt
         .files_changed

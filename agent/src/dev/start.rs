@@ -26,10 +26,11 @@ use super::home::Home;
 use super::source::Source;
 use super::{Running, suggestion};
 use crate::cli::{Allowance, DevArguments};
-use crate::door::{Bar, Door, Hosts, Intake, Kinds, Stage};
+use crate::door::{Bar, Door, Hosts, Intake, Opened, Stage};
 use crate::draft::{self, Draft, Lookout, Remote};
 use crate::events::{Event, Events, PhaseName, PhaseState};
 use crate::failure::{Exit, Failure};
+use crate::kinds::Kinds;
 use crate::pipeline::{Identity, Pipeline, PipelineView, Workshop};
 use crate::site::dependencies::{Dependencies, Route};
 use crate::site::node::{self, Node};
@@ -97,6 +98,7 @@ struct Open {
     identity: Identity,
     stage: watch::Sender<Stage>,
     pipeline_view: watch::Sender<PipelineView>,
+    kinds: Kinds,
     visits: Visits,
     closing: CancellationToken,
     tasks: JoinSet<()>,
@@ -127,18 +129,20 @@ impl Configured {
         });
         let (pipeline_view, pipeline) = watch::channel(PipelineView::default());
         let (closing, visits) = (CancellationToken::new(), Visits::default());
+        let kinds = Kinds::default();
         let door = Door {
             intake: Intake {
                 identity: identity.clone(),
                 queue: Arc::clone(&claimed.queue),
                 receipts: Arc::clone(&claimed.receipts),
                 events: events.clone(),
-                kinds: Kinds::default(),
+                kinds: kinds.clone(),
             },
             stage: stage_view,
             pipeline,
             events: events.clone(),
             visits: visits.clone(),
+            opened: Opened::default(),
             hosts: Hosts {
                 names: arguments.host_names(),
             },
@@ -161,6 +165,7 @@ impl Configured {
             identity,
             stage,
             pipeline_view,
+            kinds,
             visits,
             closing,
             tasks,
@@ -345,6 +350,7 @@ impl Installed {
             followed: None,
             hands,
             events: events.clone(),
+            kinds: open.kinds,
             view: open.pipeline_view,
         };
         let mut pipelines = JoinSet::new();

@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
-use super::intake::{Declined, Kinds};
+use super::intake::Declined;
 use super::{Door, Stage};
 use crate::events::{Event, Numbered};
+use crate::kinds::Kinds;
 use crate::pipeline::PipelineView;
 use crate::words;
 
@@ -216,10 +217,11 @@ impl Speaker {
                 .find(|entry| entry.instruction_id == *id)
                 .map(|entry| entry.action)
         };
+        let action = self.kinds.of(id).or_else(landed);
         Spoken {
             record,
-            sentence: words::outcome(receipt, self.kinds.of(id).or_else(landed)),
-            live_pages: words::live_pages(receipt),
+            sentence: words::outcome(receipt, action),
+            live_pages: words::live_pages(receipt, action),
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Door, control};
-use crate::draft::{History, HistoryEntry};
+use crate::draft::{COMMITTER, Contribution, History, HistoryEntry};
 use crate::words;
 
 /// Entries that are listed. Who wants to know more looks at the draft.
@@ -24,7 +24,7 @@ const LISTED_MAX: usize = 100;
 struct Listed<'a> {
     /// Newest first.
     entries: Vec<Entry<'a>>,
-    /// How many of the entries that stand would be published.
+    /// How many of the entries would be published.
     unpublished: usize,
     /// Commits of the published branch that the draft does not have.
     behind: usize,
@@ -34,14 +34,21 @@ struct Listed<'a> {
     publish_blocked: Option<&'static str>,
 }
 
-/// One instruction.
+/// The action of what others pushed.
+const PUSH: &str = "push";
+
+/// One instruction, or what somebody pushed to the draft.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry<'a> {
-    instruction_id: &'a InstructionId,
+    /// None of what was pushed: it cannot be named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instruction_id: Option<&'a InstructionId>,
     action: &'static str,
     commit: &'a CommitId,
-    who: &'a str,
+    /// None where nobody was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    who: Option<&'a str>,
     at: Timestamp,
     summary: &'a str,
     /// In an owner's words.
@@ -76,8 +83,23 @@ pub(super) async fn history(State(door): State<Arc<Door>>) -> Response {
         (Arc::clone(&view.history), view.uncommitted.clone())
     };
     let counted = would_be_published(&history);
+    let discarded = last_discard(&history);
+    let pushed: Vec<_> = history
+        .pushed
+        .iter()
+        .map(|pushed| pushed_by_others(pushed, discarded))
+        .collect();
+    let unpublished = counted.iter().filter(|counts| **counts).count()
+        + pushed.iter().filter(|(entry, _)| entry.counts).count();
+    let mut pushed = pushed.into_iter().peekable();
     let mut entries = Vec::new();
-    for (entry, counts) in history.entries.iter().zip(&counted).take(LISTED_MAX) {
+    for (place, (entry, counts)) in history.entries.iter().zip(&counted).enumerate() {
+        while let Some((theirs, _)) = pushed.next_if(|(_, after)| *after <= place) {
+            entries.push(theirs);
+        }
+        if entries.len() >= LISTED_MAX {
+            break;
+        }
         let receipt = match door.intake.receipt(&entry.instruction_id).await {
             Ok(receipt) => receipt,
             Err(error) => {
@@ -88,9 +110,11 @@ pub(super) async fn history(State(door): State<Arc<Door>>) -> Response {
         };
         entries.push(listed(entry, *counts, receipt));
     }
+    entries.extend(pushed.map(|(theirs, _)| theirs));
+    entries.truncate(LISTED_MAX);
     let listed = Listed {
         entries,
-        unpublished: counted.iter().filter(|counts| **counts).count(),
+        unpublished,
         behind: history.behind,
         uncommitted: &uncommitted,
         publish_blocked: words::publish_blocked(&uncommitted),
@@ -101,17 +125,18 @@ pub(super) async fn history(State(door): State<Arc<Door>>) -> Response {
 fn listed(entry: &HistoryEntry, counts: bool, receipt: Option<Receipt>) -> Entry<'_> {
     let undone = entry.undone_by.is_some();
     Entry {
-        instruction_id: &entry.instruction_id,
+        instruction_id: Some(&entry.instruction_id),
         action: entry.action,
         commit: &entry.commit,
-        who: &entry.author,
+        who: named(&entry.author),
         at: entry.at,
         summary: &entry.summary,
         sentence: words::done(Some(entry.action), &entry.files),
         files: &entry.files,
-        pages: receipt
-            .as_ref()
-            .map_or_else(|| words::pages_of(&entry.files), words::live_pages),
+        pages: receipt.as_ref().map_or_else(
+            || words::pages_of(&entry.files),
+            |receipt| words::live_pages(receipt, Some(entry.action)),
+        ),
         state: if undone {
             Standing::Undone
         } else {
@@ -124,6 +149,41 @@ fn listed(entry: &HistoryEntry, counts: bool, receipt: Option<Receipt>) -> Entry
         undone_by: entry.undone_by.as_ref(),
         receipt,
     }
+}
+
+/// What others pushed, and how many entries are newer. A discard since then leaves nothing of it to publish.
+fn pushed_by_others(pushed: &Contribution, discarded: Option<usize>) -> (Entry<'_>, usize) {
+    let entry = Entry {
+        instruction_id: None,
+        action: PUSH,
+        commit: &pushed.commit,
+        who: named(&pushed.author),
+        at: pushed.at,
+        summary: &pushed.summary,
+        sentence: words::done(Some(PUSH), &pushed.files),
+        files: &pushed.files,
+        pages: words::pages_of(&pushed.files),
+        state: Standing::Standing,
+        published: false,
+        counts: discarded.is_none_or(|discard| pushed.after <= discard),
+        undoable: false,
+        undoes: None,
+        undone_by: None,
+        receipt: None,
+    };
+    (entry, pushed.after)
+}
+
+/// Who it was, if that was said: the agent is nobody.
+fn named(author: &str) -> Option<&str> {
+    (author != COMMITTER.0).then_some(author)
+}
+
+/// The place of the newest discard that stands and is not published.
+fn last_discard(history: &History) -> Option<usize> {
+    history.entries.iter().position(|entry| {
+        entry.action == "discard" && !entry.published && entry.undone_by.is_none()
+    })
 }
 
 /// Which entries, newest first, a publish would carry to the published site. What was undone is none, and neither is the undo
@@ -178,8 +238,32 @@ mod tests {
         });
         History {
             entries: entries.collect(),
+            pushed: Vec::new(),
             behind: 0,
         }
+    }
+
+    #[test]
+    fn what_others_pushed_counts_unless_it_was_discarded_since() {
+        let history = history(&[("b", "discard", ""), ("a", "edit", "")]);
+        let counts = |after| {
+            let pushed = Contribution {
+                commit: history.entries[0].commit.clone(),
+                author: "Dora".to_owned(),
+                at: Timestamp::from_unix_ms(0),
+                summary: String::new(),
+                files: Vec::new(),
+                after,
+            };
+            pushed_by_others(&pushed, last_discard(&history)).0.counts
+        };
+        assert_eq!([counts(0), counts(1), counts(2)], [true, false, false]);
+    }
+
+    #[test]
+    fn nobody_is_told_that_the_agent_changed_something() {
+        assert_eq!(named("Amelia"), Some("Amelia"));
+        assert_eq!(named(COMMITTER.0), None);
     }
 
     #[test]

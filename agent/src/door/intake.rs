@@ -1,7 +1,6 @@
 //! Where instructions come in: checked whole, and durable before anybody is told that they were accepted.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use contract::limits::{INSTRUCTIONS_PER_CALL_MAX, QUEUE_DEPTH_MAX};
 use contract::receipt::Timings;
@@ -12,6 +11,7 @@ use platform::{Instructions, Outgoing, PortError, Receipts};
 use serde_json::value::RawValue;
 
 use crate::events::{Event, Events};
+use crate::kinds::Kinds;
 use crate::pipeline::Identity;
 
 /// Takes instructions for one session. Cheap to clone.
@@ -22,34 +22,6 @@ pub(crate) struct Intake {
     pub(crate) receipts: Arc<dyn Receipts>,
     pub(crate) events: Events,
     pub(crate) kinds: Kinds,
-}
-
-/// Which instruction has which action, for the words about it: a receipt does not say. Only the newest are known, and
-/// only those that came in here.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Kinds(Arc<Mutex<VecDeque<(InstructionId, &'static str)>>>);
-
-/// Instructions whose action is remembered: as many as can wait, several times.
-const KINDS_MAX: usize = 1000;
-
-impl Kinds {
-    fn remember(&self, instruction: &Instruction) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() == KINDS_MAX {
-            known.pop_front();
-        }
-        known.push_back((
-            instruction.instruction_id.clone(),
-            instruction.action.kind(),
-        ));
-    }
-
-    /// The word for an instruction's action, if it is known.
-    pub(super) fn of(&self, id: &InstructionId) -> Option<&'static str> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known.iter().rev().find(|(known, _)| known == id);
-        found.map(|(_, kind)| *kind)
-    }
 }
 
 /// Why nothing was accepted.

@@ -11,11 +11,13 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use contract::Timestamp;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use relay::{Forwarded, HostPolicy, PoolKey, Proto, RelayError, Upstream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::opened::Browser;
 use super::{Door, Stage, page};
 use crate::site::{Judging, SiteState, SiteView};
 use crate::words;
@@ -39,6 +41,10 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
     let mut wanted = door.bar.as_ref().and_then(|bar| bar.look_at(&mut parts));
     let mut body = Some(body);
     let is_socket = parts.headers.contains_key(header::UPGRADE);
+    let browser = Browser::of(client.ip(), &parts.headers);
+    if is_socket {
+        door.opened.tell(&browser, &mut parts.headers);
+    }
     let page = wants_page.then(|| parts.uri.path().to_owned());
     loop {
         let judging = (!is_socket).then(|| watch_judging(door)).flatten();
@@ -56,6 +62,9 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
         };
         let mut outgoing = http::Request::from_parts(parts, body_now);
         let upstream = upstream(address, client, outgoing.headers_mut());
+        if wants_page {
+            door.opened.page(browser.clone(), Timestamp::now());
+        }
         match door.relay.forward(outgoing, &upstream).await {
             Ok(response) => {
                 let taken_back = match &mut judging {

@@ -6,10 +6,13 @@ use contract::{CommitId, InstructionId, Timestamp};
 use git2::Oid;
 
 use super::ledger::PUBLISH;
-use super::{Draft, DraftError, commit_id};
+use super::{Draft, DraftError, commit_id, ledger};
 
 /// Instructions that are listed: more than anybody scrolls through.
 const ENTRIES_MAX: usize = 100;
+
+/// Commits of the draft among which those of others are looked for.
+const WALKED_MAX: usize = 2 * ENTRIES_MAX;
 
 /// Commits whose details are kept, beyond those that are listed. A rebase leaves some that are gone.
 const DETAILS_MAX: usize = 10 * ENTRIES_MAX;
@@ -19,6 +22,8 @@ const DETAILS_MAX: usize = 10 * ENTRIES_MAX;
 pub(crate) struct History {
     /// The instructions of the draft, newest first, up to a bound.
     pub(crate) entries: Vec<HistoryEntry>,
+    /// What others pushed to the draft and is not published yet, newest first, up to a bound.
+    pub(crate) pushed: Vec<Contribution>,
     /// Commits of the published branch that the draft does not have.
     pub(crate) behind: usize,
 }
@@ -48,6 +53,20 @@ pub(crate) struct HistoryEntry {
     pub(crate) published: bool,
 }
 
+/// A commit that nobody instructed: somebody pushed it to the draft.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Contribution {
+    pub(crate) commit: CommitId,
+    pub(crate) author: String,
+    pub(crate) at: Timestamp,
+    /// The first line of its message.
+    pub(crate) summary: String,
+    /// The files in which it differs from what was there before, as paths of the site.
+    pub(crate) files: Vec<String>,
+    /// How many of the entries are newer.
+    pub(crate) after: usize,
+}
+
 impl HistoryEntry {
     /// Whether `undo` can name it: it stands, and it is not a publish.
     pub(crate) fn is_undoable(&self) -> bool {
@@ -72,9 +91,11 @@ impl Draft {
     pub(crate) fn history(&self) -> Result<History, DraftError> {
         let undone = self.landed.undone();
         let mut entries = Vec::new();
+        let mut commits = Vec::new();
         for mark in self.landed.newest_first().take(ENTRIES_MAX) {
             let details = self.details(mark.commit)?;
             let trailers = &mark.trailers;
+            commits.push(mark.commit);
             entries.push(HistoryEntry {
                 instruction_id: trailers.instruction_id.clone(),
                 commit: commit_id(mark.commit),
@@ -88,10 +109,46 @@ impl Draft {
                 published: self.published.holds(mark),
             });
         }
+        let unpublished = entries.iter().take_while(|entry| !entry.published).count();
         Ok(History {
+            pushed: self.pushed_by_others(&commits[..unpublished])?,
             entries,
             behind: self.behind_published()?,
         })
+    }
+
+    /// What others pushed to the draft. `listed` are the commits of the entries that are not published, newest first.
+    fn pushed_by_others(&self, listed: &[Oid]) -> Result<Vec<Contribution>, DraftError> {
+        let walk = || -> Result<Vec<Oid>, DraftError> {
+            let (tip, published) = (self.tip()?, self.published_tip()?);
+            ledger::commits(&self.repository, tip, published)
+                .and_then(|walk| walk.take(WALKED_MAX).collect())
+                .map_err(|source| self.local("read history", source))
+        };
+        let mut pushed = Vec::new();
+        let mut after = 0;
+        for commit in walk()? {
+            if let Some(place) = listed.iter().position(|listed| *listed == commit) {
+                after = place + 1;
+            }
+            // What a merge brings together has commits of its own.
+            if self.landed.has(commit) || self.commit_object(commit)?.parent_count() > 1 {
+                continue;
+            }
+            if pushed.len() == ENTRIES_MAX {
+                break;
+            }
+            let details = self.details(commit)?;
+            pushed.push(Contribution {
+                commit: commit_id(commit),
+                author: details.author,
+                at: details.at,
+                summary: details.summary,
+                files: details.files,
+                after,
+            });
+        }
+        Ok(pushed)
     }
 
     /// What is shown of a commit, looked up once.
@@ -195,6 +252,7 @@ mod tests {
         i-1 edit Amelia: Edit a.txt [a.txt] published
         ");
         assert_eq!(draft.history().expect("read").behind, 1);
+        assert_eq!(draft.history().expect("read").pushed, []);
         let undo = &draft.history().expect("read").entries[0];
         assert_eq!(undo.undoes, Some("i-3".parse().expect("an id")));
         assert_eq!(undo.at.to_string(), "2026-09-21T14:13:20.000Z");
@@ -228,6 +286,40 @@ mod tests {
         drop(draft);
         let draft = scene.draft();
         assert_eq!(ids(&draft), ["ours", "kept"]);
+    }
+
+    #[test]
+    fn what_others_pushed_stands_where_it_was_pushed_until_it_is_published() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        draft.push_once().expect("pushed");
+        scene.write("edit/local", "Theirs", &[("b.txt", "b")]);
+        draft.take_in().expect("taken in");
+        edit(&mut draft, "i-2", &[("c.txt", "c")]);
+        let pushed = draft.history().expect("read").pushed;
+        let told: Vec<_> = pushed
+            .iter()
+            .map(|pushed| {
+                (
+                    pushed.summary.as_str(),
+                    pushed.files.join(", "),
+                    pushed.after,
+                )
+            })
+            .collect();
+        assert_eq!(told, [("Theirs", "b.txt".to_owned(), 1)]);
+        let publication = draft
+            .propose_publish(None)
+            .expect("judged")
+            .expect("possible");
+        draft
+            .publish(
+                &publication,
+                &message("p-1", "publish", &publication.summary),
+            )
+            .expect("published");
+        assert_eq!(draft.history().expect("read").pushed, []);
     }
 
     #[test]

@@ -75,7 +75,12 @@ impl Ledger {
 
     /// Whether a commit of an instruction is in this history.
     pub(super) fn holds(&self, mark: &Mark) -> bool {
-        self.commits.contains(&mark.commit)
+        self.has(mark.commit)
+    }
+
+    /// Whether a commit is one of an instruction.
+    pub(super) fn has(&self, commit: Oid) -> bool {
+        self.commits.contains(&commit)
     }
 
     /// The newest commit of each instruction, newest first.

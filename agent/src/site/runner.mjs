@@ -105,6 +105,17 @@ const held = {
   },
 };
 
+/** When browsers were last told of a change. What they were told by a process before this one is not known. */
+let toldAt = Date.now();
+
+/** A page that was given out before that, and listens only now, missed it. The door says when it was given out. */
+function tellLatecomers(server) {
+  server.ws?.on?.('connection', (socket, request) => {
+    const pageAt = Number(request?.headers?.['edit-page-at'] ?? Infinity);
+    if (pageAt < toldAt) socket.send(JSON.stringify({ type: 'full-reload' }));
+  });
+}
+
 /** How many messages browsers were sent, or would have been. */
 let messages = 0;
 
@@ -122,7 +133,10 @@ function listen(server) {
         const told = hot(payload);
         if (told) say(told);
       }
-      held.pass(payload, () => send(...message));
+      held.pass(payload, () => {
+        if (payload?.type === 'full-reload' || payload?.type === 'update') toldAt = Date.now();
+        send(...message);
+      });
     };
   }
 }
@@ -214,6 +228,7 @@ function integration(boot) {
         starts += 1;
         if (starts > 1) say({ event: 'restarted' });
         listen(server);
+        tellLatecomers(server);
         watching = watches(server);
         sayChanges(server);
         repeatSwallowedChanges(server);

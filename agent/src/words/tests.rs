@@ -331,9 +331,12 @@ fn every_sentence_is_one() {
 fn a_change_is_live_on_the_pages_it_made_and_on_those_that_were_seen_with_it() {
     let mut receipt = receipt(Status::Pushed, &["src/pages/about.astro"]);
     receipt.pages = vec![page("/", 200, false), page("/contact/", 500, true)];
-    assert_eq!(live_pages(&receipt), ["/about/"]);
+    assert_eq!(live_pages(&receipt, Some("edit")), ["/about/"]);
     receipt
         .files_changed
         .push("src/layouts/Base.astro".to_owned());
-    assert_eq!(live_pages(&receipt), ["/about/", "/"]);
+    assert_eq!(live_pages(&receipt, None), ["/about/", "/"]);
+    for action in ["publish", "discard", "sync", "cancel"] {
+        assert!(live_pages(&receipt, Some(action)).is_empty(), "{action}");
+    }
 }

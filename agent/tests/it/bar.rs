@@ -2,12 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::browser::Browser;
+use crate::support::browser::{Browser, PILL, ROOT};
 use crate::support::{Repository, Start};
-
-/// The bar's shadow root, and what it says on its pill.
-const ROOT: &str = "document.querySelector('edit-bar').shadowRoot";
-const PILL: &str = "document.querySelector('edit-bar')?.shadowRoot.querySelector('.pill span:last-child')?.textContent";
 
 /// The site with a policy on every page, made by the site's own middleware.
 const MIDDLEWARE: &str = r"
@@ -61,69 +57,6 @@ const STUB: &str = r"
   window.tell = (name, data) => window.source.dispatchEvent(new MessageEvent(name, { data: JSON.stringify(data), lastEventId: String(++id) }));
 })();
 ";
-
-impl Browser {
-    async fn press(&self, key: &str) {
-        let text = if key == "Enter" { "\r" } else { "" };
-        for kind in ["keyDown", "keyUp"] {
-            let mut event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code(key) });
-            if kind == "keyDown" && !text.is_empty() {
-                event["text"] = json!(text);
-            }
-            self.command("Input.dispatchKeyEvent", event).await;
-        }
-    }
-
-    /// Presses Tab until something of the bar has the focus, and until that is what is wanted.
-    async fn tab_to(&self, key: &str) {
-        let focused = format!(
-            "document.querySelector('edit-bar').shadowRoot.activeElement?.matches('{key}') ?? false"
-        );
-        for _ in 0..100 {
-            if self.ask(&focused).await == true {
-                return;
-            }
-            self.press("Tab").await;
-        }
-        let last = self
-            .ask("document.querySelector('edit-bar').shadowRoot.activeElement?.outerHTML")
-            .await;
-        panic!("{key} cannot be reached by keyboard; last {last}");
-    }
-
-    /// Clicks something of the bar's.
-    async fn bar(&self, selector: &str) {
-        self.until(
-            &format!("{ROOT}.querySelector('{selector}') !== null"),
-            &json!(true),
-        )
-        .await;
-        self.ask(&format!("{ROOT}.querySelector('{selector}').click()"))
-            .await;
-    }
-
-    /// A picture of the top of the page, with the bar.
-    async fn picture_of_the_top(&self, name: &str) {
-        self.ask("scrollTo({ top: 0, behavior: 'instant' })").await;
-        let still = format!("{ROOT}.querySelector('.panel').getAnimations().length");
-        self.until(&still, &json!(0)).await;
-        self.picture(name).await;
-    }
-
-    async fn colours(&self, scheme: &str) {
-        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        self.command("Emulation.setEmulatedMedia", features).await;
-    }
-}
-
-fn code(key: &str) -> u32 {
-    match key {
-        "Tab" => 9,
-        "Enter" => 13,
-        "Escape" => 27,
-        key => panic!("{key} is not known here"),
-    }
-}
 
 #[tokio::test]
 async fn the_bar_is_a_guest_that_moves_nothing_and_says_what_happens() {

@@ -22,6 +22,7 @@ mod edit_loop;
 mod full_disk;
 mod git_servers;
 mod history;
+mod morning;
 mod publish;
 mod remotes;
 mod site;

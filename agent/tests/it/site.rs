@@ -14,7 +14,7 @@ use crate::support::{
 
 mod dependencies;
 mod door;
-mod versions;
+pub mod versions;
 
 const PAGE: &str = "src/pages/race.astro";
 

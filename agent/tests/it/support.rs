@@ -15,6 +15,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+// Named, so that the benchmark finds it too.
+#[path = "support/browser.rs"]
+pub mod browser;
+
 /// Everything that is waited for comes within this time, or the test says what it last saw.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 

@@ -175,9 +175,15 @@ function draw() {
   if (!state.open) return;
   // Everything is made anew; who was on a button stays on it.
   const focused = root.activeElement?.dataset.key;
-  news.replaceChildren(now(line));
-  content.replaceChildren(...[state.asking ? question() : actions(), entries()].filter(Boolean));
+  renew(news, now(line));
+  renew(content, state.asking ? question() : actions(), entries());
   if (focused && !root.activeElement) focus(focused);
+}
+
+// What is the same stays: whoever is about to click on it does not click into the void.
+function renew(place, ...children) {
+  const made = h('div', null, ...children);
+  if (!place.isEqualNode(made)) place.replaceChildren(...made.childNodes);
 }
 
 function focus(key) {
@@ -243,7 +249,7 @@ function entries() {
     const mark = undone ? words.undone : entry.published && entry.action !== 'publish' ? words.published : null;
     return h('li', { class: undone ? 'entry undone' : 'entry' },
       h('div', null, h('span', { class: 'what' }, what(entry)),
-        h('small', null, `${entry.who} · `, h('time', { datetime: entry.at, title: new Date(entry.at).toLocaleString() }, ago(entry.at)), mark && ` · ${mark}`)),
+        h('small', null, entry.who && `${entry.who} · `, h('time', { datetime: entry.at, title: new Date(entry.at).toLocaleString() }, ago(entry.at)), mark && ` · ${mark}`)),
       entry.undoable && button(`undo-${entry.instructionId}`, words.undo, 'plain', () => send([undo(entry.instructionId)]),
         { off: state.sending || state.now != null, 'aria-label': fill(words.undoOf, { what: what(entry) }) }));
   });

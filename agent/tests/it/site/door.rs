@@ -372,3 +372,26 @@ async fn instructions_are_taken_several_at_a_time_or_not_at_all(environment: &En
         );
     }
 }
+
+/// Between the page and its socket there is a moment in which nobody can be told anything.
+#[tokio::test]
+async fn a_page_that_listens_only_after_a_change_is_told_of_it() {
+    let repository = Repository::amelia();
+    let environment = Start::of(&repository.address()).ready().await;
+    let loads = [("accept", "text/html"), ("user-agent", "a browser")];
+    let page = environment.request("GET", "/", &loads, None).await;
+    assert!(page.text().contains("Rare stamps"));
+    environment
+        .lands(&[
+            "--replace",
+            "src/pages/index.astro",
+            "Rare stamps",
+            "Old stamps",
+        ])
+        .await;
+    let mut late = environment
+        .hot_reload(&[("user-agent", "a browser")])
+        .await
+        .expect("accepted");
+    late.message("full-reload").await;
+}

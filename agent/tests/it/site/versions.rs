@@ -7,7 +7,7 @@ use super::minimal;
 use crate::support::{Start, processes_of};
 
 /// A newer Node than the machine's, from the package registry, kept from run to run.
-fn node_24() -> String {
+pub fn node_24() -> String {
     static NODE: OnceLock<String> = OnceLock::new();
     NODE.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("node24");
