@@ -41,6 +41,7 @@ async fn publishing_brings_the_draft_to_the_published_branch_and_refuses_what_ca
     story.the_same_publish_comes_again().await;
     story.work_by_hand_is_in_the_way().await;
     story.a_protected_branch_says_why().await;
+    story.what_every_page_may_use_is_looked_at().await;
     story
         .what_others_published_meanwhile_is_published_with()
         .await;
