@@ -44,8 +44,9 @@ use crate::site::{HotKind, HotMessage, Site, SiteProblem, SiteState, Told};
 const NOTE_TIME_MAX: Duration = Duration::from_secs(6);
 /// How long Astro may take to store changed content. It waits 500 ms by itself; a thousand entries take a second.
 const STORE_TIME_MAX: Duration = Duration::from_secs(5);
-/// Astro tells the browsers of a page that failed 200 ms after it failed, and only there says why.
-const REASON_TIME_MAX: Duration = Duration::from_secs(4);
+/// Astro tells the browsers of a page that failed 200 ms after it failed, and only there says why. For the first time it loads what
+/// colours the code in its overlay: seconds, on a busy machine.
+const REASON_TIME_MAX: Duration = Duration::from_secs(15);
 /// How long the site may take to come back: an edit can make it start anew, or kill it.
 const RETURN_TIME_MAX: Duration = Duration::from_secs(120);
 /// Pages that are asked for at the same time: Node renders one at a time, but a page may wait for somebody else.
@@ -161,16 +162,17 @@ impl Verifier {
                 );
                 let everywhere =
                     affected.restarts || affected.everywhere || listening.used || listening.missed;
-                self.visit(
-                    address,
-                    (from, tree),
-                    affected,
-                    (reach, everywhere),
-                    &mut findings,
-                )
-                .await;
-                if findings.is_broken() {
-                    listening.hear_reasons(findings.broken().len()).await;
+                let reasons = self
+                    .visit(
+                        address,
+                        (from, tree),
+                        affected,
+                        (reach, everywhere),
+                        &mut findings,
+                    )
+                    .await;
+                if reasons > 0 {
+                    listening.hear_reasons(reasons).await;
                     listening.explain(&mut findings);
                 }
             }
@@ -263,7 +265,8 @@ impl Verifier {
         }
     }
 
-    /// Looks at what is affected, and then at what only those looks have shown to be.
+    /// Looks at what is affected, and then at what only those looks have shown to be. Returns how many reasons are going to be
+    /// told.
     async fn visit(
         &self,
         address: SocketAddr,
@@ -271,7 +274,8 @@ impl Verifier {
         affected: &Affected,
         (reach, everywhere): (Reach, bool),
         findings: &mut Findings,
-    ) {
+    ) -> usize {
+        let mut reasons = 0;
         let mut asked: BTreeSet<Place> = BTreeSet::new();
         for _ in 0..2 {
             let mut places = affected.places(&self.visits, reach.pages, everywhere);
@@ -290,9 +294,11 @@ impl Verifier {
             }
             for (place, look) in self.ask_patiently(address, unknown).await {
                 self.visits.learn(&look.links);
+                reasons += usize::from(look.is_explained_later);
                 findings.note(place, look);
             }
         }
+        reasons
     }
 
     /// Asks; and once more for whatever the dev server died over: it comes back by itself.
@@ -393,11 +399,12 @@ impl Listening {
         }
     }
 
-    /// The changed files that something is wrong with, as far as was told at once.
+    /// The changed entries that something is wrong with. Of other files nothing is told at once that would be about them: the
+    /// watcher's listeners also fail over files that went meanwhile.
     fn wrong_files(&self, affected: &Affected) -> BTreeMap<String, PageProblem> {
         self.noted
             .iter()
-            .filter(|(file, _)| affected.has(file))
+            .filter(|(file, _)| affected.has_entry(file))
             .filter_map(|(file, problem)| Some((file.clone(), page_problem(problem.clone()?))))
             .collect()
     }

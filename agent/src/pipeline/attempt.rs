@@ -398,7 +398,13 @@ fn page_broken(checked: &Checked, circumstances: &str) -> ReceiptError {
         (Some(file), None) => format!(" ({file})"),
         _ => String::new(),
     };
-    let said = sentence(&problem.message);
+    // Astro's messages have paragraphs; this is a sentence.
+    let said = problem
+        .message
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let said = sentence(&said);
     receipt_error(
         ErrorCode::PageBroken,
         format!("{what}{circumstances}: {said}{place}."),

@@ -57,8 +57,8 @@ function problem(error) {
     message: sentence(error?.message ?? error),
     hint: sentence(error?.hint) || undefined,
     file: words(place.file) || undefined,
-    line: Number.isInteger(place.line) ? place.line : undefined,
-    column: Number.isInteger(place.column) ? place.column : undefined,
+    line: place.line > 0 ? place.line : undefined,
+    column: place.line > 0 && Number.isInteger(place.column) ? place.column : undefined,
     frame: words(error?.frame ?? error?.pluginCode) || undefined,
   };
 }
@@ -164,7 +164,8 @@ function sayChanges(server) {
     const dealt = listeners.map((listener) => listener.apply(watcher, details));
     Promise.allSettled(dealt).then(async (results) => {
       if (!loaded && name !== 'change') await new Promise((next) => setTimeout(next, FOLDERS_MS));
-      const failed = results.find((result) => result.status === 'rejected');
+      // That a file went while somebody looked at it is no mistake in it.
+      const failed = results.find((result) => result.status === 'rejected' && result.reason?.code !== 'ENOENT');
       const logged = loaderErrors.find((error) => file.endsWith(error.file));
       loaderErrors = loaderErrors.filter((error) => !file.endsWith(error.file)).slice(-50);
       if (file.startsWith(folder)) {

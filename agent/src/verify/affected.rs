@@ -111,6 +111,12 @@ impl Affected {
             .is_ok_and(|file| self.files.contains_key(&file))
     }
 
+    /// Whether a file is among those that changed, and Astro keeps it in its content store.
+    pub(super) fn has_entry(&self, file: &str) -> bool {
+        file.parse::<SitePath>()
+            .is_ok_and(|file| self.entries.contains(&file))
+    }
+
     /// Whether Astro is going to store something of it: what is wrong with its schema is not stored.
     pub(super) fn is_stored(&self, wrong: &BTreeMap<String, PageProblem>) -> bool {
         self.entries

@@ -45,6 +45,8 @@ pub(super) struct Look {
     pub(super) problem: Option<PageProblem>,
     /// Whether the connection broke: the dev server may have died.
     pub(super) went_away: bool,
+    /// Whether Astro is going to tell browsers why.
+    pub(super) is_explained_later: bool,
     /// Paths of the site to which it links.
     pub(super) links: Vec<String>,
 }
@@ -134,11 +136,18 @@ async fn follow(address: SocketAddr, place: &Place) -> Look {
 
 fn judged(answer: &Answer, place: &Place) -> Look {
     let status = answer.status;
-    if status >= 500 {
-        return wrong(status, format!("it answers {status}"));
-    }
-    if answer.is_html() && answer.broke_off {
-        return wrong(status, "it breaks off in the middle".to_owned());
+    let failure = if status >= 500 {
+        Some(format!("it answers {status}"))
+    } else if answer.is_html() && answer.broke_off {
+        Some("it breaks off in the middle".to_owned())
+    } else {
+        None
+    };
+    if let Some(failure) = failure {
+        return Look {
+            is_explained_later: true,
+            ..wrong(status, failure)
+        };
     }
     let links = match place {
         Place::Page(_) if answer.is_html() => links(&answer.beginning),

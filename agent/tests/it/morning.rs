@@ -28,15 +28,7 @@ async fn an_owners_morning_on_astro_5() {
 
 #[tokio::test]
 async fn an_owners_morning_on_the_newest_astro() {
-    let repository = Repository::amelia();
-    let manifest = std::fs::read_to_string(repository.path().join("package.json")).expect("there");
-    let mut newest: Value = serde_json::from_str(&manifest).expect("JSON");
-    newest["engines"]["node"] = json!(">=22.12.0");
-    newest["dependencies"]["astro"] = json!("7.3.5");
-    newest["dependencies"]["@astrojs/preact"] = json!("6.0.5");
-    repository.write("package.json", &newest.to_string());
-    std::fs::remove_file(repository.path().join("package-lock.json")).expect("removed");
-    repository.commit_all("The newest Astro");
+    let repository = Repository::amelia_on_the_newest_astro();
     a_morning("astro-7", &repository, &["--node", &node_24()]).await;
 }
 

@@ -157,20 +157,23 @@ impl Story {
         other.commit_all("Odd ones");
         other.git(&["push", "--quiet", &self.bare.address(), DRAFT]);
         let tip = self.tip();
-        let receipt = self
+        let (code, receipt) = self
             .environment
-            .is_rejected(
-                &[
-                    "--replace",
-                    INDEX,
-                    "Good stamps",
-                    "Fine stamps",
-                    "--write",
-                    "src/pages/fine.md=# Fine",
-                ],
-                "conflict",
-            )
+            .send(&[
+                "--replace",
+                INDEX,
+                "Good stamps",
+                "Fine stamps",
+                "--write",
+                "src/pages/fine.md=# Fine",
+            ])
             .await;
+        // Theirs is taken in before the instruction begins, or met when it is pushed.
+        let why = receipt["error"]["code"].as_str().unwrap_or_default();
+        assert!(
+            code == 1 && ["conflict", "find_not_found"].contains(&why),
+            "{receipt:#}"
+        );
         let message = receipt["error"]["message"].as_str().unwrap_or_default();
         assert!(message.contains(INDEX), "{receipt:#}");
         self.nothing_is_left_behind(&tip, ("/", "Odd stamps, honestly"))

@@ -104,6 +104,22 @@ impl Repository {
         repository
     }
 
+    /// The fixture site on the newest Astro. It needs [`crate::site::versions::node_24`].
+    pub fn amelia_on_the_newest_astro() -> Self {
+        let repository = Self::empty();
+        copy_tree(&fixture(), repository.path());
+        let manifest =
+            std::fs::read_to_string(repository.path().join("package.json")).expect("there");
+        let mut newest: Value = serde_json::from_str(&manifest).expect("JSON");
+        newest["engines"]["node"] = json!(">=22.12.0");
+        newest["dependencies"]["astro"] = json!("7.3.5");
+        newest["dependencies"]["@astrojs/preact"] = json!("6.0.5");
+        repository.write("package.json", &newest.to_string());
+        std::fs::remove_file(repository.path().join("package-lock.json")).expect("removed");
+        repository.commit_all("The site");
+        repository
+    }
+
     /// No commit yet.
     pub fn empty() -> Self {
         let folder = tempfile::Builder::new()

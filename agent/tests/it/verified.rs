@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::site::versions::node_24;
 use crate::support::{Environment, Repository, Start};
 
 /// The environment of the fixture, with policy for everything.
@@ -85,9 +86,43 @@ async fn an_edit_that_breaks_a_page_is_taken_back_and_its_receipt_says_where() {
 }
 
 #[tokio::test]
-async fn everything_that_can_break_a_page_is_seen() {
+async fn everything_that_can_break_a_page_is_seen_on_astro_5() {
     let repository = Repository::amelia();
     let environment = environment(&repository).await;
+    everything_that_can_break_a_page_is_seen(&repository, &environment).await;
+}
+
+#[tokio::test]
+async fn everything_that_can_break_a_page_is_seen_on_the_newest_astro() {
+    let repository = Repository::amelia_on_the_newest_astro();
+    let environment = Start::of(&repository.address())
+        .with(&["--allow", "config", "--node", &node_24()])
+        .ready()
+        .await;
+    everything_that_can_break_a_page_is_seen(&repository, &environment).await;
+    // Astro 5 leaves the picture out. The newest fails, and does not get over it by itself when it is taken back.
+    let before = environment.dev_server();
+    let entry = "src/content/journal/how-i-grade.md";
+    let words = std::fs::read_to_string(repository.path().join(entry)).expect("there");
+    environment
+        .is_rejected(
+            &[
+                "--write",
+                &format!("{entry}={words}\n![Gone](./gone.png)\n"),
+            ],
+            "page_broken",
+        )
+        .await;
+    assert_ne!(environment.dev_server(), before);
+    environment
+        .page_with("/journal/how-i-grade/", "</html>")
+        .await;
+}
+
+async fn everything_that_can_break_a_page_is_seen(
+    repository: &Repository,
+    environment: &Environment,
+) {
     for page in ["/journal/how-i-grade/", "/about/", "/"] {
         environment.page_with(page, "</html>").await;
     }
@@ -160,6 +195,16 @@ async fn everything_that_can_break_a_page_is_seen() {
             "a new page that does not compile",
             vec!["--write", "src/pages/hello.astro=<html>{{{</html>"],
             "/hello",
+        ),
+        (
+            "a schema that no entry fits",
+            vec![
+                "--replace",
+                "src/content.config.ts",
+                "minutes: z.number().int().positive(),",
+                "minutes: z.string(),",
+            ],
+            "",
         ),
         (
             "a configuration that does not load",
