@@ -438,8 +438,10 @@ async fn bar() {
     let script = text
         .split_once("src=\"/_edit/bar.js")
         .and_then(|(_, rest)| rest.split_once('"'))
-        .map(|(version, _)| format!("/_edit/bar.js{version}"))
-        .unwrap_or_else(|| panic!("no bar in:\n{text}"));
+        .map_or_else(
+            || panic!("no bar in:\n{text}"),
+            |(version, _)| format!("/_edit/bar.js{version}"),
+        );
     let plain = without.request("GET", "/", &html, None).await.text();
     let compressed = with
         .request("GET", &script, &[("accept-encoding", "gzip")], None)

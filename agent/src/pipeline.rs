@@ -551,6 +551,7 @@ fn receipt_error(code: ErrorCode, message: impl Into<String>) -> ReceiptError {
         hint: code.hint().to_owned(),
         details: Vec::new(),
         conflicts: Vec::new(),
+        problem: None,
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::io::BufReader;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+mod addresses;
 pub(crate) mod build;
 pub(crate) mod consequence;
 pub(crate) mod dependencies;
@@ -37,6 +38,7 @@ mod process;
 mod restart;
 pub(crate) mod route;
 
+pub(crate) use addresses::{Addresses, percent_encoded};
 pub(crate) use consequence::Consequence;
 use dependencies::Dependencies;
 pub(crate) use error::SiteError;
@@ -90,6 +92,8 @@ pub(crate) struct SiteView {
     pub(crate) address: Option<SocketAddr>,
     /// What is wrong with it.
     pub(crate) problem: Option<SiteProblem>,
+    /// How the addresses of its pages are made, as it said when it last started.
+    pub(crate) addresses: Addresses,
     /// Whether it has served since the agent started: then a visitor is kept waiting a moment instead of being told.
     pub(crate) has_served: bool,
 }
@@ -175,6 +179,8 @@ pub(crate) enum Told {
         file: String,
         /// Whether anything that it has loaded so far is made of it: if not, no page that anybody saw shows it.
         used: bool,
+        /// Whether browsers load it by itself.
+        browsers: bool,
         /// What is wrong with it, where that was found at once: content that does not fit its schema.
         problem: Option<SiteProblem>,
     },
@@ -199,6 +205,8 @@ pub(crate) struct HotMessage {
 enum RunnerEvent {
     Ready {
         port: Option<u16>,
+        #[serde(default)]
+        addresses: Addresses,
     },
     Failed {
         problem: SiteProblem,
@@ -208,6 +216,8 @@ enum RunnerEvent {
     Changed {
         file: String,
         used: bool,
+        #[serde(default)]
+        browsers: bool,
         #[serde(default)]
         problem: Option<SiteProblem>,
     },
@@ -250,6 +260,7 @@ impl Site {
             state: SiteState::Starting,
             address: None,
             problem: None,
+            addresses: Addresses::default(),
             has_served: false,
         });
         let (commands, receiver) = mpsc::channel(16);
@@ -575,8 +586,9 @@ impl Supervisor {
                         self.halt_group(process.group).await;
                         return Ended::Outdated;
                     }
-                    RunnerEvent::Ready { port } => {
+                    RunnerEvent::Ready { port, addresses } => {
                         listens = true;
+                        self.view.send_modify(|view| view.addresses = addresses);
                         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or_default()));
                         tracing::debug!(%address, "the site listens");
                         let boot = process.boot.clone();
@@ -592,7 +604,7 @@ impl Supervisor {
                         }
                     }
                     RunnerEvent::Hot(message) => { self.told.send(Told::Hot(message)).ok(); }
-                    RunnerEvent::Changed { file, used, problem } => { self.told.send(Told::Changed { file, used, problem }).ok(); }
+                    RunnerEvent::Changed { file, used, browsers, problem } => { self.told.send(Told::Changed { file, used, browsers, problem }).ok(); }
                     RunnerEvent::Did => {}
                 },
                 ending = process.group.ending() => {

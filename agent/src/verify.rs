@@ -60,6 +60,8 @@ pub(crate) struct Verifier {
     site: Site,
     visits: Visits,
     memory: Memory,
+    /// The dev server that was asked last, and the pages that it was asked for: it knows what they are made of.
+    asked: (Option<SocketAddr>, BTreeSet<String>),
 }
 
 /// What the dev server says from a moment on.
@@ -68,6 +70,8 @@ pub(crate) struct Listening {
     told: broadcast::Receiver<Told>,
     /// Files that it has noted, with what is wrong with them.
     noted: BTreeMap<String, Option<SiteProblem>>,
+    /// Those that browsers load by themselves.
+    browsers: BTreeSet<String>,
     /// Whether anything that it has loaded is made of one of them.
     used: bool,
     /// Whether it did not note all of them in time: then nothing is known of them.
@@ -80,14 +84,22 @@ pub(crate) struct Listening {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reach {
     /// Pages that are looked at, at the most.
-    pub(crate) pages: usize,
+    pages: usize,
+    /// Whether what was broken before is looked at too, because it may be mended.
+    mended: bool,
 }
 
 impl Reach {
     /// For an edit: its own pages and those that people looked at last.
-    pub(crate) const EDIT: Self = Self { pages: 8 };
+    pub(crate) const EDIT: Self = Self {
+        pages: 8,
+        mended: true,
+    };
     /// For what is published: everything that was touched.
-    pub(crate) const PUBLISH: Self = Self { pages: 60 };
+    pub(crate) const PUBLISH: Self = Self {
+        pages: 60,
+        mended: false,
+    };
 }
 
 impl Verifier {
@@ -97,6 +109,7 @@ impl Verifier {
             site,
             visits,
             memory: Memory::default(),
+            asked: (None, BTreeSet::new()),
         }
     }
 
@@ -110,6 +123,7 @@ impl Verifier {
         Listening {
             told: self.site.listen(),
             noted: BTreeMap::new(),
+            browsers: BTreeSet::new(),
             used: false,
             missed: false,
             reasons: Vec::new(),
@@ -151,7 +165,11 @@ impl Verifier {
         reach: Reach,
         mut listening: Listening,
     ) -> Findings {
-        let mut findings = self.memory.carried_over(from, affected);
+        let mut findings = if reach.mended {
+            self.memory.carried_over(from, affected)
+        } else {
+            Findings::default()
+        };
         match self.answering(&mut listening, affected).await {
             Ok(address) => {
                 findings.files.extend(
@@ -160,14 +178,12 @@ impl Verifier {
                         .into_iter()
                         .map(|(file, problem)| (file, Some(problem))),
                 );
-                let everywhere =
-                    affected.restarts || affected.everywhere || listening.used || listening.missed;
                 let reasons = self
                     .visit(
                         address,
                         (from, tree),
                         affected,
-                        (reach, everywhere),
+                        (reach, &listening),
                         &mut findings,
                     )
                     .await;
@@ -175,6 +191,7 @@ impl Verifier {
                     listening.hear_reasons(reasons).await;
                     listening.explain(&mut findings);
                 }
+                listening.note_rest(affected, &mut findings);
             }
             Err(problem) => findings.site = Some(page_problem(problem)),
         }
@@ -224,7 +241,7 @@ impl Verifier {
 
     /// A change stands: whoever asked for it looks at its pages next, or has somebody look.
     pub(crate) fn expect_visits(&self, affected: &Affected) {
-        for page in affected.own_pages() {
+        for page in affected.own_pages(&self.site.view().addresses) {
             self.visits.visited(&page);
         }
     }
@@ -245,7 +262,11 @@ impl Verifier {
             && !affected.restarts
         {
             listening.hear_notes(affected).await;
-            if self.site.view().address == Some(address) {
+            if listening.missed {
+                // Whatever it shows now, nobody knows of which tree it is.
+                self.site.halt().await;
+                self.site.resume(false).await;
+            } else if self.site.view().address == Some(address) {
                 return Ok(address);
             }
         }
@@ -268,19 +289,39 @@ impl Verifier {
     /// Looks at what is affected, and then at what only those looks have shown to be. Returns how many reasons are going to be
     /// told.
     async fn visit(
-        &self,
+        &mut self,
         address: SocketAddr,
         (from, tree): (Oid, Oid),
         affected: &Affected,
-        (reach, everywhere): (Reach, bool),
+        (reach, listening): (Reach, &Listening),
         findings: &mut Findings,
     ) -> usize {
+        let addresses = self.site.view().addresses;
+        if self.asked.0 != Some(address) {
+            self.asked = (Some(address), BTreeSet::new());
+        }
+        // It can only say whether a file is used by the pages that it has been asked for.
+        let is_new = self
+            .visits
+            .last(affected::LAST_VISITED)
+            .any(|page| !self.asked.1.contains(&page));
+        let everywhere = affected.restarts
+            || affected.everywhere
+            || listening.used
+            || listening.missed
+            || is_new;
         let mut reasons = 0;
         let mut asked: BTreeSet<Place> = BTreeSet::new();
+        let mut scripts: BTreeSet<Place> = BTreeSet::new();
         for _ in 0..2 {
-            let mut places = affected.places(&self.visits, reach.pages, everywhere);
-            places.extend(self.memory.broken_pages(from).map(Place::page));
-            places.retain(|place| !asked.contains(place));
+            let mut places = affected.places(&self.visits, &addresses, reach.pages, everywhere);
+            places.extend(affected.modules(&listening.browsers));
+            places.extend(scripts.iter().cloned());
+            if reach.mended {
+                places.extend(self.memory.broken_pages(from).map(Place::page));
+            }
+            let mut seen = asked.clone();
+            places.retain(|place| seen.insert(place.clone()));
             places.truncate(reach.pages.saturating_sub(asked.len()));
             if places.is_empty() {
                 break;
@@ -294,7 +335,15 @@ impl Verifier {
             }
             for (place, look) in self.ask_patiently(address, unknown).await {
                 self.visits.learn(&look.links);
+                let own = look
+                    .scripts
+                    .iter()
+                    .filter(|script| affected.has_script(script));
+                scripts.extend(own.map(|script| Place::Module(script.clone())));
                 reasons += usize::from(look.is_explained_later);
+                if let Place::Page(page) = &place {
+                    self.asked.1.insert(page.clone());
+                }
                 findings.note(place, look);
             }
         }
@@ -342,14 +391,14 @@ impl Listening {
         let deadline = Instant::now() + NOTE_TIME_MAX;
         let all = |noted: &BTreeMap<String, Option<SiteProblem>>| {
             affected
-                .files
-                .keys()
+                .written_now
+                .iter()
                 .all(|file| noted.contains_key(file.as_str()))
         };
         while !all(&self.noted) {
             if !self.hear(deadline).await {
                 let missing: Vec<&str> = affected
-                    .written
+                    .written_now
                     .iter()
                     .map(SitePath::as_str)
                     .filter(|file| !self.noted.contains_key(*file))
@@ -379,9 +428,13 @@ impl Listening {
                 Ok(Ok(Told::Changed {
                     file,
                     used,
+                    browsers,
                     problem,
                 })) => {
                     self.used |= used;
+                    if browsers {
+                        self.browsers.insert(file.clone());
+                    }
                     self.noted.insert(file, problem);
                     return true;
                 }
@@ -407,6 +460,24 @@ impl Listening {
             .filter(|(file, _)| affected.has_entry(file))
             .filter_map(|(file, problem)| Some((file.clone(), page_problem(problem.clone()?))))
             .collect()
+    }
+
+    /// Notes what browsers would be told of a changed file although every page answers.
+    fn note_rest(&self, affected: &Affected, findings: &mut Findings) {
+        for reason in &self.reasons {
+            let Some(file) = reason.file.as_deref().filter(|file| affected.has(file)) else {
+                continue;
+            };
+            let is_known = findings
+                .broken()
+                .iter()
+                .filter_map(|subject| findings.problem_of(subject))
+                .any(|problem| problem.message == reason.message || problem.file == reason.file);
+            if !is_known {
+                let problem = Some(page_problem(reason.clone()));
+                findings.files.insert(file.to_owned(), problem);
+            }
+        }
     }
 
     /// Says of everything that is broken why, where that was heard.

@@ -49,7 +49,10 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
     loop {
         let judging = (!is_socket).then(|| watch_judging(door)).flatten();
         let mut judging = match judging {
-            Some(judging) => Some(before(judging, deadline).await),
+            Some(judging) => match before(judging, deadline).await {
+                Some(judged) => Some(judged),
+                None => return not_judged(door, wants_page),
+            },
             None => None,
         };
         let address = match answering(door, deadline, wants_page).await {
@@ -68,12 +71,16 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
         match door.relay.forward(outgoing, &upstream).await {
             Ok(response) => {
                 let taken_back = match &mut judging {
-                    Some((judging, began)) => {
-                        verdict(judging, deadline).await.taken_back > began.taken_back
-                    }
+                    Some((judging, began)) => match verdict(judging, deadline).await {
+                        Some(now) => now.taken_back > began.taken_back,
+                        None => return not_judged(door, wants_page),
+                    },
                     None => false,
                 };
-                if let (true, Some(head)) = (taken_back && Instant::now() < deadline, again) {
+                if taken_back && again.is_some() && Instant::now() >= deadline {
+                    return not_judged(door, wants_page);
+                }
+                if let (true, Some(head)) = (taken_back, again) {
                     tracing::debug!(
                         "the page was rendered with a change that was taken back; it is asked for again"
                     );
@@ -119,19 +126,27 @@ type Judged = (watch::Receiver<Judging>, Judging);
 ///
 /// It waits for one verdict and not for those after it: instructions that follow each other closely would keep it
 /// waiting. What it then sees in between is kept until the next one.
-async fn before(mut judging: watch::Receiver<Judging>, deadline: Instant) -> Judged {
-    let now = verdict(&mut judging, deadline).await;
-    (judging, now)
+async fn before(mut judging: watch::Receiver<Judging>, deadline: Instant) -> Option<Judged> {
+    let now = verdict(&mut judging, deadline).await?;
+    Some((judging, now))
 }
 
-async fn verdict(judging: &mut watch::Receiver<Judging>, deadline: Instant) -> Judging {
+/// Waits for a verdict; none if it takes longer than anybody waits for a page.
+async fn verdict(judging: &mut watch::Receiver<Judging>, deadline: Instant) -> Option<Judging> {
     let begun = *judging.borrow_and_update();
     let judged = judging.wait_for(|now| !now.under_way || now.judged > begun.judged);
-    match tokio::time::timeout_at(deadline, judged).await {
-        Ok(Ok(now)) => *now,
-        // Whoever waits that long is told what there is.
-        _ => begun,
-    }
+    let now = tokio::time::timeout_at(deadline, judged).await.ok()?;
+    now.ok().map(|now| *now)
+}
+
+/// What a visitor is told who has waited too long for a verdict: not what has not been judged.
+fn not_judged(door: &Door, wants_page: bool) -> Response {
+    let stage = door.stage.borrow().clone();
+    let view = match &stage {
+        Stage::Serving { site } => Some(site.view().coming_back()),
+        _ => None,
+    };
+    page::waiting(&stage, view.as_ref(), wants_page).into_response()
 }
 
 fn watch_judging(door: &Door) -> Option<watch::Receiver<Judging>> {

@@ -9,7 +9,7 @@ use contract::{CommitId, Conflict, ErrorCode, InstructionId};
 use git2::build::TreeUpdateBuilder;
 use git2::{FileMode, IndexEntry, IndexTime, ObjectType, Oid};
 
-use super::{CommitMessage, Draft, DraftError, Node, commit_id};
+use super::{CommitMessage, Draft, DraftError, Node, PathChange, commit_id};
 use crate::change_set::{ChangeSet, Version};
 
 /// Characters of the subject of a commit that every tool shows whole.
@@ -41,6 +41,26 @@ pub(crate) struct Move {
     pub(crate) before: Node,
     /// What is there then.
     pub(crate) after: Node,
+}
+
+impl Move {
+    /// What is there then, path by path.
+    pub(crate) fn forward(moves: &[Self]) -> Vec<PathChange> {
+        Self::changes(moves, |step| &step.after)
+    }
+
+    /// What was there before, path by path.
+    pub(crate) fn back(moves: &[Self]) -> Vec<PathChange> {
+        Self::changes(moves, |step| &step.before)
+    }
+
+    fn changes(moves: &[Self], node: fn(&Self) -> &Node) -> Vec<PathChange> {
+        let change = |step: &Self| PathChange {
+            path: step.path.clone(),
+            after: node(step).clone(),
+        };
+        moves.iter().map(change).collect()
+    }
 }
 
 /// Why there is no proposal: the instruction will never work as it is.

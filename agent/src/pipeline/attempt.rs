@@ -107,7 +107,14 @@ impl Attempt<'_> {
         receipt: &mut Receipt,
     ) -> Result<Outcome, Outcome> {
         match landed {
-            Some(commit) => self.take_up(commit, workshop, receipt).await?,
+            Some(commit) => {
+                self.take_up(commit, workshop, receipt).await?;
+                let broken = workshop.look_at_landed(self.policy.on_broken).await?;
+                if let Some(checked) = broken {
+                    receipt.commit = None;
+                    return Err(broken_together(checked, receipt));
+                }
+            }
             None => self.begin(workshop, receipt).await?,
         }
         if !self.heartbeat.held() {
@@ -236,11 +243,7 @@ impl Attempt<'_> {
                     files.join(", ")
                 ),
             )),
-            Pushed::BrokenTogether(checked) => {
-                let error = page_broken(&checked, " together with what others changed meanwhile");
-                note(receipt, checked);
-                Outcome::Rejected(error)
-            }
+            Pushed::BrokenTogether(checked) => broken_together(checked, receipt),
         })
     }
 
@@ -382,6 +385,12 @@ fn note(receipt: &mut Receipt, checked: Checked) {
     receipt.pages = checked.pages;
 }
 
+fn broken_together(checked: Checked, receipt: &mut Receipt) -> Outcome {
+    let error = page_broken(&checked, " together with what others changed meanwhile");
+    note(receipt, checked);
+    Outcome::Rejected(error)
+}
+
 /// Why a change cannot stand: what it breaks, and what the site's own tools say of it.
 fn page_broken(checked: &Checked, circumstances: &str) -> ReceiptError {
     debug_assert_eq!(checked.verdict, Verdict::Breaks);
@@ -405,10 +414,12 @@ fn page_broken(checked: &Checked, circumstances: &str) -> ReceiptError {
         .collect::<Vec<_>>()
         .join(" ");
     let said = sentence(&said);
-    receipt_error(
+    let mut error = receipt_error(
         ErrorCode::PageBroken,
         format!("{what}{circumstances}: {said}{place}."),
-    )
+    );
+    error.problem = Some(Box::new(problem.clone()));
+    error
 }
 
 /// Content that is kept elsewhere is fetched from allowed places only, and no place is allowed by a configuration that

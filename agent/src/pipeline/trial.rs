@@ -1,10 +1,9 @@
 //! Trying a change out before anybody sees it: written, looked at, and judged behind closed doors.
 //!
 //! ```text
-//!   hold ─▶ forward ─▶ look ─▶ judge ─┬─ sound, repaired, still broken ────────────────────────────▶ stands ─▶ end
-//!                                     ├─ breaks ─▶ back ─▶ is it as it was? (else restart the site) ─▶ broken ─▶ end
-//!                                     └─ unclear ─▶ back ─▶ was it broken before? ─┬─ yes ─▶ again ─▶ stands ─▶ end
-//!                                                                                 └─ no ──────────▶ broken ─▶ end
+//!   hold ─▶ forward ─▶ look ─▶ judge ─┬─ sound, repaired, still broken ──────────────────────────▶ stands ─▶ end
+//!                                     └─ breaks, unclear ─▶ back ─▶ is it broken without it too? ─┬─ yes ─▶ again ─▶ stands ─▶ end
+//!                                                                (also after a restart of the site) └─ no ──────────▶ broken ─▶ end
 //! ```
 //!
 //! Whatever happens, browsers see either the old site or the new one: what the dev server says meanwhile is held, and so
@@ -20,7 +19,7 @@ use git2::Oid;
 use tokio_util::sync::CancellationToken;
 
 use super::workshop::{Workshop, WorkshopError};
-use crate::draft::{Node, PathChange, Proposal, Publication};
+use crate::draft::{Move, Node, PathChange, Proposal, Publication};
 use crate::site::{Consequence, SiteProblem};
 use crate::verify::{Affected, Findings, Judgement, Reach, Subject, judge, page_results};
 
@@ -42,21 +41,12 @@ pub(super) struct Trial {
 impl Trial {
     /// A proposal, where its base is what is shown now.
     pub(super) fn of(proposal: &Proposal, base: Oid) -> Self {
-        let each = |node: fn(&crate::draft::Move) -> &Node| -> Vec<PathChange> {
-            let changes = proposal.moves.iter();
-            changes
-                .map(|step| PathChange {
-                    path: step.path.clone(),
-                    after: node(step).clone(),
-                })
-                .collect()
-        };
         Self {
             base,
             tree: proposal.tree,
-            forward: each(|step| &step.after),
-            back: each(|step| &step.before),
-            again: each(|step| &step.after),
+            forward: Move::forward(&proposal.moves),
+            back: Move::back(&proposal.moves),
+            again: Move::forward(&proposal.moves),
         }
     }
 }
@@ -68,6 +58,8 @@ pub(super) enum Tried {
     Stands(Checked),
     /// It breaks something, and the base is shown again.
     Broken(Checked),
+    /// Somebody changed this path by hand. Nothing was written.
+    Dirty(String),
 }
 
 /// What was seen.
@@ -114,12 +106,26 @@ impl Workshop {
         trial: &Trial,
         on_broken: OnBroken,
     ) -> Result<Tried, WorkshopError> {
-        self.verifier.begin_with(trial.base);
         let hold = self.site.hold().clone();
         hold.begin().await;
         let tried = self.try_behind_closed_doors(trial, on_broken).await;
-        hold.end().await;
-        tried
+        self.open_the_doors(tried).await
+    }
+
+    /// Lets browsers know again. What an attempt that failed has said meanwhile is nobody's business; and if we are to stop
+    /// in the middle of one, its change still stands in the files, so that the doors stay closed.
+    async fn open_the_doors<T>(
+        &mut self,
+        result: Result<T, WorkshopError>,
+    ) -> Result<T, WorkshopError> {
+        let hold = self.site.hold().clone();
+        if result.is_err() {
+            hold.take_back().await;
+        }
+        if !matches!(result, Err(WorkshopError::Interrupted)) {
+            hold.end().await;
+        }
+        result
     }
 
     async fn try_behind_closed_doors(
@@ -127,7 +133,11 @@ impl Workshop {
         trial: &Trial,
         on_broken: OnBroken,
     ) -> Result<Tried, WorkshopError> {
-        let affected = self.affected(&trial.forward);
+        // Judging begins a while after the proposal was made.
+        if let Some(path) = self.changed_by_hand(&trial.forward, &trial.back)? {
+            return Ok(Tried::Dirty(path));
+        }
+        let affected = self.affected_by_both(&trial.forward, &trial.again);
         let listening = self.verifier.listen();
         let shown = self.show_whole(&trial.forward).await;
         crate::crash_point!("after-apply");
@@ -168,18 +178,12 @@ impl Workshop {
                 let checked = Checked::because_of(Verdict::Breaks, &findings, &subjects);
                 Ok(Tried::Broken(checked))
             }
-            Judgement::Breaks(subjects) => {
-                self.take_back(trial, &subjects).await?;
-                let checked = Checked::because_of(Verdict::Breaks, &findings, &subjects);
-                Ok(Tried::Broken(checked))
-            }
-            Judgement::Unclear(subjects) => {
-                let before = self.take_back(trial, &subjects).await?;
-                let broken_before = before.broken();
-                let worked: BTreeSet<Subject> =
-                    subjects.difference(&broken_before).cloned().collect();
+            // What worked a moment ago may be broken by something else meanwhile: a place from which a page takes its data.
+            Judgement::Breaks(subjects) | Judgement::Unclear(subjects) => {
+                let without = self.take_back(trial, &subjects).await?.broken();
+                let worked: BTreeSet<Subject> = subjects.difference(&without).cloned().collect();
                 if worked.is_empty() {
-                    self.show_again(trial, &affected).await?;
+                    self.show_again(trial).await?;
                     stands(Verdict::StillBroken)
                 } else {
                     let checked = Checked::because_of(Verdict::Breaks, &findings, &worked);
@@ -201,9 +205,10 @@ impl Workshop {
         subjects: &BTreeSet<Subject>,
     ) -> Result<Findings, WorkshopError> {
         self.site.hold().take_back().await;
-        let affected = self.affected(&trial.back);
+        let back = self.not_by_hand(&trial.back, &trial.again)?;
+        let affected = self.affected(&back);
         let listening = self.verifier.listen();
-        self.show_whole(&trial.back).await?;
+        self.show_whole(&back).await?;
         let mut found = self
             .verifier
             .look_again(subjects, &affected, listening)
@@ -225,15 +230,53 @@ impl Workshop {
         Ok(found)
     }
 
-    async fn show_again(
-        &mut self,
-        trial: &Trial,
-        affected: &Affected,
-    ) -> Result<(), WorkshopError> {
+    async fn show_again(&mut self, trial: &Trial) -> Result<(), WorkshopError> {
+        let again = self.not_by_hand(&trial.again, &trial.back)?;
+        let affected = self.affected(&again);
         let listening = self.verifier.listen();
-        self.show_whole(&trial.again).await?;
-        self.verifier.wait(affected, listening).await;
+        self.show_whole(&again).await?;
+        self.verifier.wait(&affected, listening).await;
         Ok(())
+    }
+
+    /// The first path that is neither as a change leaves it nor as it was before: somebody's hand was at it.
+    fn changed_by_hand(
+        &self,
+        change: &[PathChange],
+        before: &[PathChange],
+    ) -> Result<Option<String>, WorkshopError> {
+        let spared = self.not_by_hand(change, before)?;
+        let path = change.iter().find(|change| !spared.contains(change));
+        Ok(path.map(|change| change.path.clone()))
+    }
+
+    /// Of a change what may be written: where something else stands than what we wrote there before, a hand was at work
+    /// meanwhile, and it stays.
+    fn not_by_hand(
+        &self,
+        change: &[PathChange],
+        before: &[PathChange],
+    ) -> Result<Vec<PathChange>, WorkshopError> {
+        let before: BTreeMap<&str, &Node> = before
+            .iter()
+            .map(|change| (change.path.as_str(), &change.after))
+            .collect();
+        let mut spared = Vec::new();
+        for change in change {
+            let ours = match before.get(change.path.as_str()) {
+                Some(node) => {
+                    self.work_tree.is(&change.path, node)?
+                        || self.work_tree.is(&change.path, &change.after)?
+                }
+                None => true,
+            };
+            if ours {
+                spared.push(change.clone());
+            } else {
+                tracing::info!(path = %change.path, "this file was changed by hand meanwhile; it stays as it is");
+            }
+        }
+        Ok(spared)
     }
 
     /// Looks at every page that publishing touches, showing for that time what would be published.
@@ -242,28 +285,21 @@ impl Workshop {
         publication: &Publication,
         tip_tree: Oid,
     ) -> Result<Checked, WorkshopError> {
-        let changes = |node: fn(&crate::draft::Move) -> &Node| -> Vec<PathChange> {
-            let moves = publication.moves_from_draft.iter();
-            moves
-                .map(|step| PathChange {
-                    path: step.path.clone(),
-                    after: node(step).clone(),
-                })
-                .collect()
-        };
-        let (forward, back) = (changes(|step| &step.after), changes(|step| &step.before));
+        let moves = &publication.moves_from_draft;
+        let (forward, back) = (Move::forward(moves), Move::back(moves));
         let affected = self.affected(&forward);
         let affected = affected.publishing(self.touched(&publication.touched), || self.store());
-        let hold = self.site.hold().clone();
-        hold.begin().await;
-        let checked = self
-            .check_behind_closed_doors((tip_tree, publication.tree), &forward, &back, &affected)
-            .await;
-        hold.end().await;
-        checked
+        let trees = (tip_tree, publication.tree);
+        if forward.is_empty() {
+            // What would be published is what everybody sees already.
+            return self.check(trees, &forward, &back, &affected).await;
+        }
+        self.site.hold().begin().await;
+        let checked = self.check(trees, &forward, &back, &affected).await;
+        self.open_the_doors(checked).await
     }
 
-    async fn check_behind_closed_doors(
+    async fn check(
         &mut self,
         trees: (Oid, Oid),
         forward: &[PathChange],
@@ -280,9 +316,10 @@ impl Workshop {
         if !back.is_empty() {
             self.site.hold().take_back().await;
             let listening = self.verifier.listen();
-            self.show_whole(back).await?;
+            let back = self.not_by_hand(back, forward)?;
+            self.show_whole(&back).await?;
             self.work_tree.end()?;
-            let affected = self.affected(back);
+            let affected = self.affected(&back);
             self.verifier.wait(&affected, listening).await;
         }
         shown?;
@@ -321,15 +358,30 @@ impl Workshop {
     }
 
     fn affected(&self, changes: &[PathChange]) -> Affected {
-        let files: BTreeMap<SitePath, bool> = changes
+        self.affected_by_both(changes, &[])
+    }
+
+    /// What a change affects that is written now, and another one that is there already.
+    fn affected_by_both(&self, written: &[PathChange], there: &[PathChange]) -> Affected {
+        let touched: BTreeMap<SitePath, bool> = written
             .iter()
+            .chain(there)
             .filter_map(|change| {
                 let path = self.site_path(&change.path)?;
                 Some((path, change.after != Node::Absent))
             })
             .collect();
-        let restarts = self.consequence(changes) > Consequence::None;
-        Affected::of(files, restarts, || self.store())
+        // Over what is kept nothing is written, so the dev server has nothing to note.
+        let written: Vec<PathChange> = written
+            .iter()
+            .filter(|change| !self.work_tree.is_kept(&change.path))
+            .cloned()
+            .collect();
+        let restarts = self.consequence(&written) > Consequence::None;
+        let paths = written
+            .iter()
+            .filter_map(|change| self.site_path(&change.path));
+        Affected::of(touched, restarts, || self.store()).writing(paths)
     }
 
     /// Astro's content store.

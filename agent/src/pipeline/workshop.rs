@@ -17,7 +17,7 @@ use super::trial::{Checked, Trial, Tried};
 use crate::change_set::by_hand::{self, Room};
 use crate::change_set::{self, PlanError};
 use crate::draft::{
-    self, CommitMessage, Declined, Draft, DraftError, History, PUSH_ROUNDS_MAX, PathChange,
+    self, CommitMessage, Declined, Draft, DraftError, History, Move, PUSH_ROUNDS_MAX, PathChange,
     Proposal, Publication, Published, Replanted, Round, Seen,
 };
 use crate::site::build::{Build, BuildError};
@@ -327,10 +327,12 @@ impl Workshop {
         let base = self
             .with_draft(move |draft, _| Ok(draft.tree_id(on)?))
             .await?;
+        self.verifier.begin_with(base);
         let trial = Trial::of(proposal, base);
         let tried = match self.run_trial(&trial, on_broken).await {
             Ok(Tried::Stands(checked)) => return Ok(TriedOut::Stands(checked)),
             Ok(Tried::Broken(checked)) => Ok(TriedOut::Broken(checked)),
+            Ok(Tried::Dirty(path)) => Ok(TriedOut::Dirty(path)),
             Err(WorkshopError::WorkTree(error)) if error.is_path_refused() => {
                 Ok(TriedOut::PathRefused(crate::chain(&error)))
             }
@@ -347,14 +349,7 @@ impl Workshop {
         proposal: Proposal,
         message: CommitMessage,
     ) -> Result<CommitId, WorkshopError> {
-        let back: Vec<PathChange> = proposal
-            .moves
-            .iter()
-            .map(|step| PathChange {
-                path: step.path.clone(),
-                after: step.before.clone(),
-            })
-            .collect();
+        let back = Move::back(&proposal.moves);
         let committed = self
             .with_draft(move |draft, work_tree| {
                 let commit = draft.commit(&proposal, &message)?;
@@ -415,6 +410,19 @@ impl Workshop {
         Err(busy.into())
     }
 
+    /// Looks at a commit that an earlier attempt made and that has not been pushed: it may have come on top of what others
+    /// pushed without anybody having looked at the two together.
+    pub(super) async fn look_at_landed(
+        &mut self,
+        on_broken: OnBroken,
+    ) -> Result<Option<Checked>, WorkshopError> {
+        let (tip, unpushed) = self.summary().await?;
+        if unpushed == 0 {
+            return Ok(None);
+        }
+        self.combine(tip, tip, on_broken).await
+    }
+
     /// Shows our commit on top of what others pushed. If the two break a page that either alone does not, ours is taken
     /// off.
     async fn combine(
@@ -440,7 +448,8 @@ impl Workshop {
             .await?;
         let tried = self.run_trial(&trial, on_broken).await?;
         let (tip, broken) = match tried {
-            Tried::Stands(_) => (after, None),
+            // A hand's work stays as it is, and is uncommitted against what the draft is now.
+            Tried::Stands(_) | Tried::Dirty(_) => (after, None),
             Tried::Broken(checked) => (theirs, Some(checked)),
         };
         self.with_draft(move |draft, work_tree| {

@@ -68,27 +68,21 @@ impl Hold {
 
     /// Nothing reaches a browser from now on.
     pub(crate) async fn begin(&self) {
-        self.shared
-            .judging
-            .send_modify(|judging| judging.under_way = true);
-        self.say("hold").await;
+        self.say("hold", |judging| judging.under_way = true).await;
     }
 
     /// The change is taken back: what was held is dropped whole. What comes from now on is the revert's.
     pub(crate) async fn take_back(&self) {
-        self.shared
-            .judging
-            .send_modify(|judging| judging.taken_back += 1);
-        self.say("discard").await;
+        self.say("discard", |judging| judging.taken_back += 1).await;
     }
 
     /// What is held goes out, in order, and so does everything from now on.
     pub(crate) async fn end(&self) {
-        self.say("release").await;
-        self.shared.judging.send_modify(|judging| {
+        self.say("release", |judging| {
             judging.under_way = false;
             judging.judged += 1;
-        });
+        })
+        .await;
     }
 
     /// Gives a new dev server its settings, and keeps its leash.
@@ -115,11 +109,14 @@ impl Hold {
         self.shared.answers.send_modify(|answers| *answers += 1);
     }
 
-    async fn say(&self, word: &str) {
+    /// Says a word to the dev server, and notes how far judging is: both while none can start, or it would begin with
+    /// what was noted before and never hear the word.
+    async fn say(&self, word: &str, note: impl FnOnce(&mut Judging)) {
         let mut answers = self.shared.answers.subscribe();
         let before = *answers.borrow_and_update();
         {
             let mut leash = self.shared.leash.lock().await;
+            self.shared.judging.send_modify(note);
             let Some(stdin) = leash.as_mut() else {
                 return; // Whoever starts next is told when it starts.
             };

@@ -145,6 +145,9 @@ function listen(server) {
 const isLoaded = (server, file) =>
   Object.values(server.environments ?? { client: server }).some(({ moduleGraph }) => moduleGraph?.getModulesByFile?.(file)?.size > 0);
 
+/** Whether a browser loads this file by itself. */
+const isBrowsers = (server, file) => (server.environments?.client ?? server).moduleGraph?.getModulesByFile?.(file)?.size > 0;
+
 /** What reads a whole folder is told of a file that comes or goes a moment after everybody else. */
 const FOLDERS_MS = 5;
 
@@ -160,7 +163,7 @@ function sayChanges(server) {
     if (name !== 'change' && name !== 'add' && name !== 'unlink') return emit.call(watcher, name, ...details);
     const listeners = watcher.rawListeners(name);
     const file = String(details[0]);
-    const [loaded, told] = [isLoaded(server, file), messages];
+    const [loaded, browsers, told] = [isLoaded(server, file), isBrowsers(server, file), messages];
     const dealt = listeners.map((listener) => listener.apply(watcher, details));
     Promise.allSettled(dealt).then(async (results) => {
       if (!loaded && name !== 'change') await new Promise((next) => setTimeout(next, FOLDERS_MS));
@@ -171,7 +174,7 @@ function sayChanges(server) {
       if (file.startsWith(folder)) {
         const path = file.slice(folder.length);
         const wrong = failed ? { file: path, ...problem(failed.reason) } : logged && { file: path, message: sentence(logged.message) };
-        say({ event: 'changed', file: path, used: loaded || messages > told, problem: wrong });
+        say({ event: 'changed', file: path, used: loaded || messages > told, browsers, problem: wrong });
       }
       // Astro tells browsers of what nobody handled.
       if (failed) Promise.reject(failed.reason);
@@ -219,12 +222,16 @@ function repeatSwallowedChanges({ watcher }) {
 }
 
 let watching;
+let addresses = {};
 
 function integration(boot) {
   let starts = 0;
   return {
     name: 'edit-agent',
     hooks: {
+      'astro:config:done': ({ config }) => {
+        addresses = { base: config.base ?? '', trailingSlash: config.trailingSlash ?? 'ignore' };
+      },
       'astro:server:setup': ({ server }) => {
         starts += 1;
         if (starts > 1) say({ event: 'restarted' });
@@ -253,7 +260,7 @@ async function main({ root, port, boot, hold }) {
     vite: { server: { strictPort: true } },
   });
   await watching;
-  say({ event: 'ready', port: server.address?.port });
+  say({ event: 'ready', port: server.address?.port, addresses });
 }
 
 const lines = createInterface({ input: process.stdin });

@@ -7,10 +7,11 @@ use contract::receipt::PageProblem;
 
 use super::look::Place;
 use super::visits::Visits;
+use crate::site::Addresses;
 use crate::site::route::{self, Part, Route, RouteKind, Segment};
 
 /// Pages that people looked at last and that are looked at for everything that any page may use.
-const LAST_VISITED: usize = 5;
+pub(super) const LAST_VISITED: usize = 5;
 /// Pages that a change makes by itself and that are remembered as if somebody had looked at them. A few, or a large change
 /// would make all others forgotten.
 const OWN_PAGES: usize = 2;
@@ -20,6 +21,8 @@ const PAGES_OF_A_ROUTE: usize = 3;
 const MODULES: [&str; 10] = [
     "css", "scss", "sass", "less", "styl", "pcss", "tsx", "jsx", "vue", "svelte",
 ];
+/// Files that the browser loads if something of the browser's uses them.
+const SCRIPTS: [&str; 4] = ["ts", "js", "mts", "mjs"];
 /// Files that can be entries of a content collection.
 const ENTRIES: [&str; 10] = [
     "md", "mdx", "markdown", "mdoc", "json", "jsonc", "yaml", "yml", "toml", "csv",
@@ -28,10 +31,10 @@ const ENTRIES: [&str; 10] = [
 /// What a change affects.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Affected {
-    /// The files of the site that changed, and whether they are there now.
-    pub(crate) files: BTreeMap<SitePath, bool>,
+    /// The files of the site whose pages are looked at, and whether they are there now.
+    pub(super) touched: BTreeMap<SitePath, bool>,
     /// Those of them that are written now: the dev server is going to take note of them.
-    pub(super) written: BTreeSet<SitePath>,
+    pub(super) written_now: BTreeSet<SitePath>,
     /// Whether the site was started anew over it: then nothing is noted, it is all read.
     pub(crate) restarts: bool,
     /// Whether any page may use the files, whatever the dev server has loaded.
@@ -41,14 +44,14 @@ pub(crate) struct Affected {
 }
 
 impl Affected {
-    /// What these files affect. `store` is the text of Astro's content store, if there is one: what is kept there, and in
+    /// What these files affect, all of which are written now. `store` is the text of Astro's content store, if there is one: what is kept there, and in
     /// the same folders, is stored a while after it changed.
     pub(crate) fn of(
-        files: BTreeMap<SitePath, bool>,
+        touched: BTreeMap<SitePath, bool>,
         restarts: bool,
         store: impl FnOnce() -> Option<String>,
     ) -> Self {
-        let mut candidates = files
+        let mut candidates = touched
             .keys()
             .filter(|file| {
                 ENTRIES.contains(&file.extension().as_str())
@@ -64,8 +67,8 @@ impl Affected {
             None => BTreeSet::new(),
         };
         Self {
-            written: files.keys().cloned().collect(),
-            files,
+            written_now: touched.keys().cloned().collect(),
+            touched,
             restarts,
             everywhere: false,
             entries,
@@ -80,6 +83,31 @@ impl Affected {
         }
     }
 
+    /// The files of these that a browser loads by itself, as the dev server says.
+    pub(super) fn modules<'a>(
+        &self,
+        browsers: impl IntoIterator<Item = &'a String>,
+    ) -> impl Iterator<Item = Place> {
+        browsers
+            .into_iter()
+            .filter(|file| {
+                let path = file.parse::<SitePath>();
+                path.is_ok_and(|path| self.touched.get(&path) == Some(&true) && is_browsers(&path))
+            })
+            .map(|file| Place::Module(file.clone()))
+    }
+
+    /// Whether a script of a page (a path with a query) stands in one of the files.
+    pub(super) fn has_script(&self, script: &str) -> bool {
+        script.split('?').next().is_some_and(|file| self.has(file))
+    }
+
+    /// The same, where only these files are written now.
+    pub(crate) fn writing(mut self, written: impl IntoIterator<Item = SitePath>) -> Self {
+        self.written_now = written.into_iter().collect();
+        self
+    }
+
     /// What publishing affects: the files in which the published site becomes another one, of which only those of `self` are
     /// written for it now. Nobody is told whether the others are used, so they are taken to be.
     pub(crate) fn publishing(
@@ -91,24 +119,25 @@ impl Affected {
         let mut affected = Self::of(files, self.restarts, store);
         affected.entries.extend(self.entries);
         Self {
-            written: self.written,
+            written_now: self.written_now,
             everywhere: true,
             ..affected
         }
     }
 
     /// The pages that the files are themselves, at most [`OWN_PAGES`].
-    pub(super) fn own_pages(&self) -> impl Iterator<Item = String> + use<'_> {
-        let present = self.files.iter().filter(|(_, present)| **present);
+    pub(super) fn own_pages(&self, addresses: &Addresses) -> Vec<String> {
+        let present = self.touched.iter().filter(|(_, present)| **present);
         present
-            .filter_map(|(file, _)| address(&route::of(file.as_str())?))
+            .filter_map(|(file, _)| address(&route::of(file.as_str())?, addresses))
             .take(OWN_PAGES)
+            .collect()
     }
 
     /// Whether a file is among those that changed.
     pub(super) fn has(&self, file: &str) -> bool {
         file.parse::<SitePath>()
-            .is_ok_and(|file| self.files.contains_key(&file))
+            .is_ok_and(|file| self.touched.contains_key(&file))
     }
 
     /// Whether a file is among those that changed, and Astro keeps it in its content store.
@@ -121,27 +150,33 @@ impl Affected {
     pub(super) fn is_stored(&self, wrong: &BTreeMap<String, PageProblem>) -> bool {
         self.entries
             .iter()
-            .filter(|entry| self.written.contains(*entry))
+            .filter(|entry| self.written_now.contains(*entry))
             .any(|entry| !wrong.contains_key(entry.as_str()))
     }
 
     /// What to look at, the most telling first, at most `max`: pages of the files themselves, the files that a browser
     /// loads by themselves, and for what any page may use, the pages that people looked at last and the front page: but only
     /// if the dev server says that anything it has shown is made of them (`used`).
-    pub(super) fn places(&self, visits: &Visits, max: usize, used: bool) -> Vec<Place> {
-        let mut places = Vec::new();
+    pub(super) fn places(
+        &self,
+        visits: &Visits,
+        addresses: &Addresses,
+        max: usize,
+        used: bool,
+    ) -> Vec<Place> {
+        let mut places: Vec<Place> = Vec::new();
         let mut anywhere = self.restarts;
-        for (file, present) in &self.files {
+        for (file, present) in &self.touched {
             if is_public(file) {
                 continue;
             }
             match route::of(file.as_str()) {
-                Some(route) => match address(&route) {
+                Some(route) => match address(&route, addresses) {
                     Some(page) => places.push(Place::page(&page)),
                     None => places.extend(
                         visits
                             .known()
-                            .filter(|page| route.matches(page))
+                            .filter(|page| route.matches(&addresses.path_of(page)))
                             .take(PAGES_OF_A_ROUTE)
                             .map(Place::page),
                     ),
@@ -161,12 +196,12 @@ impl Affected {
         // A page that nobody knows how to reach is found from the front page.
         let hidden = places.is_empty()
             && self
-                .files
+                .touched
                 .keys()
                 .any(|file| route::of(file.as_str()).is_some());
         if anywhere || hidden {
             places.extend(visits.last(LAST_VISITED).map(Place::page));
-            places.push(Place::page("/"));
+            places.push(Place::page(addresses.of("/")));
         }
         let mut seen = BTreeSet::new();
         places.retain(|place| seen.insert(place.clone()));
@@ -175,9 +210,14 @@ impl Affected {
     }
 }
 
-/// Whether a browser loads the file by itself.
-pub(super) fn is_module(file: &SitePath) -> bool {
+/// Whether a browser loads the file by itself, whoever uses it.
+fn is_module(file: &SitePath) -> bool {
     MODULES.contains(&file.extension().as_str())
+}
+
+/// Whether a browser can load the file by itself.
+pub(super) fn is_browsers(file: &SitePath) -> bool {
+    is_module(file) || SCRIPTS.contains(&file.extension().as_str())
 }
 
 /// Files that are served as they are: no page is made of them.
@@ -186,9 +226,9 @@ fn is_public(file: &SitePath) -> bool {
 }
 
 /// The path at which a route without parameters answers.
-fn address(route: &Route) -> Option<String> {
+fn address(route: &Route, addresses: &Addresses) -> Option<String> {
     if route.kind == RouteKind::Page {
-        return route.page();
+        return Some(addresses.of(&route.page()?));
     }
     let mut path = String::new();
     for segment in &route.segments {
@@ -203,7 +243,7 @@ fn address(route: &Route) -> Option<String> {
             Segment::Rest => return None,
         }
     }
-    Some(path)
+    Some(addresses.below_base(&path))
 }
 
 /// Whether the store has the file, or others of the same folder or of one above it, below the site's own root.
@@ -251,7 +291,7 @@ mod tests {
         visits.visited("/contact/");
         visits.visited("/about/");
         affected(files, store)
-            .places(&visits, 8, true)
+            .places(&visits, &Addresses::default(), 8, true)
             .iter()
             .map(ToString::to_string)
             .collect()

@@ -13,8 +13,9 @@ use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::affected::is_module;
+use super::affected::is_browsers;
 use super::judgement::Subject;
+use crate::site::percent_encoded;
 
 /// How long a page may take. It is asked a second time if it takes longer: some are slow only the first time.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
@@ -49,6 +50,8 @@ pub(super) struct Look {
     pub(super) is_explained_later: bool,
     /// Paths of the site to which it links.
     pub(super) links: Vec<String>,
+    /// Files of the site that it has browsers load as scripts, each with its query.
+    pub(super) scripts: Vec<String>,
 }
 
 impl Place {
@@ -62,9 +65,11 @@ impl Place {
         match subject {
             Subject::Site => None,
             Subject::Page(path) => Some(Self::page(path)),
+            // A script of a page is named with its query.
+            Subject::File(file) if file.contains('?') => Some(Self::Module(file.clone())),
             Subject::File(file) => {
                 let path: SitePath = file.parse().ok()?;
-                is_module(&path).then(|| Self::Module(file.clone()))
+                is_browsers(&path).then(|| Self::Module(file.clone()))
             }
         }
     }
@@ -136,7 +141,10 @@ async fn follow(address: SocketAddr, place: &Place) -> Look {
 
 fn judged(answer: &Answer, place: &Place) -> Look {
     let status = answer.status;
-    let failure = if status >= 500 {
+    // The page for errors answers as one.
+    let is_meant = status == 500
+        && matches!(place, Place::Page(path) if path.trim_end_matches('/').ends_with("/500"));
+    let failure = if status >= 500 && !is_meant {
         Some(format!("it answers {status}"))
     } else if answer.is_html() && answer.broke_off {
         Some("it breaks off in the middle".to_owned())
@@ -149,13 +157,17 @@ fn judged(answer: &Answer, place: &Place) -> Look {
             ..wrong(status, failure)
         };
     }
-    let links = match place {
-        Place::Page(_) if answer.is_html() => links(&answer.beginning),
-        _ => Vec::new(),
+    let (links, scripts) = match place {
+        Place::Page(_) if answer.is_html() => {
+            let text = String::from_utf8_lossy(&answer.beginning);
+            (links(&text), scripts(&text))
+        }
+        _ => (Vec::new(), Vec::new()),
     };
     Look {
         status,
         links,
+        scripts,
         ..Look::default()
     }
 }
@@ -186,7 +198,7 @@ async fn ask(address: SocketAddr, path: &str, accept: &str) -> Result<Answer, St
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
-    let request = hyper::Request::get(path)
+    let request = hyper::Request::get(percent_encoded(path))
         .header(header::HOST, address.to_string())
         .header(header::ACCEPT, accept)
         .body(Empty::<Bytes>::new())
@@ -256,17 +268,9 @@ fn onwards(headers: &HeaderMap, address: SocketAddr, from: &str) -> Option<Strin
 
 /// The pages of the site to which a page links. A few that are missed, or are no pages, do no harm: they are only
 /// candidates for a look.
-fn links(html: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(html);
+fn links(html: &str) -> Vec<String> {
     let mut links = BTreeSet::new();
-    for (at, _) in text.match_indices("href=") {
-        let rest = &text[at + "href=".len()..];
-        let Some(quote) = rest.chars().next().filter(|c| ['"', '\''].contains(c)) else {
-            continue;
-        };
-        let Some((link, _)) = rest[1..].split_once(quote) else {
-            continue;
-        };
+    for link in attributes(html, "href=") {
         let path = link.split(['?', '#']).next().unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default();
         let is_page = path.starts_with('/')
@@ -283,15 +287,46 @@ fn links(html: &[u8]) -> Vec<String> {
     links.into_iter().collect()
 }
 
+/// The files of the site that a page has browsers load as scripts: what stands in a `<script>` of a component is one, and the
+/// page itself is made without it.
+fn scripts(html: &str) -> Vec<String> {
+    let own = attributes(html, "src=").filter_map(|source| source.strip_prefix("/src/"));
+    let mut scripts: Vec<String> = own
+        .map(|source| format!("src/{}", source.replace("&#38;", "&").replace("&amp;", "&")))
+        .collect();
+    scripts.sort();
+    scripts.dedup();
+    scripts
+}
+
+/// The values of an attribute, as they are written.
+fn attributes<'a>(html: &'a str, name: &'static str) -> impl Iterator<Item = &'a str> {
+    html.match_indices(name).filter_map(move |(at, _)| {
+        let rest = &html[at + name.len()..];
+        let quote = rest.chars().next().filter(|c| ['"', '\''].contains(c))?;
+        Some(rest[1..].split_once(quote)?.0)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn links_are_the_pages_of_the_site() {
-        let html = br##"<a href="/about/">A</a> <a class=x href='/journal/one?a=1#top'> <link href="/favicon.svg">
+        let html = r##"<a href="/about/">A</a> <a class=x href='/journal/one?a=1#top'> <link href="/favicon.svg">
             <a href="https://example.com/x">, <a href="//example.com/y">, <a href="#here">, <script src="/@vite/client">"##;
         assert_eq!(links(html), ["/about/", "/journal/one"]);
+    }
+
+    #[test]
+    fn scripts_are_the_sites_own() {
+        let html = r#"<script type="module" src="/@vite/client"></script><script type="module"
+            src="/src/pages/index.astro?astro&#38;type=script&#38;index=0&#38;lang.ts"></script>"#;
+        assert_eq!(
+            scripts(html),
+            ["src/pages/index.astro?astro&type=script&index=0&lang.ts"]
+        );
     }
 
     #[test]

@@ -38,6 +38,7 @@ fn refusal(code: ErrorCode, conflicts: Vec<Conflict>) -> Receipt {
         hint: String::new(),
         details: Vec::new(),
         conflicts,
+        problem: None,
     });
     receipt
 }

@@ -192,6 +192,14 @@ async fn everything_that_can_break_a_page_is_seen(
             "",
         ),
         (
+            "a script that only the browser loads",
+            vec![
+                "--write",
+                "src/pages/scripted.astro=<html><body><script>const = ;</script></body></html>",
+            ],
+            "",
+        ),
+        (
             "a new page that does not compile",
             vec!["--write", "src/pages/hello.astro=<html>{{{</html>"],
             "/hello",
@@ -254,6 +262,48 @@ async fn everything_that_can_break_a_page_is_seen(
         })
         .collect();
     assert_eq!(statuses, [("/contact", 404), ("/write-to-me", 200)]);
+}
+
+#[tokio::test]
+async fn pages_are_looked_at_where_the_configuration_says_that_they_answer() {
+    let repository = Repository::amelia();
+    let config =
+        std::fs::read_to_string(repository.path().join("astro.config.mjs")).expect("there");
+    let config = config.replace(
+        "integrations:",
+        "base: '/shop',\n  trailingSlash: 'never',\n  integrations:",
+    );
+    repository.write("astro.config.mjs", &config);
+    repository.commit_all("Below a base");
+    let environment = environment(&repository).await;
+    let receipt = environment
+        .lands(&[
+            "--write",
+            "src/pages/my page.astro=<html><body>Mine</body></html>",
+        ])
+        .await;
+    assert_eq!(
+        receipt["pages"],
+        json!([{ "path": "/shop/my page", "status": 200 }])
+    );
+    environment.page_with("/shop/my%20page", "Mine").await;
+    environment
+        .is_rejected(
+            &[
+                "--write",
+                "src/pages/my page.astro=<html><body>{{{</body></html>",
+            ],
+            "page_broken",
+        )
+        .await;
+    // The page for errors answers as one.
+    let receipt = environment
+        .lands(&[
+            "--write",
+            "src/pages/500.astro=<html><body>Sorry</body></html>",
+        ])
+        .await;
+    assert_eq!(receipt["verdict"], "sound", "{receipt:#}");
 }
 
 #[tokio::test]

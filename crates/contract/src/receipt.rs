@@ -160,6 +160,9 @@ pub struct ReceiptError {
     /// Each thing that is wrong, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<Problem>,
+    /// What the site's own tools say, where the change breaks something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Box<PageProblem>>,
     /// What it collided with: one entry for each file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<Conflict>,
