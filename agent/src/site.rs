@@ -588,11 +588,11 @@ impl Supervisor {
                     }
                     RunnerEvent::Ready { port, addresses } => {
                         listens = true;
-                        self.view.send_modify(|view| view.addresses = addresses);
+                        self.view.send_modify(|view| view.addresses = addresses.clone());
                         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or_default()));
                         tracing::debug!(%address, "the site listens");
                         let boot = process.boot.clone();
-                        probe = Some(Box::pin(async move { probe::first_page(address, &boot, FIRST_PAGE_TIME_MAX).await }));
+                        probe = Some(Box::pin(async move { probe::first_page(address, &addresses, &boot, FIRST_PAGE_TIME_MAX).await }));
                     }
                     RunnerEvent::Failed { problem: failed } => problem = Some(failed),
                     RunnerEvent::Restarted => {

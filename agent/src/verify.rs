@@ -210,7 +210,12 @@ impl Verifier {
         match self.answering(&mut listening, affected).await {
             Ok(address) => {
                 let wrong = listening.wrong_files(affected);
-                let places: Vec<Place> = subjects.iter().filter_map(Place::of).collect();
+                // What is not there without the change cannot have been broken without it.
+                let there = subjects.iter().filter(|subject| match subject {
+                    Subject::File(file) => !affected.is_gone(file),
+                    Subject::Page(_) | Subject::Site => true,
+                });
+                let places: Vec<Place> = there.filter_map(Place::of).collect();
                 for (place, look) in self.ask(address, places).await {
                     findings.note(place, look);
                 }

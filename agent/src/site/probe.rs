@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::SiteProblem;
+use super::{Addresses, SiteProblem};
 
 /// Bytes of a page that are read at the most.
 const PAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -30,10 +30,15 @@ pub(crate) enum Answer {
     },
 }
 
-/// Checks that `boot`'s process owns the port, and asks it for the front page.
-pub(crate) async fn first_page(address: SocketAddr, boot: &str, time: Duration) -> Answer {
+/// Checks that `boot`'s process owns the port, and asks it for the front page. A site with a base answers below that only.
+pub(crate) async fn first_page(
+    address: SocketAddr,
+    addresses: &Addresses,
+    boot: &str,
+    time: Duration,
+) -> Answer {
     // The nonce is first: a stranger's page proves nothing.
-    match get(address, "/__edit-agent/boot", time).await {
+    match get(address, &addresses.below_base("/__edit-agent/boot"), time).await {
         Ok((200, body)) if body == boot.as_bytes() => {}
         Ok(_) => return Answer::Stranger { address },
         Err(why) => {
@@ -46,7 +51,7 @@ pub(crate) async fn first_page(address: SocketAddr, boot: &str, time: Duration) 
             };
         }
     }
-    let problem = match get(address, "/", time).await {
+    let problem = match get(address, &addresses.of("/"), time).await {
         Ok((status, _)) if status < 500 => None,
         Ok((status, body)) => Some(SiteProblem {
             message: format!("the front page answers {status}"),

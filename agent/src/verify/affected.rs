@@ -97,6 +97,12 @@ impl Affected {
             .map(|file| Place::Module(file.clone()))
     }
 
+    /// Whether a file, or the file that a script stands in, is not there any more.
+    pub(super) fn is_gone(&self, file: &str) -> bool {
+        let file = file.split('?').next().and_then(|file| file.parse().ok());
+        file.is_some_and(|file: SitePath| self.touched.get(&file) == Some(&false))
+    }
+
     /// Whether a script of a page (a path with a query) stands in one of the files.
     pub(super) fn has_script(&self, script: &str) -> bool {
         script.split('?').next().is_some_and(|file| self.has(file))
