@@ -19,8 +19,8 @@ use contract::client_config::Policy;
 use contract::limits::MESSAGE_MAX_BYTES;
 use contract::receipt::Timings;
 use contract::{
-    ClientId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status, ThreadId,
-    Timestamp,
+    ClientId, CommitId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status,
+    ThreadId, Timestamp,
 };
 use git2::Oid;
 use platform::{Delivery, Instructions, Lease, Outgoing, PortError, Receipts};
@@ -40,10 +40,9 @@ use admission::Admission;
 use attempt::{Attempt, Outcome};
 use heartbeat::Heartbeat;
 use retry::Patience;
-use workshop::GivenUp;
 pub(crate) use workshop::{Workshop, WorkshopError};
 
-use crate::draft::{History, Lookout, Seen};
+use crate::draft::{GivenUp, History, Lookout, Seen};
 use crate::events::{Event, Events};
 use crate::kinds::Kinds;
 use crate::work_tree::uncommitted::{Suspects, Uncommitted};
@@ -406,10 +405,12 @@ impl Pipeline {
             Patience::GiveUp => {
                 match self.workshop.give_up(receipt.instruction_id.clone()).await {
                     Ok(GivenUp::Landed(commit)) => {
-                        receipt.status = Status::Pushed;
-                        receipt.commit = Some(commit);
-                        receipt.error = None;
-                        return self.answer(receipt).await;
+                        return self.answer_arrived(receipt, Status::Pushed, commit).await;
+                    }
+                    Ok(GivenUp::Published(commit)) => {
+                        return self
+                            .answer_arrived(receipt, Status::Published, commit)
+                            .await;
                     }
                     Ok(GivenUp::TakenBack) => {}
                     Ok(GivenUp::Unknown) => {
@@ -430,6 +431,26 @@ impl Pipeline {
                 }
             }
         }
+    }
+
+    /// What was given up is on the remote after all: only the answer to its push was lost.
+    async fn answer_arrived(
+        &mut self,
+        mut receipt: Receipt,
+        status: Status,
+        commit: CommitId,
+    ) -> Verdict {
+        match self.workshop.files_of(commit.clone()).await {
+            Ok((summary, files)) => (receipt.summary, receipt.files_changed) = (summary, files),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "what the commit changes could not be read");
+                receipt.summary.clear();
+            }
+        }
+        receipt.status = status;
+        receipt.commit = Some(commit);
+        receipt.error = None;
+        self.answer(receipt).await
     }
 
     /// Puts the message with the dead letters, for people to look at.

@@ -17,8 +17,8 @@ use super::trial::{Checked, Trial, Tried};
 use crate::change_set::by_hand::{self, Room};
 use crate::change_set::{self, PlanError};
 use crate::draft::{
-    self, CommitMessage, Declined, Draft, DraftError, History, PUSH_ROUNDS_MAX, PathChange,
-    Proposal, Publication, Published, Replanted, Round, Seen,
+    self, CommitMessage, Declined, Draft, DraftError, GivenUp, History, PUSH_ROUNDS_MAX,
+    PathChange, Proposal, Publication, Published, Round, Seen,
 };
 use crate::site::build::{Build, BuildError};
 use crate::site::node::Node;
@@ -71,17 +71,6 @@ impl WorkshopError {
             Self::Broke(_) | Self::Interrupted => false,
         }
     }
-}
-
-/// What became of an instruction that was given up.
-#[derive(Debug)]
-pub(super) enum GivenUp {
-    /// It is on the remote after all.
-    Landed(CommitId),
-    /// Nothing is left of it.
-    TakenBack,
-    /// Nothing is left of it here; the remote could not be asked.
-    Unknown,
 }
 
 /// How trying out a proposal went.
@@ -454,7 +443,7 @@ impl Workshop {
         Ok(broken)
     }
 
-    /// Looks at every page that publishing touches, and builds the site if `build` says so.
+    /// Looks at every page that publishing touches. Whether the site can be built as well, [`Workshop::build`] says.
     pub(super) async fn check_publication(
         &mut self,
         publication: &Publication,
@@ -510,25 +499,16 @@ impl Workshop {
         Ok(before != after)
     }
 
-    /// Takes everything off the draft that has not been seen on the remote; but looks there once more, because a push
-    /// whose answer was lost may have arrived.
+    /// Gives an instruction up (see [`Draft::give_up`]); the work tree follows.
     pub(super) async fn give_up(&mut self, id: InstructionId) -> Result<GivenUp, WorkshopError> {
         let (before, given_up, after) = self
             .with_draft(move |draft, _| {
                 let before = draft.tip()?;
-                let asked = draft.fetch();
-                // What the remote has by now is not taken off: the draft follows it.
-                while let Replanted::Conflict { .. } = draft.replant()? {}
-                draft.roll_back(draft.pushed_tip()?)?;
-                let given_up = match (draft.landed(&id).cloned(), asked) {
-                    (Some(commit), _) => GivenUp::Landed(commit),
-                    (None, Ok(())) => GivenUp::TakenBack,
-                    (None, Err(_)) => GivenUp::Unknown,
-                };
+                let given_up = draft.give_up(&id)?;
                 Ok((before, given_up, draft.tip()?))
             })
             .await?;
-        if let GivenUp::Landed(_) = given_up {
+        if let GivenUp::Landed(_) | GivenUp::Published(_) = given_up {
             self.work_tree.release()?;
         }
         self.follow(before, after).await?;
