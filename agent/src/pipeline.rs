@@ -167,23 +167,26 @@ impl Pipeline {
         self.workshop
     }
 
-    /// Shows what others pushed.
+    /// Shows what others pushed. What does not work now is tried again, between instructions, until it does.
     async fn take_in(&mut self, seen: Seen) {
         match self.workshop.seen().await {
-            Ok(before) if before == seen => return, // It was ours, or came with an instruction.
+            // It was ours, or came with an instruction. What was fetched by a try of ours that failed after that may not
+            // be shown yet.
+            Ok(before) if before == seen && !self.lookout.is_pending() => return,
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(error = %crate::chain(&error), "what the draft has seen could not be read");
-                return;
+                tracing::warn!(error = %crate::chain(&error), "what the draft has seen could not be read; it is tried again");
+                return self.lookout.not_taken_in();
             }
         }
         match self.workshop.take_in().await {
             Ok(moved) => tracing::info!(moved, "others have pushed"),
             Err(error) => {
-                tracing::warn!(error = %crate::chain(&error), "what others pushed could not be taken in; it comes with the next instruction");
-                return;
+                tracing::warn!(error = %crate::chain(&error), "what others pushed could not be taken in; it is tried again");
+                return self.lookout.not_taken_in();
             }
         }
+        self.lookout.taken_in();
         self.publish_tip().await;
     }
 
