@@ -39,6 +39,7 @@ mod workshop;
 use admission::Admission;
 use attempt::{Attempt, Outcome};
 use heartbeat::Heartbeat;
+pub(crate) use retry::Attempts;
 use retry::Patience;
 pub(crate) use workshop::{Workshop, WorkshopError};
 
@@ -116,6 +117,8 @@ pub(crate) struct Pipeline {
     pub(crate) lookout: Lookout,
     /// The published commit that was last asked to be brought in.
     pub(crate) followed: Option<Oid>,
+    /// What was tried since this start.
+    pub(crate) attempts: Attempts,
     /// What is changed by hand.
     pub(crate) hands: Uncommitted,
     pub(crate) events: Events,
@@ -335,6 +338,7 @@ impl Pipeline {
             } => (instruction, landed),
         };
         self.kinds.remember(&instruction);
+        self.attempts.begin(&instruction.instruction_id, begun);
         let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Running);
         receipt.fingerprint = Some(instruction.fingerprint.clone());
         receipt.timings.queued_ms = Some(milliseconds(Timestamp::now().since(delivery.sent_at)));
@@ -391,11 +395,7 @@ impl Pipeline {
         tracing::warn!(instruction = %receipt.instruction_id, attempt = delivery.receive_count, code = error.code.as_str(), message = %error.message, "an attempt failed");
         receipt.summary.clone_from(&error.message);
         receipt.error = Some(error);
-        match retry::judge(
-            delivery.receive_count,
-            delivery.first_received_at,
-            Timestamp::now(),
-        ) {
+        match self.attempts.judge(&receipt.instruction_id, Instant::now()) {
             Patience::TryAgain { after } => {
                 if let Err(error) = self.receipts.put(&receipt).await {
                     tracing::warn!(error = %crate::chain(&error), "the receipt could not be written; it is tried again");
@@ -487,6 +487,7 @@ impl Pipeline {
                     total_ms = receipt.timings.total_ms,
                     "an instruction has its receipt"
                 );
+                self.attempts.forget(&receipt.instruction_id);
                 self.events.publish(Event::Receipt {
                     receipt: Box::new(receipt),
                 });

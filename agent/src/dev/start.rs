@@ -31,7 +31,7 @@ use crate::draft::{self, Draft, Lookout, Remote};
 use crate::events::{Event, Events, PhaseName, PhaseState};
 use crate::failure::{Exit, Failure};
 use crate::kinds::Kinds;
-use crate::pipeline::{Identity, Pipeline, PipelineView, Workshop};
+use crate::pipeline::{Attempts, Identity, Pipeline, PipelineView, Workshop};
 use crate::site::dependencies::{Dependencies, Route};
 use crate::site::node::{self, Node};
 use crate::site::{self, HotMessage, Site, SiteError, Told};
@@ -348,6 +348,7 @@ impl Installed {
             ),
             lookout,
             followed: None,
+            attempts: Attempts::default(),
             hands,
             events: events.clone(),
             kinds: open.kinds,
