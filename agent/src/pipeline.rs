@@ -32,6 +32,7 @@ mod admission;
 mod attempt;
 mod hands;
 mod heartbeat;
+mod indoors;
 mod retry;
 mod trial;
 mod workshop;
@@ -39,6 +40,7 @@ mod workshop;
 use admission::Admission;
 use attempt::{Attempt, Outcome};
 use heartbeat::Heartbeat;
+pub(crate) use indoors::Indoors;
 pub(crate) use retry::Attempts;
 use retry::Patience;
 pub(crate) use workshop::{Workshop, WorkshopError};
@@ -122,6 +124,8 @@ pub(crate) struct Pipeline {
     /// What is changed by hand.
     pub(crate) hands: Uncommitted,
     pub(crate) events: Events,
+    /// What receipts do not tell of this machine.
+    pub(crate) indoors: Indoors,
     /// What the words about an instruction need to know.
     pub(crate) kinds: Kinds,
     pub(crate) view: watch::Sender<PipelineView>,
@@ -476,6 +480,7 @@ impl Pipeline {
     /// Makes the final receipt durable, and only then lets the message go.
     async fn answer(&mut self, mut receipt: Receipt) -> Verdict {
         receipt.updated_at = Timestamp::now();
+        self.indoors.tidy(&mut receipt);
         crate::crash_point!("before-receipt");
         match self.receipts.put(&receipt).await {
             Ok(_) => {

@@ -331,21 +331,24 @@ impl Installed {
         );
         let hands = Uncommitted::start(&work_tree, &mut tasks, stop_rest.clone());
         let stop_pipeline = CancellationToken::new();
+        let workshop = Workshop::open(
+            draft,
+            settings,
+            places,
+            work_tree,
+            Verifier::new(site.clone(), open.visits),
+            open.node,
+            stop_pipeline.clone(),
+        );
+        let indoors = workshop.indoors(open.home.folders());
         let pipeline = Pipeline {
             identity: open.identity,
             policy: policy(arguments),
             queue: Arc::clone(&open.claimed.queue),
             dead: Arc::clone(&open.claimed.dead),
             receipts: Arc::clone(&open.claimed.receipts),
-            workshop: Workshop::open(
-                draft,
-                settings,
-                places,
-                work_tree,
-                Verifier::new(site.clone(), open.visits),
-                open.node,
-                stop_pipeline.clone(),
-            ),
+            workshop,
+            indoors,
             lookout,
             followed: None,
             attempts: Attempts::default(),

@@ -4,6 +4,7 @@
 //! (libgit2 is C), the draft is opened anew: everything it knows is on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use contract::client_config::{OnBroken, Policy};
@@ -13,6 +14,7 @@ use git2::Oid;
 use tokio_util::sync::CancellationToken;
 
 use super::hands;
+use super::indoors::Indoors;
 use super::trial::{Checked, Trial, Tried};
 use crate::change_set::by_hand::{self, Room};
 use crate::change_set::{self, PlanError};
@@ -128,6 +130,16 @@ impl Workshop {
             by_hand: BTreeSet::new(),
             unexamined: Suspects::default(),
         }
+    }
+
+    /// What nobody outside is told of: the site's folders, whose paths are known without them, and these.
+    pub(crate) fn indoors<'a>(&self, folders: impl IntoIterator<Item = &'a Path>) -> Indoors {
+        let trees = [self.places.root.clone(), built_tree(&self.places)];
+        let sites = trees
+            .each_ref()
+            .map(|tree| tree.join(&self.settings.site_root));
+        let sites = sites.iter().chain(&trees).map(PathBuf::as_path);
+        Indoors::of(sites, folders)
     }
 
     /// Makes the work tree show the draft's tip: made if there is none, put right where a crash left it half changed. What
@@ -618,9 +630,9 @@ impl Workshop {
         &mut self,
         tree: Oid,
     ) -> Result<Result<(), BuildError>, WorkshopError> {
-        let copy = self.places.staging.join("build");
+        let copy = build_copy(&self.places);
         let places = Places {
-            root: copy.join("tree"),
+            root: built_tree(&self.places),
             staging: copy.join("staging"),
             journal: copy.join("journal.json"),
         };
@@ -674,7 +686,7 @@ impl Workshop {
     }
 
     /// The folder in which the site is.
-    pub(super) fn site_folder(&self) -> std::path::PathBuf {
+    pub(super) fn site_folder(&self) -> PathBuf {
         self.places.root.join(&self.settings.site_root)
     }
 
@@ -712,12 +724,22 @@ impl Workshop {
     }
 }
 
+/// The folder of a build.
+fn build_copy(places: &Places) -> PathBuf {
+    places.staging.join("build")
+}
+
+/// The copy of the repository that is built.
+fn built_tree(places: &Places) -> PathBuf {
+    build_copy(places).join("tree")
+}
+
 fn note_shown(draft: &Draft, work_tree: &WorkTree) -> Result<(), WorkshopError> {
     draft.set_shown(draft.tip()?)?;
     Ok(work_tree.end()?)
 }
 
-fn remove_folder(folder: &std::path::Path) -> std::io::Result<()> {
+fn remove_folder(folder: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
