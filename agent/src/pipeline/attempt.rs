@@ -288,7 +288,10 @@ impl Attempt<'_> {
             }
             note(receipt, checked);
             if self.policy.publish_check == PublishCheck::Build {
-                workshop.build(publication.tree).await?.map_err(not_built)?;
+                workshop
+                    .build(publication.tree)
+                    .await?
+                    .map_err(|error| not_built(&error))?;
             }
             if !self.heartbeat.held() {
                 return Err(Outcome::LeaseLost);
@@ -359,12 +362,12 @@ fn not_published(error: WorkshopError) -> Outcome {
 }
 
 /// Why a site that is to be published could not be built. What takes too long now takes too long the next time as well.
-fn not_built(error: BuildError) -> Outcome {
-    let said = match &error {
+fn not_built(error: &BuildError) -> Outcome {
+    let said = match error {
         BuildError::Failed(problem) => problem.message.clone(),
         BuildError::TooSlow => error.to_string(),
         BuildError::Begin { .. } => {
-            let message = format!("{}.", crate::chain(&error));
+            let message = format!("{}.", crate::chain(error));
             return Outcome::Trouble(receipt_error(ErrorCode::Internal, message));
         }
     };
@@ -462,7 +465,7 @@ mod tests {
             message: "“Card” is not defined.".to_owned(),
             ..SiteProblem::default()
         });
-        let says = |error| match not_built(error) {
+        let says = |error| match not_built(&error) {
             Outcome::Rejected(error) => format!("{}: {}", error.code.as_str(), error.message),
             other => format!("{other:?}"),
         };
@@ -472,6 +475,6 @@ mod tests {
             operation: "start Node",
             source: std::io::ErrorKind::NotFound.into(),
         };
-        assert!(matches!(not_built(no_node), Outcome::Trouble(_)));
+        assert!(matches!(not_built(&no_node), Outcome::Trouble(_)));
     }
 }

@@ -64,10 +64,9 @@ impl Indoors {
         for PageResult { problem, .. } in &mut receipt.pages {
             if let Some(problem) = problem {
                 self.tidy_text(&mut problem.message);
-                for text in [&mut problem.file, &mut problem.frame] {
-                    if let Some(text) = text {
-                        self.tidy_text(text);
-                    }
+                let more = [&mut problem.file, &mut problem.frame];
+                for text in more.into_iter().flatten() {
+                    self.tidy_text(text);
                 }
             }
         }
