@@ -51,7 +51,7 @@ pub(crate) use history::{Contribution, History, HistoryEntry};
 pub(crate) use janitor::remove_stale_locks;
 pub(crate) use lookout::{Lookout, Seen};
 pub(crate) use proposal::{Declined, Move, Proposal};
-pub(crate) use publish::{Publication, Published};
+pub(crate) use publish::{GivenUp, Publication, Published};
 pub(crate) use remote::Remote;
 pub(crate) use replant::Replanted;
 

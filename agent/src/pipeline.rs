@@ -19,8 +19,8 @@ use contract::client_config::Policy;
 use contract::limits::MESSAGE_MAX_BYTES;
 use contract::receipt::Timings;
 use contract::{
-    ClientId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status, ThreadId,
-    Timestamp,
+    ClientId, CommitId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status,
+    ThreadId, Timestamp,
 };
 use git2::Oid;
 use platform::{Delivery, Instructions, Lease, Outgoing, PortError, Receipts};
@@ -32,6 +32,7 @@ mod admission;
 mod attempt;
 mod hands;
 mod heartbeat;
+mod indoors;
 mod retry;
 mod trial;
 mod workshop;
@@ -39,11 +40,12 @@ mod workshop;
 use admission::Admission;
 use attempt::{Attempt, Outcome};
 use heartbeat::Heartbeat;
+pub(crate) use indoors::Indoors;
+pub(crate) use retry::Attempts;
 use retry::Patience;
-use workshop::GivenUp;
 pub(crate) use workshop::{Workshop, WorkshopError};
 
-use crate::draft::{History, Lookout, Seen};
+use crate::draft::{GivenUp, History, Lookout, Seen};
 use crate::events::{Event, Events};
 use crate::kinds::Kinds;
 use crate::work_tree::uncommitted::{Suspects, Uncommitted};
@@ -117,9 +119,13 @@ pub(crate) struct Pipeline {
     pub(crate) lookout: Lookout,
     /// The published commit that was last asked to be brought in.
     pub(crate) followed: Option<Oid>,
+    /// What was tried since this start.
+    pub(crate) attempts: Attempts,
     /// What is changed by hand.
     pub(crate) hands: Uncommitted,
     pub(crate) events: Events,
+    /// What receipts do not tell of this machine.
+    pub(crate) indoors: Indoors,
     /// What the words about an instruction need to know.
     pub(crate) kinds: Kinds,
     pub(crate) view: watch::Sender<PipelineView>,
@@ -168,23 +174,26 @@ impl Pipeline {
         self.workshop
     }
 
-    /// Shows what others pushed.
+    /// Shows what others pushed. What does not work now is tried again, between instructions, until it does.
     async fn take_in(&mut self, seen: Seen) {
         match self.workshop.seen().await {
-            Ok(before) if before == seen => return, // It was ours, or came with an instruction.
+            // It was ours, or came with an instruction. What was fetched by a try of ours that failed after that may not
+            // be shown yet.
+            Ok(before) if before == seen && !self.lookout.is_pending() => return,
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(error = %crate::chain(&error), "what the draft has seen could not be read");
-                return;
+                tracing::warn!(error = %crate::chain(&error), "what the draft has seen could not be read; it is tried again");
+                return self.lookout.not_taken_in();
             }
         }
         match self.workshop.take_in().await {
             Ok(moved) => tracing::info!(moved, "others have pushed"),
             Err(error) => {
-                tracing::warn!(error = %crate::chain(&error), "what others pushed could not be taken in; it comes with the next instruction");
-                return;
+                tracing::warn!(error = %crate::chain(&error), "what others pushed could not be taken in; it is tried again");
+                return self.lookout.not_taken_in();
             }
         }
+        self.lookout.taken_in();
         self.publish_tip().await;
     }
 
@@ -333,6 +342,7 @@ impl Pipeline {
             } => (instruction, landed),
         };
         self.kinds.remember(&instruction);
+        self.attempts.begin(&instruction.instruction_id, begun);
         let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Running);
         receipt.fingerprint = Some(instruction.fingerprint.clone());
         receipt.timings.queued_ms = Some(milliseconds(Timestamp::now().since(delivery.sent_at)));
@@ -389,11 +399,7 @@ impl Pipeline {
         tracing::warn!(instruction = %receipt.instruction_id, attempt = delivery.receive_count, code = error.code.as_str(), message = %error.message, "an attempt failed");
         receipt.summary.clone_from(&error.message);
         receipt.error = Some(error);
-        match retry::judge(
-            delivery.receive_count,
-            delivery.first_received_at,
-            Timestamp::now(),
-        ) {
+        match self.attempts.judge(&receipt.instruction_id, Instant::now()) {
             Patience::TryAgain { after } => {
                 if let Err(error) = self.receipts.put(&receipt).await {
                     tracing::warn!(error = %crate::chain(&error), "the receipt could not be written; it is tried again");
@@ -406,10 +412,12 @@ impl Pipeline {
             Patience::GiveUp => {
                 match self.workshop.give_up(receipt.instruction_id.clone()).await {
                     Ok(GivenUp::Landed(commit)) => {
-                        receipt.status = Status::Pushed;
-                        receipt.commit = Some(commit);
-                        receipt.error = None;
-                        return self.answer(receipt).await;
+                        return self.answer_arrived(receipt, Status::Pushed, commit).await;
+                    }
+                    Ok(GivenUp::Published(commit)) => {
+                        return self
+                            .answer_arrived(receipt, Status::Published, commit)
+                            .await;
                     }
                     Ok(GivenUp::TakenBack) => {}
                     Ok(GivenUp::Unknown) => {
@@ -432,6 +440,26 @@ impl Pipeline {
         }
     }
 
+    /// What was given up is on the remote after all: only the answer to its push was lost.
+    async fn answer_arrived(
+        &mut self,
+        mut receipt: Receipt,
+        status: Status,
+        commit: CommitId,
+    ) -> Verdict {
+        match self.workshop.files_of(commit.clone()).await {
+            Ok((summary, files)) => (receipt.summary, receipt.files_changed) = (summary, files),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "what the commit changes could not be read");
+                receipt.summary.clear();
+            }
+        }
+        receipt.status = status;
+        receipt.commit = Some(commit);
+        receipt.error = None;
+        self.answer(receipt).await
+    }
+
     /// Puts the message with the dead letters, for people to look at.
     async fn bury(&mut self, delivery: &Delivery) -> Verdict {
         let body: String = delivery.body.chars().take(MESSAGE_MAX_BYTES / 4).collect();
@@ -452,6 +480,7 @@ impl Pipeline {
     /// Makes the final receipt durable, and only then lets the message go.
     async fn answer(&mut self, mut receipt: Receipt) -> Verdict {
         receipt.updated_at = Timestamp::now();
+        self.indoors.tidy(&mut receipt);
         crate::crash_point!("before-receipt");
         match self.receipts.put(&receipt).await {
             Ok(_) => {
@@ -463,6 +492,7 @@ impl Pipeline {
                     total_ms = receipt.timings.total_ms,
                     "an instruction has its receipt"
                 );
+                self.attempts.forget(&receipt.instruction_id);
                 self.events.publish(Event::Receipt {
                     receipt: Box::new(receipt),
                 });

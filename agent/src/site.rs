@@ -605,6 +605,7 @@ impl Supervisor {
                     }
                     RunnerEvent::Hot(message) => { self.told.send(Told::Hot(message)).ok(); }
                     RunnerEvent::Changed { file, used, browsers, problem } => { self.told.send(Told::Changed { file, used, browsers, problem }).ok(); }
+                    // `read_events` keeps these to itself: whoever waits for one may be keeping us from here.
                     RunnerEvent::Did => {}
                 },
                 ending = process.group.ending() => {

@@ -85,6 +85,12 @@ impl Home {
         })
     }
 
+    /// Everything on this machine below which an environment keeps something.
+    pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
+        let own = [&self.workspace, &self.folder, &self.store].map(PathBuf::as_path);
+        own.into_iter().chain(self.database.parent())
+    }
+
     /// The work tree.
     pub(super) fn tree(&self) -> PathBuf {
         self.workspace.join("tree")

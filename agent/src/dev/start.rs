@@ -31,7 +31,7 @@ use crate::draft::{self, Draft, Lookout, Remote};
 use crate::events::{Event, Events, PhaseName, PhaseState};
 use crate::failure::{Exit, Failure};
 use crate::kinds::Kinds;
-use crate::pipeline::{Identity, Pipeline, PipelineView, Workshop};
+use crate::pipeline::{Attempts, Identity, Pipeline, PipelineView, Workshop};
 use crate::site::dependencies::{Dependencies, Route};
 use crate::site::node::{self, Node};
 use crate::site::{self, HotMessage, Site, SiteError, Told};
@@ -331,23 +331,27 @@ impl Installed {
         );
         let hands = Uncommitted::start(&work_tree, &mut tasks, stop_rest.clone());
         let stop_pipeline = CancellationToken::new();
+        let workshop = Workshop::open(
+            draft,
+            settings,
+            places,
+            work_tree,
+            Verifier::new(site.clone(), open.visits),
+            open.node,
+            stop_pipeline.clone(),
+        );
+        let indoors = workshop.indoors(open.home.folders());
         let pipeline = Pipeline {
             identity: open.identity,
             policy: policy(arguments),
             queue: Arc::clone(&open.claimed.queue),
             dead: Arc::clone(&open.claimed.dead),
             receipts: Arc::clone(&open.claimed.receipts),
-            workshop: Workshop::open(
-                draft,
-                settings,
-                places,
-                work_tree,
-                Verifier::new(site.clone(), open.visits),
-                open.node,
-                stop_pipeline.clone(),
-            ),
+            workshop,
+            indoors,
             lookout,
             followed: None,
+            attempts: Attempts::default(),
             hands,
             events: events.clone(),
             kinds: open.kinds,

@@ -17,6 +17,9 @@ pub(super) const UNDO: &str = "undo";
 /// The kind of action that ends on the published branch, and that nothing takes back.
 pub(super) const PUBLISH: &str = "publish";
 
+/// The kind of action that brings in what others published.
+pub(super) const SYNC: &str = "sync";
+
 /// The instructions in the history of one commit.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {

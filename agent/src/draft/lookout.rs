@@ -8,6 +8,7 @@ use std::time::Duration;
 use git2::Oid;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Draft, DraftError, Settings, janitor};
@@ -17,6 +18,8 @@ use super::{Draft, DraftError, Settings, janitor};
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// How seldom it is asked while it does not answer.
 const ASK_SELDOM: Duration = Duration::from_secs(60);
+/// How soon what could not be taken in is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The tips of the two branches on the remote; none where the remote has no such branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,17 @@ impl Draft {
 #[derive(Debug)]
 pub(crate) struct Lookout {
     seen: watch::Receiver<Option<Seen>>,
+    /// What was told and could not be taken in.
+    pending: Option<Pending>,
+}
+
+/// What is to be told again.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    /// When.
+    at: Instant,
+    /// How often it was tried.
+    failures: u32,
 }
 
 impl Lookout {
@@ -53,20 +67,55 @@ impl Lookout {
     ) -> Self {
         let (sender, seen) = watch::channel(None);
         tasks.spawn(look_out(settings, published_branch, sender, stop));
-        Self { seen }
+        Self {
+            seen,
+            pending: None,
+        }
     }
 
-    /// Waits until a branch of the remote is elsewhere than it was when this was last asked, and says where both are.
-    /// Cancel-safe. Waits for ever once the lookout has stopped.
+    /// Waits until a branch of the remote is elsewhere than it was when this was last asked, or until what could not be taken
+    /// in is to be tried again; and says where both are. Cancel-safe. Waits for ever once the lookout has stopped.
     pub(crate) async fn changed(&mut self) -> Seen {
         loop {
-            if self.seen.changed().await.is_err() {
-                std::future::pending::<()>().await;
+            let again = self.pending.map(|pending| pending.at);
+            tokio::select! {
+                changed = self.seen.changed() => if changed.is_err() {
+                    std::future::pending::<()>().await;
+                },
+                // The moment is kept, not the wait: whoever stops waiting for it and comes back waits no longer.
+                () = until(again) => {}
             }
             if let Some(seen) = *self.seen.borrow_and_update() {
                 return seen;
             }
         }
+    }
+
+    /// Whether something was told that could not be taken in.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// What was told has been taken in.
+    pub(crate) fn taken_in(&mut self) {
+        self.pending = None;
+    }
+
+    /// What was told could not be taken in: it is told again, later each time.
+    pub(crate) fn not_taken_in(&mut self) {
+        let failures = self.pending.map_or(0, |pending| pending.failures);
+        self.pending = Some(Pending {
+            at: Instant::now() + doubled(TELL_AGAIN, failures),
+            failures: failures.saturating_add(1),
+        });
+    }
+}
+
+/// Waits for a moment; for ever, if there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -120,8 +169,13 @@ async fn look_out(
 
 /// How long to wait after so many times without an answer.
 fn pause(failures: u32) -> Duration {
-    let doubled = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
-    ASK_EVERY.saturating_mul(doubled).min(ASK_SELDOM)
+    doubled(ASK_EVERY, failures)
+}
+
+/// A time doubled so many times, up to [`ASK_SELDOM`].
+fn doubled(time: Duration, times: u32) -> Duration {
+    let factor = 1u32.checked_shl(times).unwrap_or(u32::MAX);
+    time.saturating_mul(factor).min(ASK_SELDOM)
 }
 
 /// Asks once, in one connection.
@@ -220,6 +274,49 @@ mod tests {
         assert_eq!(draft.seen().expect("read"), first, "it has not fetched");
         stop.cancel();
         tasks.join_all().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_taken_in_is_told_again_until_it_is() {
+        let (sender, seen) = watch::channel(None);
+        let mut lookout = Lookout {
+            seen,
+            pending: None,
+        };
+        let first = Seen {
+            draft: None,
+            published: Some(Oid::ZERO_SHA1),
+        };
+        sender.send_replace(Some(first));
+        assert_eq!(lookout.changed().await, first);
+        let mut waited = Vec::new();
+        for _ in 0..8 {
+            lookout.not_taken_in();
+            let begun = Instant::now();
+            // Instructions come in between, and stop the wait each time.
+            let again = loop {
+                let interrupted = Duration::from_millis(700);
+                if let Ok(seen) = tokio::time::timeout(interrupted, lookout.changed()).await {
+                    break seen;
+                }
+            };
+            assert_eq!(again, first);
+            waited.push(begun.elapsed().as_secs());
+        }
+        assert_eq!(waited, [1, 2, 4, 8, 16, 32, 60, 60]);
+        // What is new is told at once, and the count goes on until something is taken in.
+        lookout.not_taken_in();
+        let second = Seen {
+            draft: Some(Oid::ZERO_SHA1),
+            ..first
+        };
+        sender.send_replace(Some(second));
+        let begun = Instant::now();
+        assert_eq!(lookout.changed().await, second);
+        assert!(begun.elapsed().is_zero());
+        lookout.taken_in();
+        let more = tokio::time::timeout(Duration::from_secs(3600), lookout.changed()).await;
+        assert!(more.is_err(), "it is taken in");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use git2::Oid;
 
 use super::proposal::quoting;
 use super::sync::Merged;
-use super::{CommitMessage, Declined, Draft, DraftError, Move, commit_id, ledger, undo};
+use super::{CommitMessage, Declined, Draft, DraftError, Move, Replanted, commit_id, ledger, undo};
 
 /// The commit that is being published, so that a push has a name for it. Outside `refs/heads`, and gone afterwards.
 const PUBLISHING_REFERENCE: &str = "refs/edit/publishing";
@@ -45,7 +45,46 @@ pub(crate) enum Published {
     Moved,
 }
 
+/// What became of an instruction that was given up.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum GivenUp {
+    /// It is in the draft on the remote after all.
+    Landed(CommitId),
+    /// It is a publish, and it is published after all.
+    Published(CommitId),
+    /// Nothing is left of it.
+    TakenBack,
+    /// Nothing is left of it here; the remote could not be asked.
+    Unknown,
+}
+
 impl Draft {
+    /// Takes everything off the draft that has not been seen on the remote; but looks there once more, because a push
+    /// whose answer was lost may have arrived: of the draft, or of the published branch.
+    pub(crate) fn give_up(&mut self, id: &InstructionId) -> Result<GivenUp, DraftError> {
+        let asked = self.fetch();
+        // What the remote has by now is not taken off: the draft follows it.
+        while let Replanted::Conflict { .. } = self.replant()? {}
+        self.roll_back(self.pushed_tip()?)?;
+        // Asked first: a draft that goes on from what is published has the publish in it as well.
+        let publish = self
+            .published
+            .newest_first()
+            .find(|mark| {
+                mark.trailers.instruction_id == *id && mark.trailers.action == ledger::PUBLISH
+            })
+            .map(|mark| commit_id(mark.commit));
+        if let Some(commit) = publish {
+            self.follow_published()?;
+            return Ok(GivenUp::Published(commit));
+        }
+        Ok(match (self.landed(id).cloned(), asked) {
+            (Some(commit), _) => GivenUp::Landed(commit),
+            (None, Ok(())) => GivenUp::TakenBack,
+            (None, Err(_)) => GivenUp::Unknown,
+        })
+    }
+
     /// What publishing the draft would do, or the draft up to and with one instruction.
     pub(crate) fn propose_publish(
         &self,
@@ -323,6 +362,47 @@ mod tests {
         assert_eq!(draft.tip().expect("a tip"), scene.tip("main"));
         let entries = draft.history().expect("read").entries;
         assert!(entries.iter().all(|entry| entry.published));
+    }
+
+    #[test]
+    fn a_publish_that_is_given_up_may_have_arrived_all_the_same() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        let tip = edit(&mut draft, "i-1", &[("a.txt", "b")]);
+        draft.push_once().expect("pushed");
+        assert_eq!(
+            draft.give_up(&id("p-1")).expect("asked"),
+            GivenUp::TakenBack
+        );
+        let commit = {
+            // Another handle of the clone pushes, and this one never hears of it.
+            let mut other = scene.draft();
+            let publication = proposed(&other, None).expect("possible");
+            let Published::Verified(commit) = publish(&mut other, "p-1", &publication) else {
+                panic!("it was published");
+            };
+            other
+                .set_tip(tip, "as if the answer was lost")
+                .expect("set");
+            commit
+        };
+        assert_eq!(draft.published_landed(&id("p-1")), None);
+        assert_eq!(
+            draft.give_up(&id("p-1")).expect("asked"),
+            GivenUp::Published(commit)
+        );
+        assert_eq!(draft.tip().expect("a tip"), scene.tip("main"));
+        // An edit that is in it was pushed before, and is no publish.
+        assert!(matches!(
+            draft.give_up(&id("i-1")).expect("asked"),
+            GivenUp::Landed(_)
+        ));
+        std::fs::rename(
+            scene.folder.path().join("remote"),
+            scene.folder.path().join("away"),
+        )
+        .expect("moved");
+        assert_eq!(draft.give_up(&id("p-2")).expect("judged"), GivenUp::Unknown);
     }
 
     #[test]

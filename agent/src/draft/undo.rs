@@ -9,7 +9,7 @@ use contract::instruction::UndoTarget;
 use contract::{Conflict, ErrorCode, InstructionId, Party};
 use git2::{Oid, Tree};
 
-use super::ledger::{self, Mark, PUBLISH, UNDO};
+use super::ledger::{self, Mark, PUBLISH, SYNC, UNDO};
 use super::proposal::{Delta, Held, quoting};
 use super::{Declined, Draft, DraftError, Proposal};
 use crate::change_set::Version;
@@ -44,9 +44,11 @@ impl Draft {
         let undone = self.landed.undone();
         let mark = match target {
             UndoTarget::Last => {
-                // An undo of what is published would change what visitors see at the next publish: it takes its name.
+                // An undo of what is published would change what visitors see at the next publish: it takes its name. So does
+                // that of a sync: the agent brings in by itself what others published, and whoever says “the last
+                // change” means one of their own.
                 let last = self.landed.newest_first().find(|mark| {
-                    ![UNDO, PUBLISH].contains(&mark.trailers.action)
+                    ![UNDO, PUBLISH, SYNC].contains(&mark.trailers.action)
                         && !undone.contains_key(&mark.trailers.instruction_id)
                         && !self.published.holds(mark)
                 });
@@ -512,12 +514,27 @@ mod tests {
         scene.write("main", "Theirs", &[("a.txt", "b")]);
         draft.fetch().expect("fetched");
         let proposed = draft.propose_sync().expect("judged");
-        accept(&mut draft, "s-1", "sync", proposed);
-        undo(&mut draft, "u-1", "last");
+        accept(&mut draft, "s-1", SYNC, proposed);
+        undo(&mut draft, "u-1", "s-1");
         assert_eq!(read(&draft, "a.txt").as_deref(), Some("a"));
         assert_eq!(read(&draft, "mine.txt").as_deref(), Some("mine"));
         undo(&mut draft, "u-2", "u-1");
         assert_eq!(read(&draft, "a.txt").as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn last_is_the_owners_edit_and_not_what_came_from_others_after_it() {
+        let scene = Scene::with(&[("a.txt", "a")]);
+        let mut draft = scene.draft();
+        edit(&mut draft, "i-1", &[("mine.txt", "mine")]);
+        scene.write("main", "Theirs", &[("a.txt", "b")]);
+        draft.fetch().expect("fetched");
+        let proposed = draft.propose_sync().expect("judged");
+        accept(&mut draft, "follow-1", SYNC, proposed);
+        undo(&mut draft, "u-1", "last");
+        assert_eq!(read(&draft, "mine.txt"), None);
+        assert_eq!(read(&draft, "a.txt").as_deref(), Some("b"));
+        insta::assert_snapshot!(declined(&draft, "last"), @"nothing_to_undo: There is nothing to undo: no change stands that is not published yet.");
     }
 
     #[test]

@@ -291,25 +291,10 @@ impl Attempt<'_> {
             }
             note(receipt, checked);
             if self.policy.publish_check == PublishCheck::Build {
-                match workshop.build(publication.tree).await? {
-                    Ok(()) => {}
-                    Err(BuildError::Failed(problem)) => {
-                        let message = format!(
-                            "The site cannot be built with it: {}.",
-                            sentence(&problem.message)
-                        );
-                        return Err(Outcome::Rejected(receipt_error(
-                            ErrorCode::BuildFailed,
-                            message,
-                        )));
-                    }
-                    Err(error) => {
-                        return Err(Outcome::Trouble(receipt_error(
-                            ErrorCode::Internal,
-                            format!("{}.", crate::chain(&error)),
-                        )));
-                    }
-                }
+                workshop
+                    .build(publication.tree)
+                    .await?
+                    .map_err(|error| not_built(&error))?;
             }
             if !self.heartbeat.held() {
                 return Err(Outcome::LeaseLost);
@@ -377,6 +362,20 @@ fn not_published(error: WorkshopError) -> Outcome {
         }
         outcome => outcome,
     }
+}
+
+/// Why a site that is to be published could not be built. What takes too long now takes too long the next time as well.
+fn not_built(error: &BuildError) -> Outcome {
+    let said = match error {
+        BuildError::Failed(problem) => problem.message.clone(),
+        BuildError::TooSlow => error.to_string(),
+        BuildError::Begin { .. } => {
+            let message = format!("{}.", crate::chain(error));
+            return Outcome::Trouble(receipt_error(ErrorCode::Internal, message));
+        }
+    };
+    let message = format!("The site cannot be built with it: {}.", sentence(&said));
+    Outcome::Rejected(receipt_error(ErrorCode::BuildFailed, message))
 }
 
 /// Notes what was seen of the site.
@@ -464,4 +463,29 @@ fn rejected(error: PlanError) -> Outcome {
 /// A text as the middle of a sentence: without a full stop at its end.
 fn sentence(text: &str) -> &str {
     text.trim_end().trim_end_matches('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::SiteProblem;
+
+    #[test]
+    fn what_cannot_be_built_is_not_tried_again() {
+        let failed = BuildError::Failed(SiteProblem {
+            message: "“Card” is not defined.".to_owned(),
+            ..SiteProblem::default()
+        });
+        let says = |error| match not_built(&error) {
+            Outcome::Rejected(error) => format!("{}: {}", error.code.as_str(), error.message),
+            other => format!("{other:?}"),
+        };
+        insta::assert_snapshot!(says(failed), @"build_failed: The site cannot be built with it: “Card” is not defined.");
+        insta::assert_snapshot!(says(BuildError::TooSlow), @"build_failed: The site cannot be built with it: the build did not end within 600 s.");
+        let no_node = BuildError::Begin {
+            operation: "start Node",
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        assert!(matches!(not_built(&no_node), Outcome::Trouble(_)));
+    }
 }

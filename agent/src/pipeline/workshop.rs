@@ -4,6 +4,7 @@
 //! (libgit2 is C), the draft is opened anew: everything it knows is on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use contract::client_config::{OnBroken, Policy};
@@ -13,12 +14,13 @@ use git2::Oid;
 use tokio_util::sync::CancellationToken;
 
 use super::hands;
+use super::indoors::Indoors;
 use super::trial::{Checked, Trial, Tried};
 use crate::change_set::by_hand::{self, Room};
 use crate::change_set::{self, PlanError};
 use crate::draft::{
-    self, CommitMessage, Declined, Draft, DraftError, History, Move, PUSH_ROUNDS_MAX, PathChange,
-    Proposal, Publication, Published, Replanted, Round, Seen,
+    self, CommitMessage, Declined, Draft, DraftError, GivenUp, History, Move, PUSH_ROUNDS_MAX,
+    PathChange, Proposal, Publication, Published, Round, Seen,
 };
 use crate::site::build::{Build, BuildError};
 use crate::site::node::Node;
@@ -71,17 +73,6 @@ impl WorkshopError {
             Self::Broke(_) | Self::Interrupted => false,
         }
     }
-}
-
-/// What became of an instruction that was given up.
-#[derive(Debug)]
-pub(super) enum GivenUp {
-    /// It is on the remote after all.
-    Landed(CommitId),
-    /// Nothing is left of it.
-    TakenBack,
-    /// Nothing is left of it here; the remote could not be asked.
-    Unknown,
 }
 
 /// How trying out a proposal went.
@@ -139,6 +130,16 @@ impl Workshop {
             by_hand: BTreeSet::new(),
             unexamined: Suspects::default(),
         }
+    }
+
+    /// What nobody outside is told of: the site's folders, whose paths are known without them, and these.
+    pub(crate) fn indoors<'a>(&self, folders: impl IntoIterator<Item = &'a Path>) -> Indoors {
+        let trees = [self.places.root.clone(), built_tree(&self.places)];
+        let sites = trees
+            .each_ref()
+            .map(|tree| tree.join(&self.settings.site_root));
+        let sites = sites.iter().chain(&trees).map(PathBuf::as_path);
+        Indoors::of(sites, folders)
     }
 
     /// Makes the work tree show the draft's tip: made if there is none, put right where a crash left it half changed. What
@@ -463,7 +464,7 @@ impl Workshop {
         Ok(broken)
     }
 
-    /// Looks at every page that publishing touches, and builds the site if `build` says so.
+    /// Looks at every page that publishing touches. Whether the site can be built as well, [`Workshop::build`] says.
     pub(super) async fn check_publication(
         &mut self,
         publication: &Publication,
@@ -519,25 +520,16 @@ impl Workshop {
         Ok(before != after)
     }
 
-    /// Takes everything off the draft that has not been seen on the remote; but looks there once more, because a push
-    /// whose answer was lost may have arrived.
+    /// Gives an instruction up (see [`Draft::give_up`]); the work tree follows.
     pub(super) async fn give_up(&mut self, id: InstructionId) -> Result<GivenUp, WorkshopError> {
         let (before, given_up, after) = self
             .with_draft(move |draft, _| {
                 let before = draft.tip()?;
-                let asked = draft.fetch();
-                // What the remote has by now is not taken off: the draft follows it.
-                while let Replanted::Conflict { .. } = draft.replant()? {}
-                draft.roll_back(draft.pushed_tip()?)?;
-                let given_up = match (draft.landed(&id).cloned(), asked) {
-                    (Some(commit), _) => GivenUp::Landed(commit),
-                    (None, Ok(())) => GivenUp::TakenBack,
-                    (None, Err(_)) => GivenUp::Unknown,
-                };
+                let given_up = draft.give_up(&id)?;
                 Ok((before, given_up, draft.tip()?))
             })
             .await?;
-        if let GivenUp::Landed(_) = given_up {
+        if let GivenUp::Landed(_) | GivenUp::Published(_) = given_up {
             self.work_tree.release()?;
         }
         self.follow(before, after).await?;
@@ -647,9 +639,9 @@ impl Workshop {
         &mut self,
         tree: Oid,
     ) -> Result<Result<(), BuildError>, WorkshopError> {
-        let copy = self.places.staging.join("build");
+        let copy = build_copy(&self.places);
         let places = Places {
-            root: copy.join("tree"),
+            root: built_tree(&self.places),
             staging: copy.join("staging"),
             journal: copy.join("journal.json"),
         };
@@ -703,7 +695,7 @@ impl Workshop {
     }
 
     /// The folder in which the site is.
-    pub(super) fn site_folder(&self) -> std::path::PathBuf {
+    pub(super) fn site_folder(&self) -> PathBuf {
         self.places.root.join(&self.settings.site_root)
     }
 
@@ -741,12 +733,22 @@ impl Workshop {
     }
 }
 
+/// The folder of a build.
+fn build_copy(places: &Places) -> PathBuf {
+    places.staging.join("build")
+}
+
+/// The copy of the repository that is built.
+fn built_tree(places: &Places) -> PathBuf {
+    build_copy(places).join("tree")
+}
+
 fn note_shown(draft: &Draft, work_tree: &WorkTree) -> Result<(), WorkshopError> {
     draft.set_shown(draft.tip()?)?;
     Ok(work_tree.end()?)
 }
 
-fn remove_folder(folder: &std::path::Path) -> std::io::Result<()> {
+fn remove_folder(folder: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
