@@ -64,22 +64,60 @@ pub(crate) fn publish_blocked(uncommitted: &[String]) -> Option<&'static str> {
     (!uncommitted.is_empty()).then_some(PUBLISH_BLOCKED)
 }
 
+/// What was asked for. Every sentence that depends on it says something of each, so that a new one cannot be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Edit,
+    Prompt,
+    Undo,
+    Publish,
+    Discard,
+    Sync,
+    Commit,
+    Cancel,
+    /// Pushed by somebody, or not known: a change.
+    Other,
+}
+
+impl Kind {
+    /// By its word of [`contract::Action::KINDS`].
+    fn of(action: Option<&str>) -> Self {
+        match action {
+            Some("edit") => Self::Edit,
+            Some("prompt") => Self::Prompt,
+            Some("undo") => Self::Undo,
+            Some("publish") => Self::Publish,
+            Some("discard") => Self::Discard,
+            Some("sync") => Self::Sync,
+            Some("commit") => Self::Commit,
+            Some("cancel") => Self::Cancel,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// What became of an instruction, or becomes of it now. `action` is its word of [`contract::Action::KINDS`], if known.
 pub(crate) fn outcome(receipt: &Receipt, action: Option<&str>) -> String {
+    let kind = Kind::of(action);
     match receipt.status {
-        Status::Accepted => match action {
-            Some("publish") => "Publishing waits for its turn.",
-            Some("undo") => "Taking the change back waits for its turn.",
-            _ => "The change waits for its turn.",
+        Status::Accepted => match kind {
+            Kind::Publish => "Publishing waits for its turn.",
+            Kind::Undo => "Taking the change back waits for its turn.",
+            Kind::Sync => "Bringing in what was published elsewhere waits for its turn.",
+            Kind::Discard => "Discarding the changes waits for its turn.",
+            Kind::Commit => "Saving the work done by hand waits for its turn.",
+            Kind::Cancel => "Cancelling waits for its turn.",
+            Kind::Edit | Kind::Prompt | Kind::Other => "The change waits for its turn.",
         }
         .to_owned(),
-        Status::Running => match action {
-            Some("publish") => "The changes are being published.",
-            Some("undo") => "The change is being taken back.",
-            Some("sync") => "What was published elsewhere is being brought in.",
-            Some("discard") => "The changes are being discarded.",
-            Some("commit") => "The work done by hand is being saved.",
-            _ => "The change is being made.",
+        Status::Running => match kind {
+            Kind::Publish => "The changes are being published.",
+            Kind::Undo => "The change is being taken back.",
+            Kind::Sync => "What was published elsewhere is being brought in.",
+            Kind::Discard => "The changes are being discarded.",
+            Kind::Commit => "The work done by hand is being saved.",
+            Kind::Cancel => "What waits is being cancelled.",
+            Kind::Edit | Kind::Prompt | Kind::Other => "The change is being made.",
         }
         .to_owned(),
         Status::Applied => "It can be seen already, and is being saved.".to_owned(),
@@ -90,33 +128,34 @@ pub(crate) fn outcome(receipt: &Receipt, action: Option<&str>) -> String {
             "The preview was closed before this was done. Please ask for it again.".to_owned()
         }
         Status::Rejected | Status::Failed => match &receipt.error {
-            Some(error) => refused(error.code, &error.conflicts, receipt, action),
+            Some(error) => refused(error.code, &error.conflicts, receipt, kind),
             None if receipt.status == Status::Rejected => {
                 "This cannot be done. Nothing was changed.".to_owned()
             }
-            None => "This did not work. Nothing was changed; please try it again.".to_owned(),
+            None => "This did not work. Please look at the page as it is now, and try it again."
+                .to_owned(),
         },
     }
 }
 
 /// What an instruction did that is done.
 pub(crate) fn done(action: Option<&str>, files: &[String]) -> String {
-    match action {
-        Some("publish") => "The changes are published: everybody can see them.".to_owned(),
-        Some("sync") => "What was published elsewhere is in your draft now.".to_owned(),
-        Some("discard") => {
+    match Kind::of(action) {
+        Kind::Publish => "The changes are published: everybody can see them.".to_owned(),
+        Kind::Sync => "What was published elsewhere is in your draft now.".to_owned(),
+        Kind::Discard => {
             "The changes were discarded: your draft is as the published site.".to_owned()
         }
-        Some("cancel") => "What was waiting is cancelled.".to_owned(),
-        Some("undo") => match places(files) {
+        Kind::Cancel => "What was waiting is cancelled.".to_owned(),
+        Kind::Undo => match places(files) {
             Some((what, _)) => format!("A change was taken back: {what}."),
             None => "A change was taken back.".to_owned(),
         },
-        Some("commit") => match places(files) {
+        Kind::Commit => match places(files) {
             Some((what, _)) => format!("Work done by hand was saved: {what}."),
             None => "Work done by hand was saved.".to_owned(),
         },
-        _ => match places(files) {
+        Kind::Edit | Kind::Prompt | Kind::Other => match places(files) {
             Some((what, 1)) => format!("{} was changed.", capital(&what)),
             Some((what, _)) => format!("{} were changed.", capital(&what)),
             None => "The change was made.".to_owned(),
@@ -127,8 +166,9 @@ pub(crate) fn done(action: Option<&str>, files: &[String]) -> String {
 /// The pages that an instruction changed: those whose own files it changed; and where it changed what pages are made
 /// of, those that were looked at and show. What publishes, discards or brings in is no change of anybody's to a page.
 pub(crate) fn live_pages(receipt: &Receipt, action: Option<&str>) -> Vec<String> {
-    if matches!(action, Some("publish" | "discard" | "sync" | "cancel")) {
-        return Vec::new();
+    match Kind::of(action) {
+        Kind::Publish | Kind::Discard | Kind::Sync | Kind::Cancel => return Vec::new(),
+        Kind::Edit | Kind::Prompt | Kind::Undo | Kind::Commit | Kind::Other => {}
     }
     let mut pages = pages_of(&receipt.files_changed);
     let shared = receipt
@@ -172,12 +212,13 @@ fn with_verdict(receipt: &Receipt, action: Option<&str>) -> String {
     }
 }
 
-/// The page that does not show.
+/// The page that does not show: one with a problem, if that is known. A page that is not there need not be broken: after
+/// it got another name, it rightly is not.
 fn broken_page(receipt: &Receipt) -> String {
-    let looked_at = receipt
-        .pages
-        .iter()
-        .find(|page| page.problem.is_some() || page.status >= 400 || page.status == 0)
+    let pages = || receipt.pages.iter();
+    let looked_at = pages()
+        .find(|page| page.problem.is_some())
+        .or_else(|| pages().find(|page| page.status >= 500 || page.status == 0))
         .map(|page| page_name(&page.path));
     let changed = || {
         let pages = pages_of(&receipt.files_changed);
@@ -188,12 +229,7 @@ fn broken_page(receipt: &Receipt) -> String {
         .unwrap_or_else(|| "a page".to_owned())
 }
 
-fn refused(
-    code: ErrorCode,
-    conflicts: &[Conflict],
-    receipt: &Receipt,
-    action: Option<&str>,
-) -> String {
+fn refused(code: ErrorCode, conflicts: &[Conflict], receipt: &Receipt, kind: Kind) -> String {
     match code {
         ErrorCode::InvalidMessage | ErrorCode::UnsupportedVersion => {
             "The request was not understood. Nothing was changed."
@@ -219,17 +255,19 @@ fn refused(
         ErrorCode::FindCount => "The text stands in several places. Please say more exactly which one is meant.",
         ErrorCode::NotText => "This is no text, and cannot be changed as one.",
         ErrorCode::FrontmatterInvalid => "The details at the head of this text are damaged. Please ask a developer to mend them.",
-        ErrorCode::EmptyChange => match action {
-            Some("publish") => "There is nothing to publish: everything is published already.",
-            Some("sync") => "There is nothing to bring in: your draft has everything.",
-            Some("discard") => "There is nothing to discard: your draft is as the published site.",
-            _ => "Nothing had to be changed: the site says so already.",
+        ErrorCode::EmptyChange => match kind {
+            Kind::Publish => "There is nothing to publish: everything is published already.",
+            Kind::Sync => "There is nothing to bring in: your draft has everything.",
+            Kind::Discard => "There is nothing to discard: your draft is as the published site.",
+            Kind::Commit => "There is nothing to save: nobody has worked on the site by hand.",
+            Kind::Undo => "Nothing had to be taken back: the site is as it was before that change.",
+            Kind::Edit | Kind::Prompt | Kind::Cancel | Kind::Other => "Nothing had to be changed: the site says so already.",
         },
         ErrorCode::LimitExceeded => "This is too much at once. Please split it into smaller requests.",
         ErrorCode::ContentUnavailable => "A picture or file could not be fetched. Please send it again.",
-        ErrorCode::UncommittedChanges => match action {
-            Some("publish") => PUBLISH_BLOCKED,
-            _ => "Somebody is working on this part of the site by hand. Please ask again when that work is saved.",
+        ErrorCode::UncommittedChanges => match kind {
+            Kind::Publish => PUBLISH_BLOCKED,
+            Kind::Edit | Kind::Prompt | Kind::Undo | Kind::Discard | Kind::Sync | Kind::Commit | Kind::Cancel | Kind::Other => "Somebody is working on this part of the site by hand. Please ask again when that work is saved.",
         },
         ErrorCode::Conflict => {
             return match named(conflicts) {
@@ -237,12 +275,7 @@ fn refused(
                 None => "Somebody else changed the same place. Please look at the page as it is now and ask again.".to_owned(),
             };
         }
-        ErrorCode::PageBroken => {
-            return format!(
-                "With this change, {} would not show any more. The change was taken back; the site is as it was.",
-                broken_page(receipt)
-            );
-        }
+        ErrorCode::PageBroken => return page_broken(&broken_page(receipt), kind),
         ErrorCode::BuildFailed => "The site could not be put together for publishing. The published site is as it was.",
         ErrorCode::UnknownInstruction => "This change is not part of your draft.",
         ErrorCode::AlreadyUndone => "This change has been taken back already.",
@@ -254,16 +287,42 @@ fn refused(
         }
         ErrorCode::NothingToUndo => "There is nothing to take back.",
         ErrorCode::BranchMissing => "The published site could not be found. Please ask a developer.",
-        ErrorCode::PushRejected => match action {
-            Some("publish") => "Publishing is not allowed from here. Please ask a developer.",
-            _ => "The change could not be saved: it is not allowed from here. Please ask a developer.",
+        ErrorCode::PushRejected => match kind {
+            Kind::Publish => "Publishing is not allowed from here. Please ask a developer.",
+            Kind::Commit => "The work done by hand could not be saved: it is not allowed from here. Please ask a developer.",
+            Kind::Edit | Kind::Prompt | Kind::Undo | Kind::Discard | Kind::Sync | Kind::Cancel | Kind::Other => "The change could not be saved: it is not allowed from here. Please ask a developer.",
         },
         ErrorCode::RemoteUnavailable => "The place where your site is kept does not answer. Please try again later.",
         ErrorCode::DiskFull => "There is no room left to save the change. Please ask a developer.",
         ErrorCode::SessionExpired => "This draft was closed before the change was begun. Please ask again.",
-        ErrorCode::Internal => "Something went wrong on our side. Nothing was changed; please try it again.",
+        ErrorCode::Internal => "Something went wrong on our side. Please look at the page as it is now, and try it again.",
     }
     .to_owned()
+}
+
+/// What became of what would leave a page that does not show.
+fn page_broken(page: &str, kind: Kind) -> String {
+    match kind {
+        Kind::Edit | Kind::Prompt | Kind::Cancel | Kind::Other => format!(
+            "With this change, {page} would not show any more. The change was taken back; the site is as it was."
+        ),
+        Kind::Undo => format!(
+            "Without that change, {page} would not show any more. The change stays; the site is as it was."
+        ),
+        Kind::Publish => format!(
+            "{} does not show, so nothing was published. The published site and your draft are as they were.",
+            capital(page)
+        ),
+        Kind::Discard => format!(
+            "Without your changes, {page} would not show any more. Nothing was discarded; your draft is as it was."
+        ),
+        Kind::Sync => format!(
+            "With what was published elsewhere, {page} would not show any more. It was not brought in; your draft is as it was."
+        ),
+        Kind::Commit => format!(
+            "With the work done by hand, {page} does not show. The work stays where it is, but it was not saved."
+        ),
+    }
 }
 
 /// Who changed what, and when: one sentence for the first conflict, and how many more there are.
