@@ -4,7 +4,9 @@
 //! An owner has a website and has never heard of how it is made. So a sentence says what happened to which page, and what
 //! they can do; never by which means. What a developer wants to know stands beside it, in `error.message`.
 
-use contract::{Conflict, ErrorCode, Party, Receipt, Status, Timestamp, Verdict};
+use std::collections::BTreeSet;
+
+use contract::{Conflict, ErrorCode, InstructionId, Party, Receipt, Status, Timestamp, Verdict};
 use serde::Serialize;
 
 use crate::site::route;
@@ -281,8 +283,8 @@ fn refused(code: ErrorCode, conflicts: &[Conflict], receipt: &Receipt, kind: Kin
         ErrorCode::AlreadyUndone => "This change has been taken back already.",
         ErrorCode::UndoOverlaps => {
             return match named(conflicts) {
-                Some(who) => format!("A later change is in the way. {who} You can take back both."),
-                None => "A later change of the same place is in the way. You can take back both.".to_owned(),
+                Some(who) => format!("A later change is in the way. {who} {}", way_out(conflicts)),
+                None => "A later change of the same place is in the way. Please take that one back first.".to_owned(),
             };
         }
         ErrorCode::NothingToUndo => "There is nothing to take back.",
@@ -322,6 +324,20 @@ fn page_broken(page: &str, kind: Kind) -> String {
         Kind::Commit => format!(
             "With the work done by hand, {page} does not show. The work stays where it is, but it was not saved."
         ),
+    }
+}
+
+/// What can be done about the later changes that are in the way of taking one back.
+fn way_out(conflicts: &[Conflict]) -> &'static str {
+    let ids: Option<BTreeSet<&InstructionId>> = conflicts
+        .iter()
+        .map(|conflict| conflict.ours.as_ref()?.instruction_id.as_ref())
+        .collect();
+    match ids.map(|ids| ids.len()) {
+        Some(1) => "You can take back both.",
+        Some(_) => "You can take back all of them.",
+        // What was not asked for here cannot be taken back here.
+        None => "Please ask for what should be there instead.",
     }
 }
 
@@ -456,6 +472,7 @@ pub(crate) struct BarWords {
     undo: &'static str,
     undo_of: &'static str,
     undo_both: &'static str,
+    undo_all: &'static str,
     undone: &'static str,
     published: &'static str,
     just_now: &'static str,
@@ -510,6 +527,7 @@ pub(crate) const BAR: BarWords = BarWords {
     undo: "Undo",
     undo_of: "Undo: {what}",
     undo_both: "Undo both",
+    undo_all: "Undo all {n}",
     undone: "Undone",
     published: "Published",
     just_now: "just now",

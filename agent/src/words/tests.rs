@@ -199,13 +199,34 @@ fn what_did_not_work() -> Chapter {
         chapter.push((situation, outcome(&broken, Some(action))));
     }
     let one = || vec![conflict("src/pages/about.astro", "Dora")];
+    let asked = |id: &str| {
+        let mut conflict = conflict("src/pages/about.astro", "Dora");
+        if let Some(ours) = &mut conflict.ours {
+            ours.instruction_id = Some(id.parse().expect("an id"));
+        }
+        conflict
+    };
     let two = || [one(), vec![conflict("src/components/Footer.astro", "Max")]].concat();
     let three = || [two(), vec![conflict("public/a.png", "Max")]].concat();
     for (code, conflicts, situation) in [
         (ErrorCode::Conflict, one(), "with whom is known"),
         (ErrorCode::Conflict, two(), "in two files"),
         (ErrorCode::Conflict, three(), "in three files"),
-        (ErrorCode::UndoOverlaps, one(), "the later change is known"),
+        (
+            ErrorCode::UndoOverlaps,
+            one(),
+            "somebody pushed the later change",
+        ),
+        (
+            ErrorCode::UndoOverlaps,
+            vec![asked("a"), asked("a")],
+            "the later change is known",
+        ),
+        (
+            ErrorCode::UndoOverlaps,
+            vec![asked("a"), asked("b")],
+            "the later changes are known",
+        ),
         (ErrorCode::Stale, one(), "with whom is known"),
     ] {
         let sentence = outcome(&refusal(code, conflicts), None);
