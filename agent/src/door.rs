@@ -35,6 +35,7 @@ mod visit;
 
 pub(crate) use bar::Bar;
 pub(crate) use guard::Hosts;
+pub(crate) use history::SeenOn;
 pub(crate) use intake::Intake;
 pub(crate) use opened::Opened;
 
@@ -72,6 +73,8 @@ pub(crate) struct Door {
     pub(crate) stage: watch::Receiver<Stage>,
     /// What the pipeline is doing.
     pub(crate) pipeline: watch::Receiver<PipelineView>,
+    /// Where changes were seen.
+    pub(crate) seen_on: SeenOn,
     /// What happens.
     pub(crate) events: Events,
     /// Which pages people look at.

@@ -165,19 +165,20 @@ pub(crate) fn done(action: Option<&str>, files: &[String]) -> String {
     }
 }
 
+/// What an undo did that took out of the draft what was published elsewhere.
+pub(crate) fn taken_out(files: &[String]) -> String {
+    const OUT: &str = "What was published elsewhere was taken out of your draft again";
+    match places(files) {
+        Some((what, _)) => format!("{OUT}: {what}."),
+        None => format!("{OUT}."),
+    }
+}
+
 /// The pages that an instruction changed: those whose own files it changed; and where it changed what pages are made
 /// of, those that were looked at and show. What publishes, discards or brings in is no change of anybody's to a page.
 pub(crate) fn live_pages(receipt: &Receipt, action: Option<&str>) -> Vec<String> {
-    match Kind::of(action) {
-        Kind::Publish | Kind::Discard | Kind::Sync | Kind::Cancel => return Vec::new(),
-        Kind::Edit | Kind::Prompt | Kind::Undo | Kind::Commit | Kind::Other => {}
-    }
-    let mut pages = pages_of(&receipt.files_changed);
-    let shared = receipt
-        .files_changed
-        .iter()
-        .any(|file| route::of(file).and_then(|route| route.page()).is_none());
-    if shared {
+    let mut pages = own_pages(&receipt.files_changed, action);
+    if is_seen_elsewhere(&receipt.files_changed, action) {
         let shown = receipt
             .pages
             .iter()
@@ -189,6 +190,28 @@ pub(crate) fn live_pages(receipt: &Receipt, action: Option<&str>) -> Vec<String>
         }
     }
     pages
+}
+
+/// The pages that an instruction with these files changed for certain.
+pub(crate) fn own_pages(files: &[String], action: Option<&str>) -> Vec<String> {
+    if changes_pages(action) {
+        pages_of(files)
+    } else {
+        Vec::new()
+    }
+}
+
+/// Whether an instruction with these files is seen on other pages than those that the files make by themselves.
+pub(crate) fn is_seen_elsewhere(files: &[String], action: Option<&str>) -> bool {
+    let shared = |file: &String| route::of(file).and_then(|route| route.page()).is_none();
+    changes_pages(action) && files.iter().any(shared)
+}
+
+fn changes_pages(action: Option<&str>) -> bool {
+    match Kind::of(action) {
+        Kind::Publish | Kind::Discard | Kind::Sync | Kind::Cancel => false,
+        Kind::Edit | Kind::Prompt | Kind::Undo | Kind::Commit | Kind::Other => true,
+    }
 }
 
 /// The pages that files make by themselves, such as `/about/`.

@@ -143,6 +143,8 @@ fn what_is_done() -> Chapter {
         let sentence = outcome(&receipt(Status::Pushed, files), Some("edit"));
         chapter.push((situation.to_owned(), sentence));
     }
+    let out = "`undo` of a `sync` is done".to_owned();
+    chapter.push((out, taken_out(&["src/pages/about.astro".to_owned()])));
     let kept = "a page is broken by it, and the client's policy keeps it";
     for (verdict, situation) in [
         (Verdict::Sound, "every page that was looked at shows"),
