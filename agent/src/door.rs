@@ -89,6 +89,8 @@ pub(crate) struct Door {
     pub(crate) relay: Relay,
     /// What is put into the site's pages; nothing if absent.
     pub(crate) bar: Option<Bar>,
+    /// Whether whoever looks at the site develops it: then they are told what its tools say.
+    pub(crate) developer: bool,
     /// When it closes.
     pub(crate) closing: CancellationToken,
 }

@@ -17,6 +17,8 @@ pub(crate) const SITE_WENT_AWAY: &str =
 /// Said where the site gave no answer.
 pub(crate) const SITE_DID_NOT_ANSWER: &str =
     "The site did not answer. Please load the page again in a moment.";
+/// Over what the site's own tools say of a problem. An owner never gets to see it.
+pub(crate) const WAITING_DETAILS: &str = "For developers";
 /// Why nothing can be published while somebody works on the files.
 const PUBLISH_BLOCKED: &str =
     "Somebody is working on the site by hand. It can be published once that work is saved.";

@@ -150,6 +150,7 @@ impl Configured {
             shown_root: self.home.tree(),
             relay: Relay::new(relay::Settings::default()),
             bar: (!arguments.no_bar).then(Bar::new),
+            developer: true,
             closing: closing.clone(),
         };
         let mut tasks = JoinSet::new();
