@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Event, Events, Numbered, PhaseName, PhaseState};
+use crate::site::SiteProblem;
 
 /// Files changed by hand that are named when it has stopped.
 const FILES_NAMED: usize = 10;
@@ -188,25 +189,7 @@ impl Console {
             Event::Site {
                 problem: Some(problem),
                 ..
-            } => {
-                let place = problem
-                    .file
-                    .as_ref()
-                    .map(|file| {
-                        format!(
-                            " ({file}{})",
-                            problem
-                                .line
-                                .map(|line| format!(":{line}"))
-                                .unwrap_or_default()
-                        )
-                    })
-                    .unwrap_or_default();
-                self.line(&format!(
-                    "  ! the site: {}{place}",
-                    problem.message.lines().next().unwrap_or_default()
-                ));
-            }
+            } => self.line(&problem_line(problem)),
             Event::Stopped {
                 commit,
                 unpushed,
@@ -253,6 +236,17 @@ fn phase_words(phase: PhaseName) -> &'static str {
         PhaseName::Install => "install",
         PhaseName::Serve => "serve",
     }
+}
+
+/// What is wrong with the site, and where.
+fn problem_line(problem: &SiteProblem) -> String {
+    let place = match (&problem.file, problem.line) {
+        (Some(file), Some(line)) => format!(" ({file}:{line})"),
+        (Some(file), None) => format!(" ({file})"),
+        _ => String::new(),
+    };
+    let first = problem.message.lines().next().unwrap_or_default();
+    format!("  ! the site: {first}{place}")
 }
 
 /// Where everything is when it has stopped.

@@ -162,7 +162,10 @@ async fn details(door: &Door, entry: &HistoryEntry, with_receipts: bool, listed:
 
 /// The pages on which the newest changes were seen, as their receipts say. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SeenOn(Arc<Mutex<VecDeque<(InstructionId, Vec<String>)>>>);
+pub(crate) struct SeenOn(Arc<Mutex<VecDeque<Seen>>>);
+
+/// A change, and the pages on which it was seen.
+type Seen = (InstructionId, Vec<String>);
 
 impl SeenOn {
     fn of(&self, id: &InstructionId) -> Option<Vec<String>> {
