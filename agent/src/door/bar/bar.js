@@ -388,7 +388,7 @@ const isHere = ({ pages }) => pages?.some((page) => trimmed(page) === here());
 // The later instructions that have to be taken back first, newest first. What has no name cannot be: then there are none.
 function inTheWay(conflicts) {
   const parties = conflicts.map(({ ours }) => ours);
-  if (!parties.every((party) => party?.instructionId)) return [];
+  if (!parties.length || !parties.every((party) => party?.instructionId)) return null;
   const ids = [...new Set(parties.map((party) => party.instructionId))];
   const listed = state.history?.entries.map((entry) => entry.instructionId) ?? [];
   const at = (id) => Date.parse(parties.find((party) => party.instructionId === id).at);
@@ -414,7 +414,7 @@ function heard(receipt, final) {
   const later = receipt.error?.code === 'undo_overlaps' && inTheWay(receipt.error.conflicts ?? []);
   tell({
     id: receipt.instructionId, sentence: receipt.sentence, bad, pages: bad ? [] : receipt.livePages ?? [],
-    both: later?.length && mine?.undo && [...later, mine.undo],
+    both: later && mine?.undo ? [...later, mine.undo] : null,
   });
   refreshSoon();
   keep();
