@@ -102,7 +102,7 @@ impl Running {
         self.stage.send_replace(Stage::Draining);
         self.stop_pipeline.cancel();
         let workshop = tokio::time::timeout(DRAIN_TIME_MAX, self.pipeline.join_next()).await;
-        let (mut commit, mut unpushed) = (None, 0);
+        let (mut commit, mut unpushed, mut uncommitted) = (None, 0, Vec::new());
         match workshop {
             Ok(Some(Ok(mut workshop))) => {
                 // Whatever goes wrong from here on, the steps after it are taken all the same.
@@ -116,6 +116,13 @@ impl Running {
                     }
                     Err(error) => {
                         tracing::error!(error = %chain(&error), "the draft could not be read");
+                    }
+                }
+                // It is nowhere else: whoever throws the workspace away has to know.
+                match workshop.uncommitted().await {
+                    Ok(files) => uncommitted = files.into_iter().collect(),
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "what is changed by hand could not be examined");
                     }
                 }
             }
@@ -144,6 +151,7 @@ impl Running {
             commit,
             unpushed,
             queued,
+            uncommitted,
         });
         self.home.withdraw();
         slept

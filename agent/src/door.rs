@@ -35,6 +35,7 @@ mod visit;
 
 pub(crate) use bar::Bar;
 pub(crate) use guard::Hosts;
+pub(crate) use history::SeenOn;
 pub(crate) use intake::Intake;
 pub(crate) use opened::Opened;
 
@@ -72,6 +73,8 @@ pub(crate) struct Door {
     pub(crate) stage: watch::Receiver<Stage>,
     /// What the pipeline is doing.
     pub(crate) pipeline: watch::Receiver<PipelineView>,
+    /// Where changes were seen.
+    pub(crate) seen_on: SeenOn,
     /// What happens.
     pub(crate) events: Events,
     /// Which pages people look at.
@@ -86,6 +89,8 @@ pub(crate) struct Door {
     pub(crate) relay: Relay,
     /// What is put into the site's pages; nothing if absent.
     pub(crate) bar: Option<Bar>,
+    /// Whether whoever looks at the site develops it: then they are told what its tools say.
+    pub(crate) developer: bool,
     /// When it closes.
     pub(crate) closing: CancellationToken,
 }

@@ -84,6 +84,8 @@ pub(crate) enum Event {
         unpushed: usize,
         /// Instructions that wait in the queue for the next start.
         queued: u64,
+        /// Files that somebody changed by hand and did not commit. They are in the workspace, and nowhere else.
+        uncommitted: Vec<String>,
     },
 }
 
@@ -189,6 +191,7 @@ mod tests {
             commit: None,
             unpushed: 0,
             queued,
+            uncommitted: Vec::new(),
         }
     }
 

@@ -54,6 +54,11 @@ use crate::work_tree::uncommitted::{Suspects, Uncommitted};
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 /// How long a message is ours before it is given to somebody else.
 pub(crate) const VISIBILITY: Duration = Duration::from_secs(60);
+/// How long an instruction may go on without the next step: after that, it is stuck. The longest that is right is an edit of
+/// what the site is built from: 15 minutes to put it in place, 2 to start the site, and then pages to look at, 10 s each. A
+/// publish looks at up to 60 pages, 4 at once and twice if they are slow, which is 5 minutes, and may build for 10; it says so
+/// before each.
+pub(crate) const INSTRUCTION_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long to wait after the queue did not answer.
 const QUEUE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -347,6 +352,7 @@ impl Pipeline {
         receipt.fingerprint = Some(instruction.fingerprint.clone());
         receipt.timings.queued_ms = Some(milliseconds(Timestamp::now().since(delivery.sent_at)));
         self.view.send_modify(|view| {
+            view.progressed = Some(Instant::now());
             view.running = Some(Running {
                 instruction_id: instruction.instruction_id.clone(),
                 since: Timestamp::now(),
@@ -364,6 +370,7 @@ impl Pipeline {
             landed,
             heartbeat,
             events: &self.events,
+            view: &self.view,
             begun,
         };
         let outcome = attempt.run(&mut self.workshop, &mut receipt).await;

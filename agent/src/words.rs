@@ -4,7 +4,9 @@
 //! An owner has a website and has never heard of how it is made. So a sentence says what happened to which page, and what
 //! they can do; never by which means. What a developer wants to know stands beside it, in `error.message`.
 
-use contract::{Conflict, ErrorCode, Party, Receipt, Status, Timestamp, Verdict};
+use std::collections::BTreeSet;
+
+use contract::{Conflict, ErrorCode, InstructionId, Party, Receipt, Status, Timestamp, Verdict};
 use serde::Serialize;
 
 use crate::site::route;
@@ -15,6 +17,8 @@ pub(crate) const SITE_WENT_AWAY: &str =
 /// Said where the site gave no answer.
 pub(crate) const SITE_DID_NOT_ANSWER: &str =
     "The site did not answer. Please load the page again in a moment.";
+/// Over what the site's own tools say of a problem. An owner never gets to see it.
+pub(crate) const WAITING_DETAILS: &str = "For developers";
 /// Why nothing can be published while somebody works on the files.
 const PUBLISH_BLOCKED: &str =
     "Somebody is working on the site by hand. It can be published once that work is saved.";
@@ -64,22 +68,60 @@ pub(crate) fn publish_blocked(uncommitted: &[String]) -> Option<&'static str> {
     (!uncommitted.is_empty()).then_some(PUBLISH_BLOCKED)
 }
 
+/// What was asked for. Every sentence that depends on it says something of each, so that a new one cannot be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Edit,
+    Prompt,
+    Undo,
+    Publish,
+    Discard,
+    Sync,
+    Commit,
+    Cancel,
+    /// Pushed by somebody, or not known: a change.
+    Other,
+}
+
+impl Kind {
+    /// By its word of [`contract::Action::KINDS`].
+    fn of(action: Option<&str>) -> Self {
+        match action {
+            Some("edit") => Self::Edit,
+            Some("prompt") => Self::Prompt,
+            Some("undo") => Self::Undo,
+            Some("publish") => Self::Publish,
+            Some("discard") => Self::Discard,
+            Some("sync") => Self::Sync,
+            Some("commit") => Self::Commit,
+            Some("cancel") => Self::Cancel,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// What became of an instruction, or becomes of it now. `action` is its word of [`contract::Action::KINDS`], if known.
 pub(crate) fn outcome(receipt: &Receipt, action: Option<&str>) -> String {
+    let kind = Kind::of(action);
     match receipt.status {
-        Status::Accepted => match action {
-            Some("publish") => "Publishing waits for its turn.",
-            Some("undo") => "Taking the change back waits for its turn.",
-            _ => "The change waits for its turn.",
+        Status::Accepted => match kind {
+            Kind::Publish => "Publishing waits for its turn.",
+            Kind::Undo => "Taking the change back waits for its turn.",
+            Kind::Sync => "Bringing in what was published elsewhere waits for its turn.",
+            Kind::Discard => "Discarding the changes waits for its turn.",
+            Kind::Commit => "Saving the work done by hand waits for its turn.",
+            Kind::Cancel => "Cancelling waits for its turn.",
+            Kind::Edit | Kind::Prompt | Kind::Other => "The change waits for its turn.",
         }
         .to_owned(),
-        Status::Running => match action {
-            Some("publish") => "The changes are being published.",
-            Some("undo") => "The change is being taken back.",
-            Some("sync") => "What was published elsewhere is being brought in.",
-            Some("discard") => "The changes are being discarded.",
-            Some("commit") => "The work done by hand is being saved.",
-            _ => "The change is being made.",
+        Status::Running => match kind {
+            Kind::Publish => "The changes are being published.",
+            Kind::Undo => "The change is being taken back.",
+            Kind::Sync => "What was published elsewhere is being brought in.",
+            Kind::Discard => "The changes are being discarded.",
+            Kind::Commit => "The work done by hand is being saved.",
+            Kind::Cancel => "What waits is being cancelled.",
+            Kind::Edit | Kind::Prompt | Kind::Other => "The change is being made.",
         }
         .to_owned(),
         Status::Applied => "It can be seen already, and is being saved.".to_owned(),
@@ -90,33 +132,34 @@ pub(crate) fn outcome(receipt: &Receipt, action: Option<&str>) -> String {
             "The preview was closed before this was done. Please ask for it again.".to_owned()
         }
         Status::Rejected | Status::Failed => match &receipt.error {
-            Some(error) => refused(error.code, &error.conflicts, receipt, action),
+            Some(error) => refused(error.code, &error.conflicts, receipt, kind),
             None if receipt.status == Status::Rejected => {
                 "This cannot be done. Nothing was changed.".to_owned()
             }
-            None => "This did not work. Nothing was changed; please try it again.".to_owned(),
+            None => "This did not work. Please look at the page as it is now, and try it again."
+                .to_owned(),
         },
     }
 }
 
 /// What an instruction did that is done.
 pub(crate) fn done(action: Option<&str>, files: &[String]) -> String {
-    match action {
-        Some("publish") => "The changes are published: everybody can see them.".to_owned(),
-        Some("sync") => "What was published elsewhere is in your draft now.".to_owned(),
-        Some("discard") => {
+    match Kind::of(action) {
+        Kind::Publish => "The changes are published: everybody can see them.".to_owned(),
+        Kind::Sync => "What was published elsewhere is in your draft now.".to_owned(),
+        Kind::Discard => {
             "The changes were discarded: your draft is as the published site.".to_owned()
         }
-        Some("cancel") => "What was waiting is cancelled.".to_owned(),
-        Some("undo") => match places(files) {
+        Kind::Cancel => "What was waiting is cancelled.".to_owned(),
+        Kind::Undo => match places(files) {
             Some((what, _)) => format!("A change was taken back: {what}."),
             None => "A change was taken back.".to_owned(),
         },
-        Some("commit") => match places(files) {
+        Kind::Commit => match places(files) {
             Some((what, _)) => format!("Work done by hand was saved: {what}."),
             None => "Work done by hand was saved.".to_owned(),
         },
-        _ => match places(files) {
+        Kind::Edit | Kind::Prompt | Kind::Other => match places(files) {
             Some((what, 1)) => format!("{} was changed.", capital(&what)),
             Some((what, _)) => format!("{} were changed.", capital(&what)),
             None => "The change was made.".to_owned(),
@@ -124,18 +167,20 @@ pub(crate) fn done(action: Option<&str>, files: &[String]) -> String {
     }
 }
 
+/// What an undo did that took out of the draft what was published elsewhere.
+pub(crate) fn taken_out(files: &[String]) -> String {
+    const OUT: &str = "What was published elsewhere was taken out of your draft again";
+    match places(files) {
+        Some((what, _)) => format!("{OUT}: {what}."),
+        None => format!("{OUT}."),
+    }
+}
+
 /// The pages that an instruction changed: those whose own files it changed; and where it changed what pages are made
 /// of, those that were looked at and show. What publishes, discards or brings in is no change of anybody's to a page.
 pub(crate) fn live_pages(receipt: &Receipt, action: Option<&str>) -> Vec<String> {
-    if matches!(action, Some("publish" | "discard" | "sync" | "cancel")) {
-        return Vec::new();
-    }
-    let mut pages = pages_of(&receipt.files_changed);
-    let shared = receipt
-        .files_changed
-        .iter()
-        .any(|file| route::of(file).and_then(|route| route.page()).is_none());
-    if shared {
+    let mut pages = own_pages(&receipt.files_changed, action);
+    if is_seen_elsewhere(&receipt.files_changed, action) {
         let shown = receipt
             .pages
             .iter()
@@ -147,6 +192,28 @@ pub(crate) fn live_pages(receipt: &Receipt, action: Option<&str>) -> Vec<String>
         }
     }
     pages
+}
+
+/// The pages that an instruction with these files changed for certain.
+pub(crate) fn own_pages(files: &[String], action: Option<&str>) -> Vec<String> {
+    if changes_pages(action) {
+        pages_of(files)
+    } else {
+        Vec::new()
+    }
+}
+
+/// Whether an instruction with these files is seen on other pages than those that the files make by themselves.
+pub(crate) fn is_seen_elsewhere(files: &[String], action: Option<&str>) -> bool {
+    let shared = |file: &String| route::of(file).and_then(|route| route.page()).is_none();
+    changes_pages(action) && files.iter().any(shared)
+}
+
+fn changes_pages(action: Option<&str>) -> bool {
+    match Kind::of(action) {
+        Kind::Publish | Kind::Discard | Kind::Sync | Kind::Cancel => false,
+        Kind::Edit | Kind::Prompt | Kind::Undo | Kind::Commit | Kind::Other => true,
+    }
 }
 
 /// The pages that files make by themselves, such as `/about/`.
@@ -172,12 +239,13 @@ fn with_verdict(receipt: &Receipt, action: Option<&str>) -> String {
     }
 }
 
-/// The page that does not show.
+/// The page that does not show: one with a problem, if that is known. A page that is not there need not be broken: after
+/// it got another name, it rightly is not.
 fn broken_page(receipt: &Receipt) -> String {
-    let looked_at = receipt
-        .pages
-        .iter()
-        .find(|page| page.problem.is_some() || page.status >= 400 || page.status == 0)
+    let pages = || receipt.pages.iter();
+    let looked_at = pages()
+        .find(|page| page.problem.is_some())
+        .or_else(|| pages().find(|page| page.status >= 500 || page.status == 0))
         .map(|page| page_name(&page.path));
     let changed = || {
         let pages = pages_of(&receipt.files_changed);
@@ -188,12 +256,7 @@ fn broken_page(receipt: &Receipt) -> String {
         .unwrap_or_else(|| "a page".to_owned())
 }
 
-fn refused(
-    code: ErrorCode,
-    conflicts: &[Conflict],
-    receipt: &Receipt,
-    action: Option<&str>,
-) -> String {
+fn refused(code: ErrorCode, conflicts: &[Conflict], receipt: &Receipt, kind: Kind) -> String {
     match code {
         ErrorCode::InvalidMessage | ErrorCode::UnsupportedVersion => {
             "The request was not understood. Nothing was changed."
@@ -219,17 +282,19 @@ fn refused(
         ErrorCode::FindCount => "The text stands in several places. Please say more exactly which one is meant.",
         ErrorCode::NotText => "This is no text, and cannot be changed as one.",
         ErrorCode::FrontmatterInvalid => "The details at the head of this text are damaged. Please ask a developer to mend them.",
-        ErrorCode::EmptyChange => match action {
-            Some("publish") => "There is nothing to publish: everything is published already.",
-            Some("sync") => "There is nothing to bring in: your draft has everything.",
-            Some("discard") => "There is nothing to discard: your draft is as the published site.",
-            _ => "Nothing had to be changed: the site says so already.",
+        ErrorCode::EmptyChange => match kind {
+            Kind::Publish => "There is nothing to publish: everything is published already.",
+            Kind::Sync => "There is nothing to bring in: your draft has everything.",
+            Kind::Discard => "There is nothing to discard: your draft is as the published site.",
+            Kind::Commit => "There is nothing to save: nobody has worked on the site by hand.",
+            Kind::Undo => "Nothing had to be taken back: the site is as it was before that change.",
+            Kind::Edit | Kind::Prompt | Kind::Cancel | Kind::Other => "Nothing had to be changed: the site says so already.",
         },
         ErrorCode::LimitExceeded => "This is too much at once. Please split it into smaller requests.",
         ErrorCode::ContentUnavailable => "A picture or file could not be fetched. Please send it again.",
-        ErrorCode::UncommittedChanges => match action {
-            Some("publish") => PUBLISH_BLOCKED,
-            _ => "Somebody is working on this part of the site by hand. Please ask again when that work is saved.",
+        ErrorCode::UncommittedChanges => match kind {
+            Kind::Publish => PUBLISH_BLOCKED,
+            Kind::Edit | Kind::Prompt | Kind::Undo | Kind::Discard | Kind::Sync | Kind::Commit | Kind::Cancel | Kind::Other => "Somebody is working on this part of the site by hand. Please ask again when that work is saved.",
         },
         ErrorCode::Conflict => {
             return match named(conflicts) {
@@ -237,33 +302,68 @@ fn refused(
                 None => "Somebody else changed the same place. Please look at the page as it is now and ask again.".to_owned(),
             };
         }
-        ErrorCode::PageBroken => {
-            return format!(
-                "With this change, {} would not show any more. The change was taken back; the site is as it was.",
-                broken_page(receipt)
-            );
-        }
+        ErrorCode::PageBroken => return page_broken(&broken_page(receipt), kind),
         ErrorCode::BuildFailed => "The site could not be put together for publishing. The published site is as it was.",
         ErrorCode::UnknownInstruction => "This change is not part of your draft.",
         ErrorCode::AlreadyUndone => "This change has been taken back already.",
         ErrorCode::UndoOverlaps => {
             return match named(conflicts) {
-                Some(who) => format!("A later change is in the way. {who} You can take back both."),
-                None => "A later change of the same place is in the way. You can take back both.".to_owned(),
+                Some(who) => format!("A later change is in the way. {who} {}", way_out(conflicts)),
+                None => "A later change of the same place is in the way. Please take that one back first.".to_owned(),
             };
         }
         ErrorCode::NothingToUndo => "There is nothing to take back.",
         ErrorCode::BranchMissing => "The published site could not be found. Please ask a developer.",
-        ErrorCode::PushRejected => match action {
-            Some("publish") => "Publishing is not allowed from here. Please ask a developer.",
-            _ => "The change could not be saved: it is not allowed from here. Please ask a developer.",
+        ErrorCode::PushRejected => match kind {
+            Kind::Publish => "Publishing is not allowed from here. Please ask a developer.",
+            Kind::Commit => "The work done by hand could not be saved: it is not allowed from here. Please ask a developer.",
+            Kind::Edit | Kind::Prompt | Kind::Undo | Kind::Discard | Kind::Sync | Kind::Cancel | Kind::Other => "The change could not be saved: it is not allowed from here. Please ask a developer.",
         },
         ErrorCode::RemoteUnavailable => "The place where your site is kept does not answer. Please try again later.",
         ErrorCode::DiskFull => "There is no room left to save the change. Please ask a developer.",
         ErrorCode::SessionExpired => "This draft was closed before the change was begun. Please ask again.",
-        ErrorCode::Internal => "Something went wrong on our side. Nothing was changed; please try it again.",
+        ErrorCode::Internal => "Something went wrong on our side. Please look at the page as it is now, and try it again.",
     }
     .to_owned()
+}
+
+/// What became of what would leave a page that does not show.
+fn page_broken(page: &str, kind: Kind) -> String {
+    match kind {
+        Kind::Edit | Kind::Prompt | Kind::Cancel | Kind::Other => format!(
+            "With this change, {page} would not show any more. The change was taken back; the site is as it was."
+        ),
+        Kind::Undo => format!(
+            "Without that change, {page} would not show any more. The change stays; the site is as it was."
+        ),
+        Kind::Publish => format!(
+            "{} does not show, so nothing was published. The published site and your draft are as they were.",
+            capital(page)
+        ),
+        Kind::Discard => format!(
+            "Without your changes, {page} would not show any more. Nothing was discarded; your draft is as it was."
+        ),
+        Kind::Sync => format!(
+            "With what was published elsewhere, {page} would not show any more. It was not brought in; your draft is as it was."
+        ),
+        Kind::Commit => format!(
+            "With the work done by hand, {page} does not show. The work stays where it is, but it was not saved."
+        ),
+    }
+}
+
+/// What can be done about the later changes that are in the way of taking one back.
+fn way_out(conflicts: &[Conflict]) -> &'static str {
+    let ids: Option<BTreeSet<&InstructionId>> = conflicts
+        .iter()
+        .map(|conflict| conflict.ours.as_ref()?.instruction_id.as_ref())
+        .collect();
+    match ids.map(|ids| ids.len()) {
+        Some(1) => "You can take back both.",
+        Some(_) => "You can take back all of them.",
+        // What was not asked for here cannot be taken back here.
+        None => "Please ask for what should be there instead.",
+    }
 }
 
 /// Who changed what, and when: one sentence for the first conflict, and how many more there are.
@@ -397,6 +497,7 @@ pub(crate) struct BarWords {
     undo: &'static str,
     undo_of: &'static str,
     undo_both: &'static str,
+    undo_all: &'static str,
     undone: &'static str,
     published: &'static str,
     just_now: &'static str,
@@ -451,6 +552,7 @@ pub(crate) const BAR: BarWords = BarWords {
     undo: "Undo",
     undo_of: "Undo: {what}",
     undo_both: "Undo both",
+    undo_all: "Undo all {n}",
     undone: "Undone",
     published: "Published",
     just_now: "just now",

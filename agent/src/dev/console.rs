@@ -10,6 +10,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Event, Events, Numbered, PhaseName, PhaseState};
+use crate::site::SiteProblem;
+
+/// Files changed by hand that are named when it has stopped.
+const FILES_NAMED: usize = 10;
 
 /// The developer's screen. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -185,30 +189,18 @@ impl Console {
             Event::Site {
                 problem: Some(problem),
                 ..
-            } => {
-                let place = problem
-                    .file
-                    .as_ref()
-                    .map(|file| {
-                        format!(
-                            " ({file}{})",
-                            problem
-                                .line
-                                .map(|line| format!(":{line}"))
-                                .unwrap_or_default()
-                        )
-                    })
-                    .unwrap_or_default();
-                self.line(&format!(
-                    "  ! the site: {}{place}",
-                    problem.message.lines().next().unwrap_or_default()
-                ));
-            }
+            } => self.line(&problem_line(problem)),
             Event::Stopped {
                 commit,
                 unpushed,
                 queued,
-            } => self.line(&stopped_line(commit.as_deref(), *unpushed, *queued)),
+                uncommitted,
+            } => {
+                self.line(&stopped_line(commit.as_deref(), *unpushed, *queued));
+                if let Some(line) = by_hand_line(uncommitted) {
+                    self.line(&line);
+                }
+            }
             Event::Ready {
                 preview_url,
                 draft_branch,
@@ -246,6 +238,17 @@ fn phase_words(phase: PhaseName) -> &'static str {
     }
 }
 
+/// What is wrong with the site, and where.
+fn problem_line(problem: &SiteProblem) -> String {
+    let place = match (&problem.file, problem.line) {
+        (Some(file), Some(line)) => format!(" ({file}:{line})"),
+        (Some(file), None) => format!(" ({file})"),
+        _ => String::new(),
+    };
+    let first = problem.message.lines().next().unwrap_or_default();
+    format!("  ! the site: {first}{place}")
+}
+
 /// Where everything is when it has stopped.
 fn stopped_line(commit: Option<&str>, unpushed: usize, queued: u64) -> String {
     let commit = commit.map_or_else(String::new, |commit| {
@@ -261,6 +264,29 @@ fn stopped_line(commit: Option<&str>, unpushed: usize, queued: u64) -> String {
         ),
     };
     format!("Stopped{commit}. {left}")
+}
+
+/// What lies in the workspace and nowhere else, if anything does.
+fn by_hand_line(uncommitted: &[String]) -> Option<String> {
+    let (number, files) = match uncommitted.len() {
+        0 => return None,
+        1 => (1, "file"),
+        number => (number, "files"),
+    };
+    let mut named: Vec<String> = uncommitted
+        .iter()
+        .take(FILES_NAMED)
+        // Anybody may have named them; a terminal obeys what is no text.
+        .map(|path| path.chars().filter(|c| !c.is_control()).collect())
+        .collect();
+    if let Some(more) = number.checked_sub(FILES_NAMED).filter(|more| *more > 0) {
+        named.push(format!("and {more} more"));
+    }
+    let are = if number == 1 { "is" } else { "are" };
+    Some(format!(
+        "{number} {files} changed by hand {are} in the workspace, uncommitted: {}",
+        named.join(", ")
+    ))
 }
 
 /// One line an instruction.
@@ -287,5 +313,28 @@ pub(crate) fn receipt_line(receipt: &Receipt) -> String {
             error.message
         ),
         (status, _, None) => format!("  {sign} {id}  {}  {}", status.as_str(), receipt.summary),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_by_hand_is_named_when_it_stops() {
+        let named = |number: usize| {
+            let files: Vec<String> = (1..=number).map(|n| format!("{n}.md\u{1b}")).collect();
+            by_hand_line(&files)
+        };
+        assert_eq!(named(0), None);
+        assert_eq!(
+            named(1).as_deref(),
+            Some("1 file changed by hand is in the workspace, uncommitted: 1.md")
+        );
+        assert_eq!(
+            named(2).as_deref(),
+            Some("2 files changed by hand are in the workspace, uncommitted: 1.md, 2.md")
+        );
+        assert!(named(12).is_some_and(|line| line.ends_with("10.md, and 2 more")));
     }
 }

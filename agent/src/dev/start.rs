@@ -26,7 +26,7 @@ use super::home::Home;
 use super::source::Source;
 use super::{Running, suggestion};
 use crate::cli::{Allowance, DevArguments};
-use crate::door::{Bar, Door, Hosts, Intake, Opened, Stage};
+use crate::door::{Bar, Door, Hosts, Intake, Opened, SeenOn, Stage};
 use crate::draft::{self, Draft, Lookout, Remote};
 use crate::events::{Event, Events, PhaseName, PhaseState};
 use crate::failure::{Exit, Failure};
@@ -143,12 +143,14 @@ impl Configured {
             events: events.clone(),
             visits: visits.clone(),
             opened: Opened::default(),
+            seen_on: SeenOn::default(),
             hosts: Hosts {
                 names: arguments.host_names(),
             },
             shown_root: self.home.tree(),
             relay: Relay::new(relay::Settings::default()),
             bar: (!arguments.no_bar).then(Bar::new),
+            developer: true,
             closing: closing.clone(),
         };
         let mut tasks = JoinSet::new();

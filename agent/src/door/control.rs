@@ -21,12 +21,11 @@ use super::intake::Declined;
 use super::{Door, Stage};
 use crate::events::{Event, Numbered};
 use crate::kinds::Kinds;
-use crate::pipeline::PipelineView;
+use crate::pipeline::{INSTRUCTION_TIME_MAX, PipelineView};
 use crate::words;
 
-/// The pipeline comes round at least every 20 s, unless an instruction runs, which is bounded by five minutes.
+/// The pipeline comes round at least every 20 s, unless an instruction runs: that is bounded by [`INSTRUCTION_TIME_MAX`].
 const PROGRESS_MAX: Duration = Duration::from_secs(60);
-const INSTRUCTION_MAX: Duration = Duration::from_secs(6 * 60);
 /// Bytes of one call that posts instructions. A single instruction is limited further by the contract.
 const CALL_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of a larger call that are read and forgotten: who is still writing when the connection is closed never reads
@@ -37,16 +36,11 @@ const OUTPUT_LINES: usize = 20;
 
 /// 200 while every loop makes progress.
 pub(super) async fn health(State(door): State<Arc<Door>>) -> Response {
-    let (progressed, running) = {
+    let stuck = {
         let view = door.pipeline.borrow();
-        (view.progressed, view.running.is_some())
+        let elapsed = view.progressed.map(|at| at.elapsed());
+        elapsed.is_some_and(|elapsed| is_stuck(elapsed, view.running.is_some()))
     };
-    let limit = if running {
-        INSTRUCTION_MAX
-    } else {
-        PROGRESS_MAX
-    };
-    let stuck = progressed.is_some_and(|at| at.elapsed() > limit);
     let status = if stuck {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
@@ -56,6 +50,16 @@ pub(super) async fn health(State(door): State<Arc<Door>>) -> Response {
         status,
         json!({ "healthy": !stuck, "pipeline": if stuck { "stuck" } else { "ok" } }),
     )
+}
+
+/// Whether the pipeline has not come round for longer than it may take.
+fn is_stuck(elapsed: Duration, running: bool) -> bool {
+    let limit = if running {
+        INSTRUCTION_TIME_MAX
+    } else {
+        PROGRESS_MAX
+    };
+    elapsed > limit
 }
 
 /// 200 while the environment serves.
@@ -87,13 +91,7 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
         Ok(depth) => json!(depth.waiting),
         Err(_) => Value::Null,
     };
-    let awake_because = if pipeline.running.is_some() {
-        "an instruction is being carried out"
-    } else if pipeline.unpushed > 0 {
-        "commits wait to be pushed"
-    } else {
-        "it runs on a developer's machine"
-    };
+    let awake_because = awake_because(&pipeline);
     answer(
         StatusCode::OK,
         json!({
@@ -112,6 +110,19 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
             "awakeBecause": awake_because,
         }),
     )
+}
+
+/// Why it does not sleep.
+fn awake_because(pipeline: &PipelineView) -> &'static str {
+    if pipeline.running.is_some() {
+        "an instruction is being carried out"
+    } else if pipeline.unpushed > 0 {
+        "commits wait to be pushed"
+    } else if !pipeline.uncommitted.is_empty() {
+        "files are changed by hand and not committed"
+    } else {
+        "it runs on a developer's machine"
+    }
 }
 
 /// Where the numbers of this agent's events begin on the wire: at the time in milliseconds. A listener of an agent that
@@ -368,4 +379,30 @@ fn errors(status: StatusCode, code: &str, problems: &[(&str, &str)]) -> Response
 
 pub(super) fn answer(status: StatusCode, body: Value) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publish_that_is_built_for_ten_minutes_is_not_stuck() {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        assert!(!is_stuck(minutes(15), true));
+        assert!(is_stuck(INSTRUCTION_TIME_MAX + minutes(1), true));
+        assert!(is_stuck(minutes(15), false));
+    }
+
+    #[test]
+    fn work_by_hand_keeps_it_awake() {
+        let mut view = PipelineView::default();
+        assert_eq!(awake_because(&view), "it runs on a developer's machine");
+        view.uncommitted.push("src/pages/index.astro".to_owned());
+        assert_eq!(
+            awake_because(&view),
+            "files are changed by hand and not committed"
+        );
+        view.unpushed = 1;
+        assert_eq!(awake_because(&view), "commits wait to be pushed");
+    }
 }

@@ -1,10 +1,13 @@
 //! `/_edit/history`: what was done on the draft, for the bar and for `edit-agent log`.
 //!
-//! The draft's own commits say what was done; the receipts, where they are still there, how it went.
+//! The draft's own commits say what was done; the receipts, where they are still there, how it went. They are long, and
+//! the bar asks often: so they are told only to who wants them (`?receipts`), and what the list itself needs of them is
+//! remembered.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use contract::{CommitId, InstructionId, Receipt, Timestamp};
 use http::StatusCode;
@@ -17,6 +20,8 @@ use crate::words;
 
 /// Entries that are listed. Who wants to know more looks at the draft.
 const LISTED_MAX: usize = 100;
+/// Changes of which it is remembered where they were seen: all that are listed, and those that come while they are.
+const REMEMBERED_MAX: usize = 2 * LISTED_MAX;
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -77,7 +82,8 @@ enum Standing {
 }
 
 /// What was done on the draft.
-pub(super) async fn history(State(door): State<Arc<Door>>) -> Response {
+pub(super) async fn history(State(door): State<Arc<Door>>, RawQuery(query): RawQuery) -> Response {
+    let with_receipts = query.as_deref() == Some("receipts");
     let (history, uncommitted) = {
         let view = door.pipeline.borrow();
         (Arc::clone(&view.history), view.uncommitted.clone())
@@ -100,15 +106,13 @@ pub(super) async fn history(State(door): State<Arc<Door>>) -> Response {
         if entries.len() >= LISTED_MAX {
             break;
         }
-        let receipt = match door.intake.receipt(&entry.instruction_id).await {
-            Ok(receipt) => receipt,
-            Err(error) => {
-                // The details are missing; what was done is known all the same.
-                tracing::warn!(error = %crate::chain(&error), "a receipt could not be read");
-                None
-            }
-        };
-        entries.push(listed(entry, *counts, receipt));
+        let out = entry
+            .undoes
+            .as_ref()
+            .is_some_and(|id| is_sync(&history, id));
+        let mut listed = listed(entry, *counts, out);
+        details(&door, entry, with_receipts, &mut listed).await;
+        entries.push(listed);
     }
     entries.extend(pushed.map(|(theirs, _)| theirs));
     entries.truncate(LISTED_MAX);
@@ -122,7 +126,66 @@ pub(super) async fn history(State(door): State<Arc<Door>>) -> Response {
     control::answer(StatusCode::OK, json!(listed))
 }
 
-fn listed(entry: &HistoryEntry, counts: bool, receipt: Option<Receipt>) -> Entry<'_> {
+/// Adds what only the receipt knows: the pages on which the change was seen, and the receipt itself if it is wanted.
+async fn details(door: &Door, entry: &HistoryEntry, with_receipts: bool, listed: &mut Entry<'_>) {
+    let id = &entry.instruction_id;
+    let action = Some(entry.action);
+    if !with_receipts {
+        if !words::is_seen_elsewhere(&entry.files, action) {
+            return;
+        }
+        if let Some(pages) = door.seen_on.of(id) {
+            listed.pages = pages;
+            return;
+        }
+    }
+    let receipt = match door.intake.receipt(id).await {
+        Ok(receipt) => receipt,
+        Err(error) => {
+            // The details are missing; what was done is known all the same.
+            tracing::warn!(error = %crate::chain(&error), "a receipt could not be read");
+            return;
+        }
+    };
+    if let Some(receipt) = &receipt {
+        listed.pages = words::live_pages(receipt, action);
+    }
+    // Of what is not over, more may become known. What has no receipt any more gets none.
+    if receipt
+        .as_ref()
+        .is_none_or(|receipt| receipt.status.is_final())
+    {
+        door.seen_on.remember(id, &listed.pages);
+    }
+    listed.receipt = receipt.filter(|_| with_receipts);
+}
+
+/// The pages on which the newest changes were seen, as their receipts say. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SeenOn(Arc<Mutex<VecDeque<Seen>>>);
+
+/// A change, and the pages on which it was seen.
+type Seen = (InstructionId, Vec<String>);
+
+impl SeenOn {
+    fn of(&self, id: &InstructionId) -> Option<Vec<String>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().find(|(known, _)| known == id);
+        found.map(|(_, pages)| pages.clone())
+    }
+
+    fn remember(&self, id: &InstructionId, pages: &[String]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(known, _)| known != id);
+        if known.len() == REMEMBERED_MAX {
+            known.pop_front();
+        }
+        known.push_back((id.clone(), pages.to_vec()));
+    }
+}
+
+/// An entry, as far as the draft itself knows it. `out` is said of an undo that takes out what was brought in.
+fn listed(entry: &HistoryEntry, counts: bool, out: bool) -> Entry<'_> {
     let undone = entry.undone_by.is_some();
     Entry {
         instruction_id: Some(&entry.instruction_id),
@@ -131,12 +194,13 @@ fn listed(entry: &HistoryEntry, counts: bool, receipt: Option<Receipt>) -> Entry
         who: named(&entry.author),
         at: entry.at,
         summary: &entry.summary,
-        sentence: words::done(Some(entry.action), &entry.files),
+        sentence: if out {
+            words::taken_out(&entry.files)
+        } else {
+            words::done(Some(entry.action), &entry.files)
+        },
         files: &entry.files,
-        pages: receipt.as_ref().map_or_else(
-            || words::pages_of(&entry.files),
-            |receipt| words::live_pages(receipt, Some(entry.action)),
-        ),
+        pages: words::own_pages(&entry.files, Some(entry.action)),
         state: if undone {
             Standing::Undone
         } else {
@@ -147,7 +211,7 @@ fn listed(entry: &HistoryEntry, counts: bool, receipt: Option<Receipt>) -> Entry
         undoable: entry.is_undoable(),
         undoes: entry.undoes.as_ref(),
         undone_by: entry.undone_by.as_ref(),
-        receipt,
+        receipt: None,
     }
 }
 
@@ -186,8 +250,15 @@ fn last_discard(history: &History) -> Option<usize> {
     })
 }
 
+/// Whether an instruction of the draft brought in what was published elsewhere.
+fn is_sync(history: &History, id: &InstructionId) -> bool {
+    let mut entries = history.entries.iter();
+    entries.any(|entry| entry.instruction_id == *id && entry.action == "sync")
+}
+
 /// Which entries, newest first, a publish would carry to the published site. What was undone is none, and neither is the undo
-/// of something that never was published: together they are nothing. Before a discard, nothing is left to publish.
+/// of something that never was published: together they are nothing. What was brought in was published elsewhere, so taking
+/// it out of the draft would take it off the published site. Before a discard, nothing is left to publish.
 fn would_be_published(history: &History) -> Vec<bool> {
     let published = |id: &InstructionId| {
         let mut entries = history.entries.iter();
@@ -202,13 +273,14 @@ fn would_be_published(history: &History) -> Vec<bool> {
         .iter()
         .map(|entry| {
             let stands = !discarded && !entry.published && entry.undone_by.is_none();
+            let takes_back = |id| published(id) || is_sync(history, id);
             match entry.action {
                 "publish" | "sync" | "cancel" => false,
                 "discard" => {
                     discarded |= stands;
                     false
                 }
-                "undo" => stands && entry.undoes.as_ref().is_none_or(published),
+                "undo" => stands && entry.undoes.as_ref().is_none_or(takes_back),
                 _ => stands,
             }
         })
@@ -286,6 +358,27 @@ mod tests {
                 "c",
             ),
             (&[("b", "discard", "u"), ("a", "edit", "")], "a"),
+            // What was published elsewhere is taken off again.
+            (
+                &[
+                    ("undo", "undo", "<follow-1"),
+                    ("follow-1", "sync", "u"),
+                    ("a", "edit", ""),
+                ],
+                "undoa",
+            ),
+            (
+                &[("c", "undo", "<b"), ("b", "undo", "u<a"), ("a", "sync", "")],
+                "",
+            ),
+            (
+                &[
+                    ("c", "discard", ""),
+                    ("b", "undo", "<a"),
+                    ("a", "sync", "u"),
+                ],
+                "",
+            ),
             (
                 &[("c", "publish", ""), ("b", "sync", ""), ("a", "commit", "")],
                 "a",
@@ -305,6 +398,30 @@ mod tests {
     #[test]
     fn an_entry_is_told_in_the_words_of_the_contract() {
         let history = history(&[("a", "edit", "u")]);
-        insta::assert_snapshot!(serde_json::to_string(&listed(&history.entries[0], false, None)).expect("JSON"), @r#"{"instructionId":"a","action":"edit","commit":"0123456789012345678901234567890123456789","who":"Amelia","at":"1970-01-01T00:00:00.000Z","summary":"","sentence":"The page /about/ was changed.","files":["src/pages/about.astro"],"pages":["/about/"],"state":"undone","published":false,"counts":false,"undoable":false,"undoneBy":"later"}"#);
+        insta::assert_snapshot!(serde_json::to_string(&listed(&history.entries[0], false, false)).expect("JSON"), @r#"{"instructionId":"a","action":"edit","commit":"0123456789012345678901234567890123456789","who":"Amelia","at":"1970-01-01T00:00:00.000Z","summary":"","sentence":"The page /about/ was changed.","files":["src/pages/about.astro"],"pages":["/about/"],"state":"undone","published":false,"counts":false,"undoable":false,"undoneBy":"later"}"#);
+    }
+
+    #[test]
+    fn taking_out_what_was_brought_in_is_called_that() {
+        let history = history(&[("b", "undo", "<a"), ("a", "sync", "u")]);
+        let told = listed(&history.entries[0], true, true).sentence;
+        assert_eq!(
+            told,
+            "What was published elsewhere was taken out of your draft again: the page /about/."
+        );
+    }
+
+    #[test]
+    fn where_the_newest_changes_were_seen_is_remembered_and_no_more() {
+        let (seen, id) = (SeenOn::default(), |n: usize| {
+            format!("id-{n}").parse().expect("an id")
+        });
+        for n in 0..=REMEMBERED_MAX {
+            seen.remember(&id(n), &[format!("/{n}/")]);
+        }
+        seen.remember(&id(1), &["/other/".to_owned()]);
+        assert_eq!(seen.of(&id(0)), None);
+        assert_eq!(seen.of(&id(1)), Some(vec!["/other/".to_owned()]));
+        assert_eq!(seen.of(&id(2)), Some(vec!["/2/".to_owned()]));
     }
 }

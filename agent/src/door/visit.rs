@@ -174,7 +174,7 @@ async fn answering(
 ) -> Result<SocketAddr, Box<Response>> {
     let mut stage = door.stage.clone();
     let waiting = |view: Option<&SiteView>, stage: &Stage| {
-        Box::new(page::waiting(stage, view, wants_page).into_response())
+        Box::new(page::waiting(stage, view, wants_page, door.developer).into_response())
     };
     loop {
         let now = stage.borrow_and_update().clone();

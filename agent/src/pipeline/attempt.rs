@@ -9,11 +9,12 @@ use contract::{
     Action, Change, CommitId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status,
     Verdict,
 };
+use tokio::sync::watch;
 
 use super::heartbeat::Heartbeat;
 use super::trial::Checked;
 use super::workshop::{Pushed, TriedOut, Workshop, WorkshopError};
-use super::{milliseconds, receipt_error};
+use super::{PipelineView, milliseconds, receipt_error};
 use crate::change_set::PlanError;
 use crate::draft::{CommitMessage, Declined, DraftError, Proposal, Published};
 use crate::events::{Event, Events};
@@ -35,6 +36,7 @@ pub(super) struct Attempt<'a> {
     pub(super) landed: Option<CommitId>,
     pub(super) heartbeat: &'a Heartbeat,
     pub(super) events: &'a Events,
+    pub(super) view: &'a watch::Sender<PipelineView>,
     pub(super) begun: Instant,
 }
 
@@ -247,6 +249,12 @@ impl Attempt<'_> {
         })
     }
 
+    /// Says that it goes on, before a step that takes long.
+    fn note_progress(&self) {
+        self.view
+            .send_modify(|view| view.progressed = Some(Instant::now()));
+    }
+
     /// Brings the draft to the published branch.
     async fn publish(
         &self,
@@ -282,6 +290,7 @@ impl Attempt<'_> {
             receipt.summary.clone_from(&publication.summary);
             receipt.files_changed = workshop.site_files(publication.touched.iter());
             let checking = Instant::now();
+            self.note_progress();
             let checked = workshop.check_publication(&publication).await?;
             receipt.timings.verify_ms = Some(milliseconds(checking.elapsed()));
             if checked.problem.is_some() {
@@ -291,6 +300,7 @@ impl Attempt<'_> {
             }
             note(receipt, checked);
             if self.policy.publish_check == PublishCheck::Build {
+                self.note_progress();
                 workshop
                     .build(publication.tree)
                     .await?

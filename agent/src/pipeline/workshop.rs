@@ -666,7 +666,7 @@ impl Workshop {
     }
 
     /// The files that somebody changed by hand, as paths of the repository, looked for anew.
-    pub(super) async fn uncommitted(&mut self) -> Result<BTreeSet<String>, WorkshopError> {
+    pub(crate) async fn uncommitted(&mut self) -> Result<BTreeSet<String>, WorkshopError> {
         self.examine(Suspects::Everything).await
     }
 

@@ -144,6 +144,8 @@ fn what_is_done() -> Chapter {
         let sentence = outcome(&receipt(Status::Pushed, files), Some("edit"));
         chapter.push((situation.to_owned(), sentence));
     }
+    let out = "`undo` of a `sync` is done".to_owned();
+    chapter.push((out, taken_out(&["src/pages/about.astro".to_owned()])));
     let kept = "a page is broken by it, and the client's policy keeps it";
     for (verdict, situation) in [
         (Verdict::Sound, "every page that was looked at shows"),
@@ -180,24 +182,54 @@ fn what_did_not_work() -> Chapter {
         (ErrorCode::EmptyChange, "publish"),
         (ErrorCode::EmptyChange, "sync"),
         (ErrorCode::EmptyChange, "discard"),
+        (ErrorCode::EmptyChange, "undo"),
+        (ErrorCode::EmptyChange, "commit"),
         (ErrorCode::UncommittedChanges, "publish"),
         (ErrorCode::PushRejected, "publish"),
+        (ErrorCode::PushRejected, "commit"),
     ] {
         let sentence = outcome(&refusal(code, Vec::new()), Some(action));
         chapter.push((format!("`{}` of a `{action}`", code.as_str()), sentence));
     }
     let mut broken = refusal(ErrorCode::PageBroken, Vec::new());
-    broken.pages = vec![page("/", 200, false), page("/about/", 500, true)];
-    let situation = "`page_broken`, and the page is known".to_owned();
-    chapter.push((situation, outcome(&broken, None)));
+    broken.pages = vec![
+        page("/renamed/", 404, false),
+        page("/about/", 200, true),
+        page("/", 200, false),
+    ];
+    for action in Action::KINDS.into_iter().filter(|kind| *kind != "cancel") {
+        let situation = format!("`page_broken` of a `{action}`, and the page is known");
+        chapter.push((situation, outcome(&broken, Some(action))));
+    }
     let one = || vec![conflict("src/pages/about.astro", "Dora")];
+    let asked = |id: &str| {
+        let mut conflict = conflict("src/pages/about.astro", "Dora");
+        if let Some(ours) = &mut conflict.ours {
+            ours.instruction_id = Some(id.parse().expect("an id"));
+        }
+        conflict
+    };
     let two = || [one(), vec![conflict("src/components/Footer.astro", "Max")]].concat();
     let three = || [two(), vec![conflict("public/a.png", "Max")]].concat();
     for (code, conflicts, situation) in [
         (ErrorCode::Conflict, one(), "with whom is known"),
         (ErrorCode::Conflict, two(), "in two files"),
         (ErrorCode::Conflict, three(), "in three files"),
-        (ErrorCode::UndoOverlaps, one(), "the later change is known"),
+        (
+            ErrorCode::UndoOverlaps,
+            one(),
+            "somebody pushed the later change",
+        ),
+        (
+            ErrorCode::UndoOverlaps,
+            vec![asked("a"), asked("a")],
+            "the later change is known",
+        ),
+        (
+            ErrorCode::UndoOverlaps,
+            vec![asked("a"), asked("b")],
+            "the later changes are known",
+        ),
         (ErrorCode::Stale, one(), "with whom is known"),
     ] {
         let sentence = outcome(&refusal(code, conflicts), None);
@@ -340,4 +372,53 @@ fn a_change_is_live_on_the_pages_it_made_and_on_those_that_were_seen_with_it() {
     for action in ["publish", "discard", "sync", "cancel"] {
         assert!(live_pages(&receipt, Some(action)).is_empty(), "{action}");
     }
+}
+
+#[test]
+fn every_action_has_words_of_its_own_or_is_one_on_purpose() {
+    let mut kinds: Vec<Kind> = Vec::new();
+    for action in Action::KINDS {
+        let kind = Kind::of(Some(action));
+        assert!(kind != Kind::Other && !kinds.contains(&kind), "{action}");
+        kinds.push(kind);
+    }
+}
+
+#[test]
+fn what_is_said_of_a_broken_page_is_true_of_what_was_asked_for() {
+    let mut broken = refusal(ErrorCode::PageBroken, Vec::new());
+    // The first has got another name, and is rightly not there any more.
+    broken.pages = vec![page("/old/", 404, false), page("/about/", 500, true)];
+    let said = |action: &str| outcome(&broken, Some(action));
+    for action in ["publish", "commit", "sync", "discard", "undo"] {
+        let said = said(action);
+        assert!(
+            said.contains("/about/") && !said.contains("taken back"),
+            "{said}"
+        );
+    }
+    assert!(said("publish").contains("nothing was published"));
+    assert!(said("commit").contains("stays where it is"));
+    assert!(said("edit").contains("/about/") && said("edit").contains("taken back"));
+    let mut unknown = broken.clone();
+    unknown.pages.pop();
+    assert!(!outcome(&unknown, Some("edit")).contains("/old/"));
+}
+
+#[test]
+fn nobody_is_told_that_nothing_was_changed_where_nobody_knows() {
+    for code in [
+        ErrorCode::Internal,
+        ErrorCode::RemoteUnavailable,
+        ErrorCode::DiskFull,
+    ] {
+        let mut receipt = refusal(code, Vec::new());
+        receipt.status = Status::Failed;
+        for action in Action::KINDS {
+            let said = outcome(&receipt, Some(action));
+            assert!(!said.contains("Nothing was changed"), "{said}");
+        }
+    }
+    let said = outcome(&receipt(Status::Failed, &[]), None);
+    assert!(!said.contains("Nothing was changed"), "{said}");
 }

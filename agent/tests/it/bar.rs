@@ -289,6 +289,52 @@ async fn every_change_has_its_undo_and_publishing_is_asked_for_twice() {
     let undone = "window.posted.slice(1).map((sent) => sent.action.instructionId)";
     assert_eq!(browser.ask(undone).await, json!(["three", "two"]));
 
+    // Several are: all of them are offered, each once, the newest first, as the list has them.
+    let overlaps = |id: &str, ours: Value| {
+        let conflicts: Vec<Value> = ours
+            .as_array()
+            .expect("parties")
+            .iter()
+            .map(|ours| json!({ "path": "x", "ours": ours }))
+            .collect();
+        json!({
+            "instructionId": id, "status": "rejected", "sentence": format!("In the way of {id}."), "livePages": [],
+            "error": { "code": "undo_overlaps", "conflicts": conflicts },
+        })
+    };
+    browser.tab_to("[data-key=undo-two]").await;
+    browser.press("Enter").await;
+    browser.until("window.posted.length", &json!(4)).await;
+    let id = browser.ask("window.posted[3].instructionId").await;
+    let id = id.as_str().expect("an id");
+    let party = |id: &str| json!({ "instructionId": id, "at": "2026-11-22T09:30:00.000Z" });
+    let ours = json!([party("one"), party("three"), party("one")]);
+    browser
+        .ask(&format!("window.tell('receipt', {})", overlaps(id, ours)))
+        .await;
+    let all = format!("{ROOT}.querySelector('[data-key=both]')?.innerText");
+    browser.until(&all, &json!("Undo all 3")).await;
+    browser.tab_to("[data-key=both]").await;
+    browser.press("Enter").await;
+    browser.until("window.posted.length", &json!(7)).await;
+    let undone = "window.posted.slice(4).map((sent) => sent.action.instructionId)";
+    assert_eq!(browser.ask(undone).await, json!(["three", "one", "two"]));
+    // What somebody pushed has no name, and cannot be taken back here: nothing is offered.
+    browser.tab_to("[data-key=undo-two]").await;
+    browser.press("Enter").await;
+    browser.until("window.posted.length", &json!(8)).await;
+    let id = browser.ask("window.posted[7].instructionId").await;
+    let id = id.as_str().expect("an id");
+    let ours = json!([party("three"), { "name": "Dora Developer" }]);
+    browser
+        .ask(&format!("window.tell('receipt', {})", overlaps(id, ours)))
+        .await;
+    let said = format!("{ROOT}.querySelector('.now').innerText");
+    browser
+        .until(&said, &json!(format!("In the way of {id}.")))
+        .await;
+    assert_eq!(browser.ask(&all).await, Value::Null);
+
     // Publishing says what, and is a decision.
     browser.tab_to("[data-key=publish]").await;
     browser.press("Enter").await;
@@ -308,9 +354,41 @@ async fn every_change_has_its_undo_and_publishing_is_asked_for_twice() {
     browser
         .until(&format!("{ROOT}.activeElement?.dataset.key"), &json!("yes"))
         .await;
+    // What lands meanwhile was not read, and is not published with it.
+    browser
+        .ask("(window.told.entries.unshift({ ...window.told.entries[0], instructionId: 'four', sentence: 'The page /late/ was changed.' }), window.told.unpublished = 3, window.tell('draft', { event: 'draft', tip: '' }))")
+        .await;
+    let listed = format!("{ROOT}.querySelector('ol').innerText.includes('/late/')");
+    browser.until(&listed, &json!(true)).await;
+    let asked = browser.ask(&question).await;
+    let asked = asked.as_str().expect("a question");
+    assert!(
+        asked.starts_with("Publish these 2 changes?") && !asked.contains("/late/"),
+        "{asked}"
+    );
     browser.press("Enter").await;
     browser
-        .until("window.posted[3]?.action", &json!({ "type": "publish" }))
+        .until(
+            "window.posted[8]?.action",
+            &json!({ "type": "publish", "upTo": "three" }),
+        )
+        .await;
+    // What somebody pushed has no name to publish up to.
+    browser
+        .ask("(delete window.told.entries[0].instructionId, window.tell('draft', { event: 'draft', tip: '' }))")
+        .await;
+    let named = format!("{ROOT}.querySelector('[data-key=undo-four]')");
+    browser
+        .until(&format!("{named} === null"), &json!(true))
+        .await;
+    browser.tab_to("[data-key=publish]").await;
+    browser.press("Enter").await;
+    browser
+        .until(&format!("{ROOT}.activeElement?.dataset.key"), &json!("yes"))
+        .await;
+    browser.press("Enter").await;
+    browser
+        .until("window.posted[9]?.action", &json!({ "type": "publish" }))
         .await;
 
     // A change of another page has a link to it.

@@ -32,7 +32,20 @@ async fn work_by_hand_is_shown_and_kept_and_nothing_but_its_owner_commits_it() {
     let story = story.it_survives_a_restart().await;
     story.it_survives_what_others_push_to_the_same_file().await;
     story.it_becomes_a_commit_of_whoever_says_so().await;
-    story.environment.stop().await;
+    // What is not committed in the end is named: it is nowhere else.
+    fs::write(story.path("src/pages/last.md"), "# Last\n").expect("written");
+    let status = story
+        .environment
+        .status_when("uncommitted", |status| {
+            status["uncommitted"] == json!(["src/pages/last.md"])
+        })
+        .await;
+    assert_eq!(
+        status["awakeBecause"],
+        "files are changed by hand and not committed"
+    );
+    let (stopped, _, _) = story.environment.stop().await;
+    assert_eq!(stopped["uncommitted"], json!(["src/pages/last.md"]));
 }
 
 impl Story {

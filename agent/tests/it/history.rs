@@ -56,6 +56,21 @@ async fn what_was_done_is_known_also_when_every_receipt_is_lost() {
         })
         .await;
 
+    // The receipts are there for who wants them, and nothing else is different then.
+    let with_receipts = environment.history_with_receipts().await;
+    let plain: Vec<Value> = told(&with_receipts);
+    assert_eq!(plain, told(&before));
+    for (entry, whole) in before["entries"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .zip(with_receipts["entries"].as_array().expect("a list"))
+    {
+        assert_eq!(entry["receipt"], Value::Null, "{entry:#}");
+        assert_eq!(entry["pages"], whole["pages"]);
+    }
+    let before = with_receipts;
+
     // The log is the same in one's own terminal, and what git says is what both say.
     let log: Value = serde_json::from_str(&environment.log(&["--json"]).await).expect("JSON");
     assert_eq!(log, before);
@@ -109,9 +124,10 @@ async fn what_was_done_is_known_also_when_every_receipt_is_lost() {
         .variable("EDIT_AGENT_STATE", &state.path().display().to_string())
         .ready()
         .await;
-    let after = elsewhere
+    elsewhere
         .history_when("read", |history| history["entries"] != json!([]))
         .await;
+    let after = elsewhere.history_with_receipts().await;
     assert_eq!(told(&after), told(&before));
     assert_eq!(after["unpublished"], before["unpublished"]);
     assert_eq!(after["behind"], before["behind"]);

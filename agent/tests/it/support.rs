@@ -625,6 +625,11 @@ impl Environment {
         self.get("/_edit/history").await.json()
     }
 
+    /// What was done on the draft, with the receipts.
+    pub async fn history_with_receipts(&self) -> Value {
+        self.get("/_edit/history?receipts").await.json()
+    }
+
     /// What was done on the draft, once it is as `expected` says.
     pub async fn history_when(&self, what: &str, expected: impl Fn(&Value) -> bool) -> Value {
         let mut pace = tokio::time::interval(Duration::from_millis(50));

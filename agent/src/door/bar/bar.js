@@ -83,7 +83,7 @@ const kept = recall();
 const state = {
   status: null, history: null, now: null, live: false, offline: false, sending: false,
   open: kept.open === true, notice: kept.notice ?? null, after: kept.after ?? null, sent: kept.sent ?? [],
-  asking: null,
+  asking: null, asked: null,
 };
 
 // An element with its properties and children; what is null or false is left out.
@@ -199,7 +199,7 @@ function now(line) {
     shown && isHere(notice) && h('p', { class: 'quiet' }, words.live),
     page && h('p', null, h('a', { href: location.origin + page, key: 'see' }, fill(words.see, { page: pageName(page) }))),
     shown && notice.both && h('div', { class: 'row' },
-      button('both', words.undoBoth, 'line', () => send(notice.both.map(undo)), { off: state.sending })));
+      button('both', notice.both.length === 2 ? words.undoBoth : fill(words.undoAll, { n: notice.both.length }), 'line', () => send(state.notice.both.map(undo)), { off: state.sending })));
 }
 
 function actions() {
@@ -219,21 +219,24 @@ function actions() {
 
 // A decision that is asked for again, with what it is about.
 function question() {
-  const { unpublished, entries: all } = state.history;
   const publishing = state.asking === 'publish';
+  // Nothing is published that was not read: what lands meanwhile neither joins the list nor goes out with it.
+  const { unpublished, entries: all } = publishing ? state.asked : state.history;
+  const upTo = publishing ? all[0]?.instructionId : undefined;
   const pick = (name) => words[state.asking + name];
   return h('div', { class: 'ask', role: 'group', 'aria-labelledby': 'question' },
     h('p', { id: 'question' }, counted(pick('Ask'), unpublished)),
     h('p', { class: 'quiet' }, pick('Explain')),
     h('ul', null, all.filter((entry) => entry.counts).map((entry) => h('li', null, what(entry)))),
     h('div', { class: 'row' },
-      button('yes', pick('Yes'), publishing ? 'main' : 'bad-main', () => { const type = state.asking; state.asking = null; send([{ type }]); }),
+      button('yes', pick('Yes'), publishing ? 'main' : 'bad-main', () => { const type = state.asking; state.asking = null; send([{ type, upTo }]); }),
       button('no', pick('No'), 'line', () => ask(null))));
 }
 
 function ask(asking) {
   const from = state.asking;
   state.asking = asking;
+  state.asked = state.history;
   draw();
   focus(asking ? 'yes' : from);
 }
@@ -342,7 +345,7 @@ async function send(actions) {
     if (!answer.ok) {
       state.sent = [];
       problem = answer.status === 429 ? words.busy : words.notTaken;
-      const why = (await answer.json()).errors?.[0];
+      const why = state.status.mode === 'dev' && (await answer.json()).errors?.[0];
       if (answer.status === 422 && why) problem += ` (${why.path}: ${why.message})`;
     }
   } catch { problem = words.offline; }
@@ -382,6 +385,17 @@ function expire() {
 
 const isHere = ({ pages }) => pages?.some((page) => trimmed(page) === here());
 
+// The later instructions that have to be taken back first, newest first. What has no name cannot be: then there are none.
+function inTheWay(conflicts) {
+  const parties = conflicts.map(({ ours }) => ours);
+  if (!parties.length || !parties.every((party) => party?.instructionId)) return null;
+  const ids = [...new Set(parties.map((party) => party.instructionId))];
+  const listed = state.history?.entries.map((entry) => entry.instructionId) ?? [];
+  const at = (id) => Date.parse(parties.find((party) => party.instructionId === id).at);
+  // The list knows the order; who asks for what may have a clock of their own.
+  return ids.every((id) => listed.includes(id)) ? ids.sort((a, b) => listed.indexOf(a) - listed.indexOf(b)) : ids.sort((a, b) => at(b) - at(a));
+}
+
 // A receipt, final or passing.
 function heard(receipt, final) {
   if (!final) {
@@ -397,10 +411,10 @@ function heard(receipt, final) {
   const mine = state.sent.find((sent) => sent.id === receipt.instructionId);
   state.sent = state.sent.filter((sent) => sent !== mine);
   const bad = !['pushed', 'published', 'cancelled'].includes(receipt.status);
-  const later = receipt.error?.code === 'undo_overlaps' && receipt.error.conflicts?.[0]?.ours?.instructionId;
+  const later = receipt.error?.code === 'undo_overlaps' && inTheWay(receipt.error.conflicts ?? []);
   tell({
     id: receipt.instructionId, sentence: receipt.sentence, bad, pages: bad ? [] : receipt.livePages ?? [],
-    both: later && mine?.undo && [later, mine.undo],
+    both: later && mine?.undo ? [...later, mine.undo] : null,
   });
   refreshSoon();
   keep();
