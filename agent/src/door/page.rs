@@ -137,6 +137,7 @@ mod tests {
             state: SiteState::Starting,
             address: None,
             has_served: false,
+            addresses: crate::site::Addresses::default(),
             problem: Some(SiteProblem {
                 message: "Unexpected token <".to_owned(),
                 file: Some("astro.config.mjs".to_owned()),

@@ -146,7 +146,7 @@ fn not_judged(door: &Door, wants_page: bool) -> Response {
         Stage::Serving { site } => Some(site.view().coming_back()),
         _ => None,
     };
-    page::waiting(&stage, view.as_ref(), wants_page).into_response()
+    page::waiting(&stage, view.as_ref(), wants_page, door.developer).into_response()
 }
 
 fn watch_judging(door: &Door) -> Option<watch::Receiver<Judging>> {
