@@ -35,6 +35,7 @@ mod log;
 pub(crate) mod node;
 pub(crate) mod probe;
 mod process;
+pub(crate) mod request;
 mod restart;
 pub(crate) mod route;
 

@@ -266,13 +266,19 @@ impl Verifier {
         if let (SiteState::Serving, Some(address)) = (view.state, view.address)
             && !affected.restarts
         {
-            listening.hear_notes(affected).await;
-            if listening.missed {
+            let mut view = self.site.watch();
+            tokio::select! {
+                () = listening.hear_notes(affected) => {}
+                // It started anew over the change, or died of it: then it has nothing to note, it reads everything.
+                _ = view.wait_for(|view| view.address != Some(address)) => {}
+            }
+            if self.site.view().address == Some(address) {
+                if !listening.missed {
+                    return Ok(address);
+                }
                 // Whatever it shows now, nobody knows of which tree it is.
                 self.site.halt().await;
                 self.site.resume(false).await;
-            } else if self.site.view().address == Some(address) {
-                return Ok(address);
             }
         }
         let view = tokio::time::timeout(RETURN_TIME_MAX, self.site.first_answer()).await;

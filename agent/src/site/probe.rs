@@ -3,12 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use super::{Addresses, SiteProblem};
+use super::{Addresses, SiteProblem, request};
 
 /// Bytes of a page that are read at the most.
 const PAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -67,40 +65,13 @@ pub(crate) async fn first_page(
 }
 
 async fn get(address: SocketAddr, path: &str, time: Duration) -> Result<(u16, Bytes), String> {
-    let asked = async {
-        let stream = TcpStream::connect(address)
+    let asked = request::ask(address, path, "text/html", async |parts, body| {
+        let body = Limited::new(body, PAGE_MAX_BYTES)
+            .collect()
             .await
             .map_err(|error| error.to_string())?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| error.to_string())?;
-        let request = hyper::Request::get(path)
-            .header("host", address.to_string())
-            .header("accept", "text/html")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| error.to_string())?;
-        let answer = async {
-            let response = sender
-                .send_request(request)
-                .await
-                .map_err(|error| error.to_string())?;
-            let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), PAGE_MAX_BYTES)
-                .collect()
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok((status, body.to_bytes()))
-        };
-        tokio::pin!(answer);
-        tokio::select! {
-            answer = &mut answer => answer,
-            // The connection is driven here; it ends before the answer only if it breaks.
-            ended = connection => match ended {
-                Ok(()) => answer.await,
-                Err(error) => Err(error.to_string()),
-            },
-        }
-    };
+        Ok((parts.status.as_u16(), body.to_bytes()))
+    });
     tokio::time::timeout(time, asked)
         .await
         .map_err(|_| format!("no answer within {} s", time.as_secs()))?

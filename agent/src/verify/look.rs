@@ -8,14 +8,12 @@ use std::time::Duration;
 use contract::SitePath;
 use contract::receipt::PageProblem;
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 
 use super::affected::is_browsers;
 use super::judgement::Subject;
-use crate::site::percent_encoded;
+use crate::site::{percent_encoded, request};
 
 /// How long a page may take. It is asked a second time if it takes longer: some are slow only the first time.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
@@ -192,23 +190,8 @@ impl Answer {
 }
 
 async fn ask(address: SocketAddr, path: &str, accept: &str) -> Result<Answer, String> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    let request = hyper::Request::get(percent_encoded(path))
-        .header(header::HOST, address.to_string())
-        .header(header::ACCEPT, accept)
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let answer = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| error.to_string())?;
-        let (parts, body) = response.into_parts();
+    let path = percent_encoded(path);
+    request::ask(address, &path, accept, async |parts, body| {
         let (beginning, broke_off) = read(body).await?;
         Ok(Answer {
             status: parts.status.as_u16(),
@@ -216,16 +199,8 @@ async fn ask(address: SocketAddr, path: &str, accept: &str) -> Result<Answer, St
             beginning,
             broke_off,
         })
-    };
-    tokio::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        // The connection is driven here; it ends before the answer only if it breaks.
-        ended = connection => match ended {
-            Ok(()) => answer.await,
-            Err(error) => Err(error.to_string()),
-        },
-    }
+    })
+    .await
 }
 
 /// Reads a body to its end, or as far as it goes. Keeps its beginning, and whether it ends in [`BROKEN_OFF`].

@@ -211,7 +211,7 @@ async fn a_later_change_of_the_same_place_is_named_and_both_can_be_taken_back() 
     );
     assert_eq!(
         environment.is_told_plainly("breaks").await,
-        "With this change, the page /about/ would not show any more. The change was taken back; the site is as it was."
+        "Without that change, the page /about/ would not show any more. The change stays; the site is as it was."
     );
     environment.page_with("/about/", "since 2004").await;
     repository
