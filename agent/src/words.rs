@@ -312,6 +312,7 @@ fn refused(code: ErrorCode, conflicts: &[Conflict], receipt: &Receipt, kind: Kin
                 None => "A later change of the same place is in the way. Please take that one back first.".to_owned(),
             };
         }
+        ErrorCode::TooLate => "It was too late to call this off: it is done already. You can take it back.",
         ErrorCode::NothingToUndo => "There is nothing to take back.",
         ErrorCode::BranchMissing => "The published site could not be found. Please ask a developer.",
         ErrorCode::PushRejected => match kind {

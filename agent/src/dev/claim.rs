@@ -164,7 +164,7 @@ impl Claimed {
             self.sessions.as_ref(),
             id,
             self.generation,
-            &Transition::Sleep,
+            &Transition::Sleep { parked: None },
         )
         .await
         .map(drop)
@@ -237,6 +237,7 @@ fn config(id: &ClientId, url: String, branch: &str) -> ClientConfig {
             url,
             branch: branch.to_owned(),
             deploy_key: None,
+            host_keys: Vec::new(),
             unknown: Map::new(),
         },
         infrastructure: Infrastructure::default(),
@@ -249,6 +250,8 @@ fn config(id: &ClientId, url: String, branch: &str) -> ClientConfig {
         status: ClientStatus::Active,
         site: None,
         policy: None,
+        limits: None,
+        results_queue_url: None,
         unknown: Map::new(),
     }
 }
@@ -286,6 +289,7 @@ async fn session(
         created_at: Timestamp::now(),
         expires_at: None,
         failure: None,
+        parked: None,
     };
     match sessions.create(&session).await.map_err(port)? {
         Created::New => Ok(id),

@@ -16,6 +16,11 @@ pub const IDLE_TIMEOUT_MAX_MINUTES: f64 = 1440.0;
 /// Environments of one client at a time: a bound on what a mistake in one number costs.
 pub const SESSIONS_MAX: u32 = 100;
 
+/// Minutes that an environment may live: a week. Every one of them is to be replaceable by then.
+pub const LIFETIME_MAX_MINUTES: f64 = 7.0 * 1440.0;
+/// Minutes that an environment lives where the client has no limit of its own.
+pub const LIFETIME_DEFAULT_MINUTES: f64 = 720.0;
+
 /// A domain name, for the schema.
 const DOMAIN_PATTERN: &str =
     r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$";
@@ -27,6 +32,14 @@ const BRANCH_PATTERN: &str =
     r"^(?!-)(?!refs/)(?!edit(/|$))(?!.*(\.\.|@\{|//))[^\x00-\x20~^:?*\[\\\x7f-\x9f]*$";
 /// A reference to a secret, for the schema.
 const SECRET_PATTERN: &str = r"^(secretsmanager:arn:aws[^:]*:secretsmanager:|ssm:[A-Za-z0-9_.:/-]|env:[A-Za-z_][A-Za-z0-9_]*$|file:.)";
+
+/// A queue, for the schema: an address, or a name on a laptop.
+const QUEUE_PATTERN: &str = r"^(https?://[^\s]+|[A-Za-z0-9_-]{1,75}(\.fifo)?)$";
+/// The fingerprint of an ssh server's key, for the schema.
+const HOST_KEY_PATTERN: &str = r"^SHA256:[A-Za-z0-9+/]{43}$";
+/// A place with content, for the schema.
+const CONTENT_SOURCE_PATTERN: &str =
+    r"^(s3://[a-z0-9][a-z0-9.-]{2,62}/|https://[a-z0-9.-]+(:[0-9]+)?/)[^\s?#]*$";
 
 /// A tenant: one website, one repository. Key `clientId`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +63,13 @@ pub struct ClientConfig {
     /// What instructions may do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
+    /// How much of everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ClientLimits>,
+    /// The queue that gets every final receipt, beside the table; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = QUEUE_PATTERN))]
+    pub results_queue_url: Option<String>,
     /// Everything that this build does not know, kept as it is.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -93,6 +113,11 @@ pub struct Repository {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = SECRET_PATTERN))]
     pub deploy_key: Option<String>,
+    /// The keys by which an ssh server is known, as `ssh-keygen -lf` prints them: `SHA256:` and 43 characters. Those of
+    /// GitHub, GitLab and Bitbucket are known without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(regex(pattern = HOST_KEY_PATTERN)))]
+    pub host_keys: Vec<String>,
     /// Unknown fields.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -148,11 +173,25 @@ pub struct Settings {
     reason = "whole, positive and small"
 )]
 fn serialize_minutes<S: Serializer>(minutes: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    let whole = minutes.fract() == 0.0 && (0.0..=IDLE_TIMEOUT_MAX_MINUTES).contains(minutes);
+    let whole = minutes.fract() == 0.0 && (0.0..=LIFETIME_MAX_MINUTES).contains(minutes);
     if whole {
         serializer.serialize_u64(*minutes as u64)
     } else {
         serializer.serialize_f64(*minutes)
+    }
+}
+
+#[expect(
+    clippy::ref_option,
+    reason = "serde passes a reference to the field as it is"
+)]
+fn serialize_some_minutes<S: Serializer>(
+    minutes: &Option<f64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match minutes {
+        Some(minutes) => serialize_minutes(minutes, serializer),
+        None => serializer.serialize_none(),
     }
 }
 
@@ -224,6 +263,29 @@ pub struct Policy {
     /// What has to succeed before something is published.
     #[serde(default)]
     pub publish_check: PublishCheck,
+    /// From where the bytes behind a `contentUrl` may come: `s3://bucket/prefix` or `https://host/path`, of which the
+    /// address must be a continuation. From nowhere if it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(regex(pattern = CONTENT_SOURCE_PATTERN)))]
+    pub content_sources: Vec<String>,
+    /// Unknown fields.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: Map<String, Value>,
+}
+
+/// How much of everything a client may have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientLimits {
+    /// Minutes after which an environment stops though it is used, and is woken anew: 12 hours if absent, at most a week.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "serialize_some_minutes"
+    )]
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = LIFETIME_MAX_MINUTES))]
+    pub max_lifetime_minutes: Option<f64>,
     /// Unknown fields.
     #[serde(flatten)]
     #[schemars(skip)]

@@ -14,6 +14,7 @@ pub mod id;
 pub mod instruction;
 pub mod limits;
 pub mod problem;
+pub mod proof;
 pub mod receipt;
 pub mod schema;
 pub mod session;

@@ -325,6 +325,8 @@ error_codes! {
     AlreadyUndone = "already_undone", "Nothing is to be done. Undo the undo to have it again.";
     /// A later instruction changed the same place.
     UndoOverlaps = "undo_overlaps", "Undo the later instruction first, and then this one: send both, in that order.";
+    /// It is too late to cancel the instruction: it has its receipt, or its commit is on its way.
+    TooLate = "too_late", "Undo the instruction instead.";
     /// There is nothing that an undo could take back.
     NothingToUndo = "nothing_to_undo", "Nothing is to be done.";
     /// The published branch does not exist.

@@ -10,7 +10,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClientId, Generation, SessionId, ThreadId};
+use crate::id::{ClientId, CommitId, Generation, SessionId, ThreadId};
 use crate::timestamp::Timestamp;
 
 /// One editing conversation of a client. Key `sessionId`.
@@ -76,6 +76,35 @@ pub struct Session {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What could not be pushed before it slept, and where it is. The next environment takes it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
+}
+
+/// Work that could not be pushed to the draft.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Parked {
+    /// Where it is: a ref on the remote, or the name of a bundle in the rescue bucket or folder.
+    pub place: ParkedAt,
+    /// The commit that holds all of it.
+    pub commit: CommitId,
+    /// How many commits of the draft are in it that the remote does not have.
+    pub commits: u32,
+    /// The files that were changed by hand, as paths of the repository.
+    pub files: Vec<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Where parked work is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ParkedAt {
+    /// A ref on the client's remote.
+    Ref(String),
+    /// A git bundle: the key of an object in the rescue bucket, or a file of the rescue folder.
+    Bundle(String),
 }
 
 /// A key that `Debug` does not show.
@@ -199,7 +228,10 @@ pub enum Transition {
         seen_activity: Option<Timestamp>,
     },
     /// Draining → dormant.
-    Sleep,
+    Sleep {
+        /// What could not be pushed, and where it is.
+        parked: Option<Parked>,
+    },
     /// Waking, ready or draining → failed.
     Fail {
         /// Why.
@@ -244,7 +276,7 @@ impl Transition {
             Self::Register { .. } => "be registered at that address",
             Self::Renew { .. } => "renew its lease",
             Self::Drain { .. } => "drain",
-            Self::Sleep => "go to sleep",
+            Self::Sleep { .. } => "go to sleep",
             Self::Fail { .. } => "fail",
         }
     }
@@ -260,7 +292,7 @@ impl Transition {
     /// | `Register` | waking, ready | ready at another address | ready; address, site, lease; no phase |
     /// | `Renew` | waking, ready, draining | | lease, site, why awake; the newest activity only ever grows |
     /// | `Drain` | ready | there was newer activity | draining |
-    /// | `Sleep` | draining | | dormant; address, task, lease and phase cleared |
+    /// | `Sleep` | draining | | dormant; address, task, lease and phase cleared; what is parked is what this environment parked |
     /// | `Fail` | waking, ready, draining | | failed, with the failure; address and lease cleared |
     ///
     /// Every transition but `Wake` is refused to another `caller` than the session's generation, before anything else
@@ -353,8 +385,9 @@ impl Transition {
                 }
                 next.state = State::Draining;
             }
-            Self::Sleep => {
+            Self::Sleep { parked } => {
                 next.state = State::Dormant;
+                next.parked.clone_from(parked);
                 next.clear_environment();
             }
             Self::Fail { failure } => {
@@ -391,7 +424,7 @@ impl Transition {
                 State::Dormant | State::Draining | State::Failed => false,
             },
             Self::Drain { .. } => session.state == State::Ready,
-            Self::Sleep => session.state == State::Draining,
+            Self::Sleep { .. } => session.state == State::Draining,
             Self::Renew { .. } | Self::Fail { .. } => {
                 matches!(
                     session.state,
@@ -466,6 +499,7 @@ mod tests {
             created_at: at(0),
             expires_at: Some(1_000_000),
             failure: (state == State::Failed).then(failure),
+            parked: None,
         }
     }
 
@@ -545,7 +579,7 @@ mod tests {
             ("renew", renew(None)),
             ("drain", drain(Some(50))),
             ("drain, newer activity", drain(Some(49))),
-            ("sleep", Transition::Sleep),
+            ("sleep", Transition::Sleep { parked: None }),
             ("fail", fail()),
         ];
         let mut table = format!("{:22}", "");
@@ -594,7 +628,7 @@ mod tests {
             register("10.0.0.1"),
             renew(None),
             drain(None),
-            Transition::Sleep,
+            Transition::Sleep { parked: None },
             fail(),
         ];
         for state in STATES {
@@ -782,7 +816,10 @@ mod tests {
             awake_because: None,
             ..draining.clone()
         };
-        assert_eq!(apply(&Transition::Sleep, &draining), Ok(dormant));
+        assert_eq!(
+            apply(&Transition::Sleep { parked: None }, &draining),
+            Ok(dormant)
+        );
 
         let failed = Session {
             state: State::Failed,
@@ -798,7 +835,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_cannot_be_done() {
-        let refused = apply(&Transition::Sleep, &session(State::Ready)).expect_err("ready");
+        let refused =
+            apply(&Transition::Sleep { parked: None }, &session(State::Ready)).expect_err("ready");
         insta::assert_snapshot!(refused, @"a session that is Ready cannot go to sleep");
     }
 
@@ -827,7 +865,7 @@ mod tests {
             3 => prop::sample::select(vec!["10.0.0.1", "10.0.0.2"]).prop_map(register),
             3 => prop::option::of(0..400_i64).prop_map(renew),
             3 => prop::option::of(0..400_i64).prop_map(drain),
-            3 => Just(Transition::Sleep),
+            3 => Just(Transition::Sleep { parked: None }),
             1 => Just(fail()),
         ]
     }
@@ -862,7 +900,7 @@ mod tests {
             | Transition::Phase { lease_until, .. }
             | Transition::Register { lease_until, .. }
             | Transition::Renew { lease_until, .. } => *lease_until = until,
-            Transition::Drain { .. } | Transition::Sleep | Transition::Fail { .. } => {}
+            Transition::Drain { .. } | Transition::Sleep { .. } | Transition::Fail { .. } => {}
         }
         aimed
     }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    ClientConfig, ClientStatus, ContainerSize, Domains, IDLE_TIMEOUT_MAX_MINUTES, Infrastructure,
-    OnBroken, Policy, PublishCheck, Repository, SESSIONS_MAX, Settings, SiteSettings,
+    ClientConfig, ClientLimits, ClientStatus, ContainerSize, Domains, IDLE_TIMEOUT_MAX_MINUTES,
+    Infrastructure, LIFETIME_MAX_MINUTES, OnBroken, Policy, PublishCheck, Repository, SESSIONS_MAX,
+    Settings, SiteSettings,
 };
 use crate::limits::{CHANGE_SET_MAX_BYTES, FILES_MAX};
 use crate::problem::Problems;
@@ -34,6 +35,8 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
         "status",
         "site",
         "policy",
+        "limits",
+        "resultsQueueUrl",
     ])?;
     let client_id = fields
         .required("clientId", "the id of the client")
@@ -71,6 +74,12 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
     let policy = fields
         .optional("policy")
         .and_then(|node| read_policy(&node));
+    let limits = fields
+        .optional("limits")
+        .and_then(|node| read_limits(&node));
+    let results_queue_url = fields
+        .optional("resultsQueueUrl")
+        .and_then(|node| node.checked(check_queue));
     Some(ClientConfig {
         client_id: client_id?,
         domains: domains?,
@@ -80,6 +89,8 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
         status: status?,
         site,
         policy,
+        limits,
+        results_queue_url,
         unknown: fields.unknown(),
     })
 }
@@ -94,27 +105,40 @@ fn read_domains(node: &Node<'_>) -> Option<Domains> {
     let production = domain("production", "the domain of the public site");
     let edit = domain("edit", "the domain of the edit environments");
     let api = domain("api", "the domain of the client's API");
-    let aliases: Vec<Option<String>> = match fields.optional("aliases") {
-        Some(list) => list
-            .items(ALIASES_MAX)?
-            .map(|node| node.checked(check_domain))
-            .collect(),
-        None => Vec::new(),
-    };
+    let aliases = texts(&fields, "aliases", ALIASES_MAX, check_domain);
     Some(Domains {
         production: production?,
         edit: edit?,
         api: api?,
-        aliases: aliases.into_iter().collect::<Option<_>>()?,
+        aliases: aliases?,
         unknown: fields.unknown(),
     })
 }
+
+/// A list of texts, empty where there is none; nothing if one of them is wrong.
+fn texts(
+    fields: &Fields<'_>,
+    name: &'static str,
+    max: usize,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Option<Vec<String>> {
+    let Some(list) = fields.optional(name) else {
+        return Some(Vec::new());
+    };
+    let read: Vec<Option<String>> = list.items(max)?.map(|node| node.checked(&check)).collect();
+    read.into_iter().collect()
+}
+
+/// Keys of one ssh server: three kinds, each with the one that comes after it, and room.
+const HOST_KEYS_MAX: usize = 20;
+/// Places from which content may come.
+const CONTENT_SOURCES_MAX: usize = 20;
 
 /// Further names of one client's environments: each is a rule of the load balancer, which has a hundred in all.
 const ALIASES_MAX: usize = 20;
 
 fn read_repository(node: &Node<'_>) -> Option<Repository> {
-    let fields = node.open_fields(&["url", "branch", "deployKey"])?;
+    let fields = node.open_fields(&["url", "branch", "deployKey", "hostKeys"])?;
     let url = fields
         .required("url", "where git finds the repository")
         .and_then(|node| node.checked(check_remote));
@@ -124,10 +148,12 @@ fn read_repository(node: &Node<'_>) -> Option<Repository> {
     let deploy_key = fields
         .optional("deployKey")
         .and_then(|node| node.checked(check_secret_reference));
+    let host_keys = texts(&fields, "hostKeys", HOST_KEYS_MAX, check_host_key);
     Some(Repository {
         url: url?,
         branch: branch?,
         deploy_key,
+        host_keys: host_keys?,
         unknown: fields.unknown(),
     })
 }
@@ -259,6 +285,7 @@ fn read_policy(node: &Node<'_>) -> Option<Policy> {
         "maxFileBytes",
         "onBroken",
         "publishCheck",
+        "contentSources",
     ])?;
     let allowed = |name| {
         fields
@@ -286,6 +313,12 @@ fn read_policy(node: &Node<'_>) -> Option<Policy> {
             ("build", PublishCheck::Build),
         ],
     );
+    let content_sources = texts(
+        &fields,
+        "contentSources",
+        CONTENT_SOURCES_MAX,
+        check_content_source,
+    );
     Some(Policy {
         allow_dependencies: allow_dependencies?,
         allow_config: allow_config?,
@@ -294,6 +327,7 @@ fn read_policy(node: &Node<'_>) -> Option<Policy> {
         max_file_bytes,
         on_broken: on_broken?,
         publish_check: publish_check?,
+        content_sources: content_sources?,
         unknown: fields.unknown(),
     })
 }
@@ -307,6 +341,78 @@ fn choice<T: Copy + Default>(
     fields
         .optional(name)
         .map_or(Some(T::default()), |node| node.choice("choice", words))
+}
+
+fn read_limits(node: &Node<'_>) -> Option<ClientLimits> {
+    let fields = node.open_fields(&["maxLifetimeMinutes"])?;
+    let max_lifetime_minutes = match fields.optional("maxLifetimeMinutes") {
+        None => Some(None),
+        Some(node) => node.number().and_then(|minutes| {
+            if minutes > 0.0 && minutes <= LIFETIME_MAX_MINUTES {
+                return Some(Some(minutes));
+            }
+            node.wrong(format!(
+                "must be more than 0 and at most {LIFETIME_MAX_MINUTES} minutes"
+            ))
+        }),
+    };
+    Some(ClientLimits {
+        max_lifetime_minutes: max_lifetime_minutes?,
+        unknown: fields.unknown(),
+    })
+}
+
+fn check_queue(text: &str) -> Result<(), String> {
+    let name = text.strip_suffix(".fifo").unwrap_or(text);
+    let is_name = (1..=75).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    let is_address = ["https://", "http://"].iter().any(|scheme| {
+        text.strip_prefix(scheme)
+            .is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
+    });
+    if is_name || is_address {
+        Ok(())
+    } else {
+        Err(
+            "must be the address of a queue, https://sqs.<region>.amazonaws.com/<account>/<name>"
+                .to_owned(),
+        )
+    }
+}
+
+fn check_host_key(text: &str) -> Result<(), String> {
+    let hash = text.strip_prefix("SHA256:").unwrap_or_default();
+    let fits = hash.len() == 43
+        && hash
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
+    if fits {
+        Ok(())
+    } else {
+        Err("must be the fingerprint of a server's key, SHA256: and 43 characters, as `ssh-keyscan HOST | ssh-keygen -lf -` prints it".to_owned())
+    }
+}
+
+fn check_content_source(text: &str) -> Result<(), String> {
+    let place = |scheme: &str, allowed: fn(char) -> bool| {
+        text.strip_prefix(scheme)
+            .and_then(|rest| rest.split_once('/'))
+            .is_some_and(|(host, path)| {
+                !host.is_empty()
+                    && host.chars().all(allowed)
+                    && !path.contains(|c: char| c.is_whitespace() || matches!(c, '?' | '#'))
+            })
+    };
+    let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
+    let host =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | ':');
+    if place("s3://", name) || place("https://", host) {
+        Ok(())
+    } else {
+        Err("must be s3://bucket/prefix or https://host/path, without a query".to_owned())
+    }
 }
 
 fn check_domain(domain: &str) -> Result<(), String> {
@@ -553,8 +659,10 @@ mod tests {
                 "onBroken": "keep",
                 "publishCheck": "build",
                 "maxFileBytes": 1_000_000,
+                "contentSources": ["s3://media/amelia/", "https://media.example/amelia/"],
                 "reviewers": [{ "name": "Bo" }],
             },
+            "resultsQueueUrl": "https://sqs.eu-central-1.amazonaws.com/123456789012/amelia-results",
             "limits": { "maxLifetimeMinutes": 480 },
             "brand": { "name": "Amelia", "colours": ["#123456", null] },
         })
@@ -639,7 +747,9 @@ mod tests {
             "infrastructure": { "targetGroupArn": "edit", "certificateArn": 7, "hostedZoneId": "/hostedzone/Z1" },
             "settings": { "containerSize": "huge", "idleTimoutMinutes": 5, "maxConcurrentSessions": 0 },
             "site": { "root": "../x", "installCommand": " ", "installScripts": "yes", "env": { "A-B": "x", "C": 1 } },
-            "policy": { "allowDependencies": 1, "maxFiles": 501, "maxFileBytes": 0.5 },
+            "policy": { "allowDependencies": 1, "maxFiles": 501, "maxFileBytes": 0.5, "contentSources": ["http://media.example/", "s3://Bucket/"] },
+            "limits": { "maxLifetimeMinutes": 20000 },
+            "resultsQueueUrl": "a queue",
         });
         let problems = ClientConfig::parse(&value).expect_err("much is wrong");
         let lines: Vec<String> = problems
@@ -672,6 +782,10 @@ mod tests {
         $.policy.allowDependencies: must be true or false, not a number
         $.policy.maxFiles: must be a whole number from 1 to 500
         $.policy.maxFileBytes: must be a whole number from 1 to 52428800
+        $.policy.contentSources[0]: must be s3://bucket/prefix or https://host/path, without a query
+        $.policy.contentSources[1]: must be s3://bucket/prefix or https://host/path, without a query
+        $.limits.maxLifetimeMinutes: must be more than 0 and at most 10080 minutes
+        $.resultsQueueUrl: must be the address of a queue, https://sqs.<region>.amazonaws.com/<account>/<name>
         "#);
     }
 

@@ -243,9 +243,14 @@ pub async fn a_refused_transition_changes_nothing(under_test: &dyn StoreUnderTes
     let story = Story::begin(under_test, 1).await;
     let before = story.read(1).await;
     let answer = story
-        .take(1, Generation(0), &Transition::Sleep, dawn())
+        .take(
+            1,
+            Generation(0),
+            &Transition::Sleep { parked: None },
+            dawn(),
+        )
         .await;
-    let refused = Transition::Sleep
+    let refused = Transition::Sleep { parked: None }
         .apply(&before, Generation(0), dawn())
         .expect_err("it sleeps");
     assert_eq!(answer, Err(TransitionFailed::Refused(refused)));
@@ -269,7 +274,12 @@ pub async fn an_older_generation_is_refused(under_test: &dyn StoreUnderTest) {
     let later = dawn().plus(LEASE * 2);
     let woken = story.wake(1, later).await.expect("abandoned");
     assert_eq!(woken.generation, Generation(2));
-    for transition in [claim(later), renew(later), fail(), Transition::Sleep] {
+    for transition in [
+        claim(later),
+        renew(later),
+        fail(),
+        Transition::Sleep { parked: None },
+    ] {
         let answer = story.take(1, Generation(1), &transition, later).await;
         let refused = TransitionRefused::OtherGeneration {
             acting: Generation(2),
@@ -380,7 +390,12 @@ pub async fn a_session_that_sleeps_gives_its_slot_back(under_test: &dyn StoreUnd
         "it is held while draining"
     );
     story
-        .take(1, Generation(1), &Transition::Sleep, dawn())
+        .take(
+            1,
+            Generation(1),
+            &Transition::Sleep { parked: None },
+            dawn(),
+        )
         .await
         .expect("draining");
     story.wake(2, dawn()).await.expect("given back");

@@ -116,7 +116,7 @@ impl Sessions for LocalSessions {
                 };
                 let may_go_on = match transition {
                     Transition::Wake { .. } => take_slot(&transaction, &next, slots, now)?,
-                    Transition::Sleep | Transition::Fail { .. } => {
+                    Transition::Sleep { .. } | Transition::Fail { .. } => {
                         transaction
                             .prepare_cached(GIVE_BACK)?
                             .execute([key.as_str()])?;
