@@ -1,37 +1,36 @@
 //! Developer mode: an edit environment of a repository on this machine, with the local adapters.
-//!
-//! [`start`] builds it step by step; [`Running::drain`] takes it apart in the order that is written there.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use contract::session::SiteHealth;
-use tokio::sync::watch;
+use contract::client_config::{Policy, SiteSettings};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-mod claim;
 mod console;
-pub(crate) mod home;
-mod interrupt;
+mod seat;
 mod source;
-mod start;
 mod suggestion;
 
-use claim::Claimed;
 use console::Console;
-use home::Home;
-use interrupt::Interrupt;
+use source::Source;
 
-use crate::cli::DevArguments;
-use crate::door::Stage;
-use crate::events::{Event, Events};
-use crate::failure::{Exit, Failure, chain};
-use crate::pipeline::Workshop;
-use crate::site::Site;
+use crate::cli::{Allowance, DevArguments};
+use crate::door::Hosts;
+use crate::environment::home::{self, Home};
+use crate::environment::interrupt::Interrupt;
+use crate::environment::{self, Boot, Halted, Haste, Plan, Progress, Running};
+use crate::events::{Event, Events, PhaseName};
+use crate::failure::{Exit, Failure};
+use crate::site;
+use crate::site::node::Node;
 
 /// How long a stop may take: an instruction that runs is finished within it.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
+const HALT_TIME_MAX: Duration = Duration::from_secs(20);
+/// How often the remote is asked. What is pushed is to be seen within 10 s, the fetch and the work tree included; and one
+/// connection in 5 s is no burden to a server.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs an environment until it is interrupted.
 pub(crate) async fn run(arguments: DevArguments) -> Result<Exit, Failure> {
@@ -40,7 +39,7 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<Exit, Failure> {
     let console = Console::start(arguments.json, &events, &mut tasks);
     let mut interrupt = Interrupt::listen()?;
     let started = tokio::select! {
-        started = start::start(&arguments, &events, &console) => started,
+        started = start(&arguments, &events, &console) => started,
         () = interrupt.requested() => Err(Failure::new(Exit::Interrupted, "interrupted before the preview was ready", "Nothing is half done: what was fetched and installed is used the next time.")),
     };
     let running = match started {
@@ -51,109 +50,138 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<Exit, Failure> {
             return Err(failure);
         }
     };
-    running.announce(&events, &console);
+    announce(&running, &arguments, &events, &console);
+    let keeping = CancellationToken::new();
+    tasks.spawn(running.seat.lease.clone().keep(keeping.clone()));
     interrupt.requested().await;
     console.say("Stopping: what runs is finished and pushed. Press Ctrl-C again to stop at once.");
-    let drained = tokio::select! {
-        drained = running.drain(&events) => drained,
+    let stopped = tokio::select! {
+        stopped = stop(running, &events) => stopped,
         () = interrupt.requested() => Err(Failure::new(Exit::Interrupted, "stopped at once", "What was not finished goes on at the next start.")),
     };
+    keeping.cancel();
     console.finish(&mut tasks).await;
-    drained.map(|()| Exit::Success)
+    stopped.map(|()| Exit::Success)
 }
 
-/// Everything that runs.
-struct Running {
-    home: Home,
-    claimed: Claimed,
-    address: SocketAddr,
-    /// Where commits are pushed, for people.
-    remote: String,
-    site: Site,
-    /// How the site was when it first answered.
-    health: SiteHealth,
-    /// A `send` line that works as printed.
-    suggestion: String,
-    pipeline: JoinSet<Workshop>,
-    tasks: JoinSet<()>,
-    stage: watch::Sender<Stage>,
-    stop_pipeline: CancellationToken,
-    /// Closes the door.
-    closing: CancellationToken,
-    stop_rest: CancellationToken,
+/// Starts it; returns once its site has answered.
+async fn start(
+    arguments: &DevArguments,
+    events: &Events,
+    console: &Console,
+) -> Result<Running, Failure> {
+    let mut boot = Boot {
+        events: events.clone(),
+        lease: None,
+        budget: |_| None,
+        progress: Progress {
+            say: {
+                let console = console.clone();
+                Arc::new(move |words| console.say(words))
+            },
+            transfer: {
+                let progress = console.progress();
+                Arc::new(move |received, all| progress.set(received, all))
+            },
+        },
+    };
+    let (plan, source) = boot.phase(PhaseName::Config, configure(arguments)).await?;
+    let branch = arguments.branch.as_deref();
+    let claim = async {
+        let seat = seat::take(&plan.home, &source, &arguments.thread, plan.address, branch).await?;
+        plan.home
+            .announce(&seat.identity.preview_url, source.folder())?;
+        Ok((seat, None))
+    };
+    let seat = boot.phase(PhaseName::Claim, claim).await?;
+    boot.lease = Some(seat.lease.clone());
+    environment::start(plan, seat, &boot).await
 }
 
-impl Running {
-    fn announce(&self, events: &Events, console: &Console) {
-        console.suggest(&self.suggestion);
-        events.publish(Event::Ready {
-            preview_url: self.claimed.session.preview_url.clone(),
-            port: self.address.port(),
-            draft_branch: self.claimed.session.draft_branch.clone(),
-            workspace: self.home.workspace.display().to_string(),
-            remote: self.remote.clone(),
-            site: self.health,
-        });
-    }
+/// Everything that can be known before anything is touched.
+async fn configure(arguments: &DevArguments) -> Result<((Plan, Source), Option<String>), Failure> {
+    let source = Source::find(&arguments.repository, arguments.deploy_key.as_deref())?;
+    let home = Home::open(
+        home::state_folder(arguments.state.as_deref())?,
+        &home::key(&source.slug(), &source.identity()),
+        arguments.workspace.as_deref(),
+    )?;
+    site::end_orphans(&home.tree()).await;
+    let listener =
+        environment::listen(SocketAddr::new(arguments.address(), arguments.port)).await?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Failure::internal("read the port", &error))?;
+    let node = Node::find(arguments.node.as_deref()).await?;
+    let imported = source.import(&home, arguments.branch.as_deref()).await?;
+    let plan = Plan {
+        home,
+        remote: imported.remote,
+        published_branch: arguments.branch.clone(),
+        listener,
+        address,
+        hosts: Hosts {
+            names: arguments.host_names(),
+        },
+        node,
+        site: SiteSettings::default(),
+        policy: policy(arguments),
+        install: !arguments.no_install,
+        bar: !arguments.no_bar,
+        developer: true,
+        look_every: LOOK_EVERY,
+    };
+    Ok(((plan, source), imported.note))
+}
 
-    /// Stops, in this order: nothing new is taken on; the instruction that runs is finished and pushed; the files it
-    /// put off are written; the site stops; the door closes; the session sleeps.
-    async fn drain(mut self, events: &Events) -> Result<(), Failure> {
-        self.stage.send_replace(Stage::Draining);
-        self.stop_pipeline.cancel();
-        let workshop = tokio::time::timeout(DRAIN_TIME_MAX, self.pipeline.join_next()).await;
-        let (mut commit, mut unpushed, mut uncommitted) = (None, 0, Vec::new());
-        match workshop {
-            Ok(Some(Ok(mut workshop))) => {
-                // Whatever goes wrong from here on, the steps after it are taken all the same.
-                if let Err(error) = workshop.settled().await {
-                    tracing::error!(error = %chain(&error), "not everything could be shown; it is put right at the next start");
-                }
-                match workshop.summary().await {
-                    Ok((tip, waiting)) => {
-                        commit = Some(tip.to_string());
-                        unpushed = waiting;
-                    }
-                    Err(error) => {
-                        tracing::error!(error = %chain(&error), "the draft could not be read");
-                    }
-                }
-                // It is nowhere else: whoever throws the workspace away has to know.
-                match workshop.uncommitted().await {
-                    Ok(files) => uncommitted = files.into_iter().collect(),
-                    Err(error) => {
-                        tracing::error!(error = %chain(&error), "what is changed by hand could not be examined");
-                    }
-                }
-            }
-            Ok(Some(Err(error))) => tracing::error!(%error, "the pipeline broke"),
-            Ok(None) => {}
-            Err(_) => tracing::warn!(
-                "the running instruction did not end in time; it goes on at the next start"
-            ),
-        }
-        self.stop_rest.cancel();
-        self.site.stop().await;
-        self.closing.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a task broke");
-            }
-        }
-        let slept = self.claimed.sleep().await;
-        let queued = self
-            .claimed
-            .queue
-            .depth()
-            .await
-            .map_or(0, |depth| depth.waiting + depth.in_flight);
-        events.publish(Event::Stopped {
-            commit,
-            unpushed,
-            queued,
-            uncommitted,
-        });
-        self.home.withdraw();
-        slept
+fn policy(arguments: &DevArguments) -> Policy {
+    Policy {
+        allow_config: arguments.allow.contains(&Allowance::Config),
+        allow_dependencies: arguments.allow.contains(&Allowance::Dependencies),
+        on_broken: arguments.on_broken.into(),
+        publish_check: arguments.publish_check.into(),
+        ..Policy::default()
     }
+}
+
+fn announce(running: &Running, arguments: &DevArguments, events: &Events, console: &Console) {
+    console.suggest(&suggestion::suggest(
+        &running.site_root,
+        arguments.state.as_deref(),
+    ));
+    events.publish(Event::Ready {
+        preview_url: running.seat.identity.preview_url.clone(),
+        port: running.address.port(),
+        draft_branch: running.seat.identity.branch.clone(),
+        workspace: running.home.workspace.display().to_string(),
+        remote: running.remote.clone(),
+        site: running.health,
+    });
+}
+
+/// Stops, and says what is left.
+async fn stop(running: Running, events: &Events) -> Result<(), Failure> {
+    let halted = running.halt(Haste::Finish, HALT_TIME_MAX).await;
+    let slept = seat::sleep(&halted.seat).await;
+    let Halted {
+        home,
+        seat,
+        commit,
+        unpushed,
+        uncommitted,
+        ..
+    } = halted;
+    let queued = seat
+        .queue
+        .depth()
+        .await
+        .map_or(0, |depth| depth.waiting + depth.in_flight);
+    events.publish(Event::Stopped {
+        commit,
+        unpushed,
+        queued,
+        uncommitted,
+    });
+    home.withdraw();
+    slept
 }

@@ -34,6 +34,18 @@ pub(crate) enum Exit {
     Install = 16,
     /// There is no running environment to send to.
     NoEnvironment = 17,
+    /// Another environment has the session: this one has stepped down and touched nothing.
+    SteppedDown = 18,
+    /// The client's configuration is missing or not valid, or the session does not exist.
+    Config = 20,
+    /// The client may not have environments.
+    Suspended = 21,
+    /// A table, a queue, a secret or the metadata endpoint does not answer, or does not let us.
+    Backend = 22,
+    /// A phase of the start took longer than it may.
+    TooSlow = 23,
+    /// Something is left that could neither be pushed nor parked elsewhere: it is only in the workspace.
+    NotSaved = 24,
     /// Something unexpected.
     Internal = 70,
     /// Interrupted before it was ready.
@@ -55,6 +67,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What to do now; may be empty.
     pub(crate) hint: String,
+    /// Whether the same could work later, without anybody doing anything.
+    pub(crate) retryable: bool,
 }
 
 impl Failure {
@@ -64,6 +78,38 @@ impl Failure {
             exit,
             message: message.into(),
             hint: hint.into(),
+            retryable: matches!(exit, Exit::TooSlow | Exit::Internal),
+        }
+    }
+
+    /// The same could work later.
+    pub(crate) fn retryable(mut self, retryable: bool) -> Self {
+        self.retryable = retryable;
+        self
+    }
+
+    /// The word for it in a session's record.
+    pub(crate) fn code(&self) -> &'static str {
+        match self.exit {
+            Exit::Repository => "repository_unusable",
+            Exit::Remote if self.retryable => "remote_unavailable",
+            Exit::Remote => "remote_refused",
+            Exit::Node => "node_missing",
+            Exit::Port => "port_taken",
+            Exit::Storage => "storage",
+            Exit::AlreadyRunning | Exit::SteppedDown => "other_environment",
+            Exit::Install => "install_failed",
+            Exit::Config => "config_invalid",
+            Exit::Suspended => "client_suspended",
+            Exit::Backend => "backend_unavailable",
+            Exit::TooSlow => "too_slow",
+            Exit::NotSaved => "not_saved",
+            Exit::Interrupted => "interrupted",
+            Exit::Success
+            | Exit::NotLanded
+            | Exit::Usage
+            | Exit::NoEnvironment
+            | Exit::Internal => "internal",
         }
     }
 
@@ -112,7 +158,7 @@ impl From<DraftError> for Failure {
             | DraftError::OtherClone { .. } => Exit::Storage,
             _ => Exit::Remote,
         };
-        Self::new(exit, chain(&error), error.hint())
+        Self::new(exit, chain(&error), error.hint()).retryable(error.may_pass())
     }
 }
 
@@ -126,7 +172,9 @@ impl From<SiteError> for Failure {
             | SiteError::NotInstalled { .. } => Exit::Install,
             SiteError::Runner { .. } => Exit::Storage,
         };
-        Self::new(exit, chain(&error), error.hint())
+        // A registry that does not answer is the usual reason for it.
+        let may_pass = matches!(error, SiteError::Install { .. });
+        Self::new(exit, chain(&error), error.hint()).retryable(may_pass)
     }
 }
 

@@ -19,7 +19,7 @@ use contract::client_config::Policy;
 use contract::limits::MESSAGE_MAX_BYTES;
 use contract::receipt::Timings;
 use contract::{
-    ClientId, CommitId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status,
+    Action, ClientId, CommitId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status,
     ThreadId, Timestamp,
 };
 use git2::Oid;
@@ -30,17 +30,26 @@ use tokio_util::sync::CancellationToken;
 
 mod admission;
 mod attempt;
+mod cancel;
+mod ending;
 mod hands;
 mod heartbeat;
 mod indoors;
+mod mailbox;
+mod results;
 mod retry;
 mod trial;
 mod workshop;
 
 use admission::Admission;
 use attempt::{Attempt, Outcome};
+pub(crate) use ending::Ending;
+use ending::Until;
 use heartbeat::Heartbeat;
 pub(crate) use indoors::Indoors;
+pub(crate) use mailbox::CONTROL_GROUP;
+use mailbox::{Letter, Mailbox};
+pub(crate) use results::Results;
 pub(crate) use retry::Attempts;
 use retry::Patience;
 pub(crate) use workshop::{Workshop, WorkshopError};
@@ -48,10 +57,9 @@ pub(crate) use workshop::{Workshop, WorkshopError};
 use crate::draft::{GivenUp, History, Lookout, Seen};
 use crate::events::{Event, Events};
 use crate::kinds::Kinds;
+use crate::lease::Lease as SessionLease;
 use crate::work_tree::uncommitted::{Suspects, Uncommitted};
 
-/// How long a receive waits for a message: SQS's maximum.
-const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 /// How long a message is ours before it is given to somebody else.
 pub(crate) const VISIBILITY: Duration = Duration::from_secs(60);
 /// How long an instruction may go on without the next step: after that, it is stuck. The longest that is right is an edit of
@@ -115,10 +123,14 @@ pub(crate) struct Running {
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub(crate) identity: Identity,
+    /// The right to act for the session.
+    pub(crate) lease: SessionLease,
     pub(crate) policy: Policy,
     pub(crate) queue: Arc<dyn Instructions>,
     pub(crate) dead: Arc<dyn Instructions>,
     pub(crate) receipts: Arc<dyn Receipts>,
+    /// The client's queue for final receipts.
+    pub(crate) results: Results,
     pub(crate) workshop: Workshop,
     /// What others push.
     pub(crate) lookout: Lookout,
@@ -139,42 +151,73 @@ pub(crate) struct Pipeline {
 /// What comes to the pipeline.
 enum Arrival {
     /// A message, or none in all the time that was waited.
-    Message(Result<Option<Delivery>, PortError>),
+    Message(Result<Option<Letter>, PortError>),
     /// The remote's branches are elsewhere.
     Others(Seen),
     /// Somebody changed something by hand.
     Hands,
+    /// It is to end otherwise than before.
+    Ending,
 }
 
 impl Pipeline {
-    /// Consumes instructions until `stop`; the one that runs then is finished. Gives back the workshop.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Workshop {
+    /// Consumes instructions until it is told to end; the one that runs then is finished, or taken back. Gives back the
+    /// workshop.
+    pub(crate) async fn run(mut self, ending: Ending) -> Workshop {
+        let _ended = ending.guard();
+        let mut until = ending.watch();
+        let stop = ending.stop();
+        let mut mailbox = Mailbox::new(Arc::clone(&self.queue));
         self.publish_tip().await;
         loop {
             self.view
                 .send_modify(|view| view.progressed = Some(Instant::now()));
+            let now = *until.borrow_and_update();
+            if now == Until::Now || self.lease.is_lost() {
+                break;
+            }
+            if !self.lease.may_act() {
+                // Nobody has taken the session, as far as is known, and somebody may: nothing is begun.
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = self.lease.lost() => {}
+                    () = tokio::time::sleep(QUEUE_PAUSE) => {}
+                }
+                continue;
+            }
             let arrival = tokio::select! {
-                // Stopping comes first: a message that is received now would only be released again. Then what others did,
+                // Ending comes first: a message that is received now would only be released again. Then what others did,
                 // because it is what the next instruction stands on, and a full queue must not keep it away.
                 biased;
-                () = stop.cancelled() => break,
+                changed = until.changed() => if changed.is_err() { break } else { Arrival::Ending },
+                () = self.lease.lost() => break,
                 seen = self.lookout.changed() => Arrival::Others(seen),
                 () = self.hands.changed() => Arrival::Hands,
-                received = self.queue.receive(RECEIVE_WAIT, VISIBILITY) => Arrival::Message(received),
+                received = mailbox.arrival(now) => Arrival::Message(received),
             };
             match arrival {
-                Arrival::Message(Ok(Some(delivery))) => self.handle(delivery).await,
-                Arrival::Message(Ok(None)) => {}
+                Arrival::Message(Ok(Some(letter))) => {
+                    self.handle(letter, &mut mailbox).await;
+                    if *until.borrow() == Until::Told {
+                        mailbox.ask();
+                    }
+                }
+                Arrival::Message(Ok(None)) if now == Until::Empty => break,
+                Arrival::Message(Ok(None)) | Arrival::Ending => {}
                 Arrival::Others(seen) => self.take_in(seen).await,
                 Arrival::Hands => self.look_at_hands().await,
                 Arrival::Message(Err(error)) => {
                     tracing::error!(error = %crate::chain(&error), "the queue does not answer");
                     tokio::select! {
-                        () = stop.cancelled() => break,
+                        () = stop.cancelled() => {}
+                        () = self.lease.lost() => {}
                         () = tokio::time::sleep(QUEUE_PAUSE) => {}
                     }
                 }
             }
+        }
+        if !self.lease.is_lost() {
+            mailbox.close().await;
         }
         self.workshop
     }
@@ -280,12 +323,36 @@ impl Pipeline {
         self.events.publish(Event::Draft { tip });
     }
 
-    async fn handle(&mut self, delivery: Delivery) {
-        let heartbeat = Heartbeat::start(Arc::clone(&self.queue), delivery.handle.clone());
-        let verdict = self.carry_out(&delivery, &heartbeat).await;
+    /// Carries out what a message says, and listens meanwhile for the wish not to.
+    async fn handle(&mut self, letter: Letter, mailbox: &mut Mailbox) {
+        let Letter {
+            delivery,
+            heartbeat,
+        } = letter;
+        let called_off = CancellationToken::new();
+        let (view, identity) = (self.view.subscribe(), self.identity.clone());
+        let verdict = {
+            let work = self.carry_out(&delivery, &heartbeat, &called_off);
+            tokio::pin!(work);
+            loop {
+                tokio::select! {
+                    biased;
+                    verdict = &mut work => break verdict,
+                    letter = mailbox.overtaking() => {
+                        let running = view.borrow().running.as_ref().map(|running| running.instruction_id.clone());
+                        if cancel::is_meant(&letter.delivery, &identity, running.as_ref()) {
+                            called_off.cancel();
+                        }
+                    }
+                }
+            }
+        };
         // Joined before the message is deleted or released: a late extension would bring it back to life.
         let held = heartbeat.join().await;
         self.view.send_modify(|view| view.running = None);
+        if self.lease.is_lost() {
+            return;
+        }
         let lease = match verdict {
             Verdict::Done => self.queue.delete(&delivery.handle).await,
             Verdict::Later(wait) => self.queue.extend(&delivery.handle, wait).await,
@@ -304,7 +371,12 @@ impl Pipeline {
         self.publish_tip().await;
     }
 
-    async fn carry_out(&mut self, delivery: &Delivery, heartbeat: &Heartbeat) -> Verdict {
+    async fn carry_out(
+        &mut self,
+        delivery: &Delivery,
+        heartbeat: &Heartbeat,
+        called_off: &CancellationToken,
+    ) -> Verdict {
         let begun = Instant::now();
         // What has landed is asked of the draft, so it has to be open: also after its thread broke.
         if let Err(error) = self.workshop.settle().await {
@@ -329,7 +401,11 @@ impl Pipeline {
                 tracing::warn!(message_id = %delivery.message_id, why, "a message without an instruction id was put with the dead letters");
                 return self.bury(delivery).await;
             }
-            Admission::AlreadyAnswered => return Verdict::Done,
+            Admission::AlreadyAnswered(receipt) => {
+                // Whoever answered it may have died before the client's own queue was told.
+                self.results.tell(&receipt).await;
+                return Verdict::Done;
+            }
             Admission::Refused {
                 instruction_id,
                 error,
@@ -347,6 +423,9 @@ impl Pipeline {
             } => (instruction, landed),
         };
         self.kinds.remember(&instruction);
+        if let Action::Cancel { instruction_id } = &instruction.action {
+            return self.cancel(delivery, &instruction, instruction_id).await;
+        }
         self.attempts.begin(&instruction.instruction_id, begun);
         let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Running);
         receipt.fingerprint = Some(instruction.fingerprint.clone());
@@ -369,6 +448,8 @@ impl Pipeline {
             policy: &self.policy,
             landed,
             heartbeat,
+            lease: &self.lease,
+            called_off,
             events: &self.events,
             view: &self.view,
             begun,
@@ -391,6 +472,11 @@ impl Pipeline {
                 self.answer(receipt).await
             }
             Outcome::LeaseLost => Verdict::NotOurs,
+            Outcome::CalledOff => {
+                receipt.status = Status::Cancelled;
+                receipt.summary = "It was called off before anything was changed.".to_owned();
+                self.answer(receipt).await
+            }
             Outcome::Interrupted => Verdict::Later(Duration::ZERO),
             Outcome::Trouble(error) => self.be_patient(delivery, receipt, error).await,
         }
@@ -488,8 +574,13 @@ impl Pipeline {
     async fn answer(&mut self, mut receipt: Receipt) -> Verdict {
         receipt.updated_at = Timestamp::now();
         self.indoors.tidy(&mut receipt);
+        if !self.lease.may_act() {
+            // Who has the session by now answers it, by what is on the remote.
+            return Verdict::NotOurs;
+        }
         crate::crash_point!("before-receipt");
-        match self.receipts.put(&receipt).await {
+        let (written, ()) = tokio::join!(self.receipts.put(&receipt), self.results.tell(&receipt));
+        match written {
             Ok(_) => {
                 tracing::info!(
                     instruction = %receipt.instruction_id,

@@ -127,6 +127,7 @@ pub(crate) fn outcome(receipt: &Receipt, action: Option<&str>) -> String {
         Status::Applied => "It can be seen already, and is being saved.".to_owned(),
         Status::Pushed => with_verdict(receipt, action),
         Status::Published => done(Some("publish"), &receipt.files_changed),
+        Status::Cancelled if kind == Kind::Cancel => "What was waiting is cancelled.".to_owned(),
         Status::Cancelled => "It was cancelled before it began. Nothing was changed.".to_owned(),
         Status::Interrupted => {
             "The preview was closed before this was done. Please ask for it again.".to_owned()

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use contract::limits::{INSTRUCTIONS_PER_CALL_MAX, QUEUE_DEPTH_MAX};
 use contract::receipt::Timings;
 use contract::{
-    ErrorCode, Instruction, InstructionId, Problem, Problems, Receipt, Status, Timestamp,
+    Action, ErrorCode, Instruction, InstructionId, Problem, Problems, Receipt, Status, Timestamp,
 };
 use platform::{Instructions, Outgoing, PortError, Receipts};
 use serde_json::value::RawValue;
 
 use crate::events::{Event, Events};
 use crate::kinds::Kinds;
-use crate::pipeline::Identity;
+use crate::pipeline::{CONTROL_GROUP, Identity};
 
 /// Takes instructions for one session. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -188,7 +188,11 @@ impl Intake {
         self.kinds.remember(instruction);
         let message = Outgoing {
             body,
-            group: identity.session_id.to_string(),
+            // A cancel is not to wait for its turn behind what it calls off.
+            group: match instruction.action {
+                Action::Cancel { .. } => CONTROL_GROUP.to_owned(),
+                _ => identity.session_id.to_string(),
+            },
             deduplication_id: id.to_string(),
         };
         // The message first: a receipt without a message would say `accepted` for ever.

@@ -191,6 +191,14 @@ impl DraftError {
         }
     }
 
+    /// Whether the same may work a moment later: the remote does not answer, or is busy.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::RemoteBusy { .. } | Self::PushVanished { .. }
+        )
+    }
+
     /// Whether the remote is to blame, not the clone.
     pub(crate) fn is_remote(&self) -> bool {
         matches!(

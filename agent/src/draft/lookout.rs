@@ -13,9 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Draft, DraftError, Settings, janitor};
 
-/// How often the remote is asked. What is pushed is to be seen within 10 s, the fetch and the work tree included; and one
-/// connection in 5 s is no burden to a server.
-const ASK_EVERY: Duration = Duration::from_secs(5);
 /// How seldom it is asked while it does not answer.
 const ASK_SELDOM: Duration = Duration::from_secs(60);
 /// How soon what could not be taken in is told again.
@@ -58,15 +55,16 @@ struct Pending {
 }
 
 impl Lookout {
-    /// Begins to ask, until `stop`.
+    /// Begins to ask, that often, until `stop`.
     pub(crate) fn start(
         settings: Settings,
         published_branch: String,
+        every: Duration,
         tasks: &mut JoinSet<()>,
         stop: CancellationToken,
     ) -> Self {
         let (sender, seen) = watch::channel(None);
-        tasks.spawn(look_out(settings, published_branch, sender, stop));
+        tasks.spawn(look_out(settings, published_branch, every, sender, stop));
         Self {
             seen,
             pending: None,
@@ -122,6 +120,7 @@ async fn until(moment: Option<Instant>) {
 async fn look_out(
     settings: Settings,
     published_branch: String,
+    every: Duration,
     sender: watch::Sender<Option<Seen>>,
     stop: CancellationToken,
 ) {
@@ -162,14 +161,9 @@ async fn look_out(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause(failures)) => {}
+            () = tokio::time::sleep(doubled(every, failures)) => {}
         }
     }
-}
-
-/// How long to wait after so many times without an answer.
-fn pause(failures: u32) -> Duration {
-    doubled(ASK_EVERY, failures)
 }
 
 /// A time doubled so many times, up to [`ASK_SELDOM`].
@@ -249,7 +243,13 @@ mod tests {
         };
         let draft = Draft::open(&settings, &mut |_, _| ()).expect("open");
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
-        let mut lookout = Lookout::start(settings, "main".to_owned(), &mut tasks, stop.clone());
+        let mut lookout = Lookout::start(
+            settings,
+            "main".to_owned(),
+            Duration::from_secs(1),
+            &mut tasks,
+            stop.clone(),
+        );
         let first = Seen {
             draft: None,
             published: Some(main),

@@ -16,7 +16,7 @@ pub(super) enum Admission {
         why: String,
     },
     /// Its final receipt is there already.
-    AlreadyAnswered,
+    AlreadyAnswered(Box<Receipt>),
     /// It will never work as it is.
     Refused {
         /// Which one.
@@ -80,8 +80,8 @@ fn refuse(refusal: Refusal, existing: Option<&Receipt>) -> Admission {
             why: refusal.to_string(),
         };
     };
-    if existing.is_some_and(|receipt| receipt.status.is_final()) {
-        return Admission::AlreadyAnswered;
+    if let Some(receipt) = existing.filter(|receipt| receipt.status.is_final()) {
+        return Admission::AlreadyAnswered(Box::new(receipt.clone()));
     }
     let mut error = receipt_error(refusal.code, "The instruction is not valid.");
     error.details = refusal.problems.0;
@@ -107,7 +107,7 @@ fn decide(
             tracing::warn!(instruction = %instruction.instruction_id, "an id came again with another body");
         }
         if receipt.status.is_final() {
-            return Admission::AlreadyAnswered;
+            return Admission::AlreadyAnswered(Box::new(receipt.clone()));
         }
     }
     let refuse = |code: ErrorCode, message: String| Admission::Refused {
@@ -142,10 +142,7 @@ fn decide(
             ),
         );
     }
-    let unknown = matches!(
-        instruction.action,
-        Action::Prompt { .. } | Action::Cancel { .. }
-    );
+    let unknown = matches!(instruction.action, Action::Prompt { .. });
     if landed.is_none() && unknown {
         return refuse(
             ErrorCode::UnsupportedAction,
@@ -213,7 +210,7 @@ mod tests {
         match admission {
             Admission::Refused { error, .. } => error.code.as_str(),
             Admission::Admitted { .. } => "admitted",
-            Admission::AlreadyAnswered => "answered",
+            Admission::AlreadyAnswered(_) => "answered",
             Admission::Unreadable { .. } => "unreadable",
         }
     }

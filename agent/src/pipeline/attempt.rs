@@ -10,6 +10,7 @@ use contract::{
     Verdict,
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::heartbeat::Heartbeat;
 use super::trial::Checked;
@@ -18,6 +19,7 @@ use super::{PipelineView, milliseconds, receipt_error};
 use crate::change_set::PlanError;
 use crate::draft::{CommitMessage, Declined, DraftError, Proposal, Published};
 use crate::events::{Event, Events};
+use crate::lease::Lease;
 use crate::site::build::BuildError;
 use crate::verify::Subject;
 
@@ -35,6 +37,9 @@ pub(super) struct Attempt<'a> {
     /// The commit of an earlier attempt.
     pub(super) landed: Option<CommitId>,
     pub(super) heartbeat: &'a Heartbeat,
+    pub(super) lease: &'a Lease,
+    /// Cancelled when the producer does not want it any more.
+    pub(super) called_off: &'a CancellationToken,
     pub(super) events: &'a Events,
     pub(super) view: &'a watch::Sender<PipelineView>,
     pub(super) begun: Instant,
@@ -53,8 +58,10 @@ pub(super) enum Outcome {
     Trouble(ReceiptError),
     /// We are to stop before it is done; it is tried again at the next start.
     Interrupted,
-    /// The message is somebody else's by now; nothing that others can see was done after that.
+    /// The message or the session is somebody else's by now; nothing that others can see was done after that.
     LeaseLost,
+    /// The producer does not want it any more; nothing was changed.
+    CalledOff,
 }
 
 impl From<WorkshopError> for Outcome {
@@ -101,6 +108,11 @@ impl Attempt<'_> {
         done.unwrap_or_else(|outcome| outcome)
     }
 
+    /// Whether message and session are still ours. Asked before every step that others can see.
+    fn may_act(&self) -> bool {
+        self.heartbeat.held() && self.lease.may_act()
+    }
+
     /// Changes the draft.
     async fn edit(
         &self,
@@ -119,7 +131,7 @@ impl Attempt<'_> {
             }
             None => self.begin(workshop, receipt).await?,
         }
-        if !self.heartbeat.held() {
+        if !self.may_act() {
             return Err(Outcome::LeaseLost);
         }
         self.push(workshop, receipt).await
@@ -144,8 +156,12 @@ impl Attempt<'_> {
         receipt.summary.clone_from(&proposal.summary);
         receipt.files_changed = workshop.site_files(proposal.moves.iter().map(|step| &step.path));
 
-        if !self.heartbeat.held() {
+        if !self.may_act() {
             return Err(Outcome::LeaseLost);
+        }
+        // Until now nothing was changed; from now on it is quicker to finish it, and to undo it if need be.
+        if self.called_off.is_cancelled() {
+            return Err(Outcome::CalledOff);
         }
         let trying = Instant::now();
         let tried = workshop.try_out(&proposal, self.policy.on_broken).await?;
@@ -306,7 +322,7 @@ impl Attempt<'_> {
                     .await?
                     .map_err(|error| not_built(&error))?;
             }
-            if !self.heartbeat.held() {
+            if !self.may_act() {
                 return Err(Outcome::LeaseLost);
             }
             let pushing = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::dev::home::{self, RunningNote};
+use crate::environment::home::{self, RunningNote};
 use crate::failure::{Exit, Failure};
 
 /// An environment's door.

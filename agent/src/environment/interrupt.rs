@@ -6,13 +6,13 @@ use crate::failure::Failure;
 
 /// Listens for the wish to stop.
 #[derive(Debug)]
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     signals: [Signal; 3],
 }
 
 impl Interrupt {
     /// From here on the wish does not end the process by itself.
-    pub(super) fn listen() -> Result<Self, Failure> {
+    pub(crate) fn listen() -> Result<Self, Failure> {
         let listen =
             |kind| signal(kind).map_err(|error| Failure::internal("listen for Ctrl-C", &error));
         Ok(Self {
@@ -25,7 +25,7 @@ impl Interrupt {
     }
 
     /// Waits for the next one.
-    pub(super) async fn requested(&mut self) {
+    pub(crate) async fn requested(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}

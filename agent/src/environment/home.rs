@@ -3,6 +3,7 @@
 //! ```text
 //!  <state>/edit.sqlite                    queues, receipts, sessions, clients of all environments
 //!  <state>/store/                         dependencies, by lock file
+//!  <state>/rescue/                        what could not be pushed, where there is no rescue bucket
 //!  <state>/environments/<key>/lock        held while the environment runs
 //!                             running.json  where it is, for `send`
 //!                             import.git  what a plain folder was imported into
@@ -17,22 +18,19 @@ use contract::id::hex;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
-use super::source::Source;
 use crate::failure::{Exit, Failure};
 
-/// The folders of one environment. The lock is held as long as this lives.
+/// The folders of one environment. The locks are held as long as this lives.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(crate) struct Home {
+    /// Where everything of this machine's environments is kept.
+    pub(crate) state: PathBuf,
     /// The environment's own folder.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The clone and the work tree.
-    pub(super) workspace: PathBuf,
-    /// Stored dependencies.
-    pub(super) store: PathBuf,
-    /// Queues, receipts, sessions, clients.
-    pub(super) database: PathBuf,
+    pub(crate) workspace: PathBuf,
     _lock: Flock<File>,
     _workspace_lock: Option<Flock<File>>,
 }
@@ -50,14 +48,13 @@ pub(crate) struct RunningNote {
 }
 
 impl Home {
-    /// Makes and locks the folders of the environment of `source`.
-    pub(super) fn open(
-        source: &Source,
-        state: Option<&Path>,
+    /// Makes and locks the folders of the environment that `key` names below `state`. The workspace may be elsewhere.
+    pub(crate) fn open(
+        state: PathBuf,
+        key: &str,
         workspace: Option<&Path>,
     ) -> Result<Self, Failure> {
-        let state = state_folder(state)?;
-        let folder = state.join("environments").join(key(source));
+        let folder = state.join("environments").join(key);
         let workspace = match workspace {
             Some(workspace) => std::path::absolute(workspace)
                 .map_err(|error| Failure::storage("use", workspace, &error))?,
@@ -76,28 +73,38 @@ impl Home {
             Some(self::lock(&workspace)?)
         };
         Ok(Self {
-            workspace,
-            store: state.join("store"),
-            database: state.join("edit.sqlite"),
+            state,
             folder,
+            workspace,
             _lock: lock,
             _workspace_lock: workspace_lock,
         })
     }
 
+    /// Stored dependencies.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.state.join("store")
+    }
+
+    /// Queues, receipts, sessions and clients of the local adapters.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.state.join("edit.sqlite")
+    }
+
     /// Everything on this machine below which an environment keeps something.
-    pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
-        let own = [&self.workspace, &self.folder, &self.store].map(PathBuf::as_path);
-        own.into_iter().chain(self.database.parent())
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &Path> {
+        [&self.workspace, &self.folder, &self.state]
+            .map(PathBuf::as_path)
+            .into_iter()
     }
 
     /// The work tree.
-    pub(super) fn tree(&self) -> PathBuf {
+    pub(crate) fn tree(&self) -> PathBuf {
         self.workspace.join("tree")
     }
 
     /// Says where the environment is.
-    pub(super) fn announce(&self, url: &str, folder: Option<&Path>) -> Result<(), Failure> {
+    pub(crate) fn announce(&self, url: &str, folder: Option<&Path>) -> Result<(), Failure> {
         let note = RunningNote {
             url: url.to_owned(),
             pid: std::process::id(),
@@ -109,7 +116,7 @@ impl Home {
     }
 
     /// Says that it is there no more.
-    pub(super) fn withdraw(&self) {
+    pub(crate) fn withdraw(&self) {
         // If it stays, whoever reads it finds the lock free.
         fs::remove_file(self.folder.join("running.json")).ok();
     }
@@ -203,8 +210,8 @@ fn running_at(folder: &Path) -> Option<String> {
     Some(note.url)
 }
 
-/// A readable name that no two sources share.
-fn key(source: &Source) -> String {
-    let hash = hex(&Sha256::digest(source.identity()));
-    format!("{}-{}", source.slug(), &hash[..10])
+/// A readable name that no two environments share: their identity may hold what is no file name, or is nobody's business.
+pub(crate) fn key(name: &str, identity: &str) -> String {
+    let hash = hex(&Sha256::digest(identity));
+    format!("{name}-{}", &hash[..10])
 }

@@ -1,0 +1,406 @@
+//! An environment, whoever launched it: a developer, ECS, or the router of a laptop.
+//!
+//! ```text
+//!   Plan   everything that is known before anything is touched ─┐
+//!   Seat   the session that is ours, and the ports to it ───────┴─▶ start ─▶ Running ─▶ halt ─▶ Halted
+//! ```
+//!
+//! [`start`] builds it step by step; [`Running::halt`] takes it apart in the order that is written there. What comes before
+//! (whose session it is) and after (what its record says) is the launcher's: [`crate::dev`] or [`crate::run`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contract::client_config::{Policy, SiteSettings};
+use contract::session::{Parked, Phase, SiteHealth};
+use platform::{Instructions, Receipts};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) mod home;
+pub(crate) mod interrupt;
+mod start;
+
+use home::Home;
+pub(crate) use start::start;
+
+use crate::door::{Hosts, Stage};
+use crate::draft::Remote;
+use crate::events::{Event, Events, PhaseName, PhaseState};
+use crate::failure::{Exit, Failure, chain};
+use crate::lease::Lease;
+use crate::pipeline::{Ending, Identity, PipelineView, Results, Workshop};
+use crate::site::Site;
+use crate::site::node::Node;
+
+/// Everything that is known before anything is touched.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Its folders.
+    pub(crate) home: Home,
+    /// The client's repository.
+    pub(crate) remote: Remote,
+    /// The published branch; the remote's default if absent.
+    pub(crate) published_branch: Option<String>,
+    /// Where the door listens.
+    pub(crate) listener: TcpListener,
+    /// The same, as an address.
+    pub(crate) address: SocketAddr,
+    /// The host names by which the door is known.
+    pub(crate) hosts: Hosts,
+    /// What runs the site.
+    pub(crate) node: Node,
+    /// How the site is built.
+    pub(crate) site: SiteSettings,
+    /// What instructions may do.
+    pub(crate) policy: Policy,
+    /// Whether dependencies are put in place; if not, they are there.
+    pub(crate) install: bool,
+    /// Whether pages show the bar.
+    pub(crate) bar: bool,
+    /// Whether whoever looks at the site develops it.
+    pub(crate) developer: bool,
+    /// How often the remote is asked what others pushed.
+    pub(crate) look_every: Duration,
+}
+
+/// The session that is ours, and the ports to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seat {
+    /// Whose it is and where instructions land.
+    pub(crate) identity: Identity,
+    /// The right to act for it.
+    pub(crate) lease: Lease,
+    /// Where instructions wait.
+    pub(crate) queue: Arc<dyn Instructions>,
+    /// Where those go that nobody could carry out.
+    pub(crate) dead: Arc<dyn Instructions>,
+    /// What became of them.
+    pub(crate) receipts: Arc<dyn Receipts>,
+    /// The client's queue for final receipts.
+    pub(crate) results: Results,
+}
+
+/// Who is told how far a start is.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    /// Listeners here.
+    pub(crate) events: Events,
+    /// The record, once the session is ours.
+    pub(crate) lease: Option<Lease>,
+    /// How long each phase may take; for ever if nobody waits but the one who can interrupt it.
+    pub(crate) budget: fn(PhaseName) -> Option<Duration>,
+    /// Who is shown the progress of long work.
+    pub(crate) progress: Progress,
+}
+
+/// Shows the progress of long work to people who look at a terminal. By default to nobody.
+#[derive(Clone)]
+pub(crate) struct Progress {
+    /// What happens, in words.
+    pub(crate) say: Arc<dyn Fn(&str) + Send + Sync>,
+    /// How many of how many objects have been received.
+    pub(crate) transfer: Arc<dyn Fn(usize, usize) + Send + Sync>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            say: Arc::new(|_| ()),
+            transfer: Arc::new(|_, _| ()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Progress")
+    }
+}
+
+impl Boot {
+    /// Goes through a phase: says that it begins, does the work within its budget, and says that it is done.
+    ///
+    /// The work is cut off when the session is another's.
+    pub(crate) async fn phase<T>(
+        &self,
+        phase: PhaseName,
+        work: impl Future<Output = Result<(T, Option<String>), Failure>>,
+    ) -> Result<T, Failure> {
+        self.events.publish(Event::Phase {
+            phase,
+            state: PhaseState::Started,
+            ms: None,
+            detail: None,
+        });
+        tracing::info!(phase = phase.as_str(), "begins");
+        let began = Instant::now();
+        // The record is told beside the work: a visitor's waiting page is worth a write, not a wait.
+        let told = async {
+            match &self.lease {
+                Some(lease) => lease.phase(phase.of_session()).await.map_err(lease_lost),
+                None => Ok(()),
+            }
+        };
+        let within = async {
+            match (self.budget)(phase) {
+                None => work.await,
+                Some(budget) => tokio::time::timeout(budget, work).await.unwrap_or_else(|_| {
+                    Err(Failure::new(
+                        Exit::TooSlow,
+                        format!("the phase `{}` took longer than its {} s", phase.as_str(), budget.as_secs()),
+                        "Look at what it was doing; the next wake begins again with what is there.",
+                    ))
+                }),
+            }
+        };
+        let done = tokio::select! {
+            done = async { tokio::try_join!(within, told) } => done,
+            failure = self.session_lost() => Err(failure),
+        };
+        match done {
+            Ok(((made, detail), ())) => {
+                let took = began.elapsed();
+                tracing::info!(
+                    phase = phase.as_str(),
+                    ms = milliseconds(took),
+                    detail,
+                    "done"
+                );
+                self.events.publish(Event::Phase {
+                    phase,
+                    state: PhaseState::Done,
+                    ms: Some(milliseconds(took)),
+                    detail,
+                });
+                Ok(made)
+            }
+            Err(failure) => {
+                self.events.publish(Event::Phase {
+                    phase,
+                    state: PhaseState::Failed,
+                    ms: Some(milliseconds(began.elapsed())),
+                    detail: None,
+                });
+                Err(failure)
+            }
+        }
+    }
+
+    async fn session_lost(&self) -> Failure {
+        match &self.lease {
+            Some(lease) => {
+                lease.lost().await;
+                stepped_down(lease)
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err takes"
+)]
+fn lease_lost(error: crate::lease::LeaseError) -> Failure {
+    let exit = match &error {
+        crate::lease::LeaseError::Refused(_) => Exit::SteppedDown,
+        crate::lease::LeaseError::Backend(_) => Exit::Backend,
+    };
+    Failure::new(
+        exit,
+        format!(
+            "the session's record could not be written: {}",
+            chain(&error)
+        ),
+        "Check the table of the sessions and the right to write to it.",
+    )
+}
+
+/// The session is another's: nothing is touched any more.
+pub(crate) fn stepped_down(lease: &Lease) -> Failure {
+    Failure::new(
+        Exit::SteppedDown,
+        format!("another environment has the session: {}", lease.why_lost()),
+        "Nothing is to be done: that one serves.",
+    )
+}
+
+impl PhaseName {
+    /// The word on the wire.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Claim => "claim",
+            Self::Clone => "clone",
+            Self::Install => "install",
+            Self::Serve => "serve",
+        }
+    }
+
+    fn of_session(self) -> Phase {
+        match self {
+            Self::Config => Phase::Config,
+            Self::Claim => Phase::Claim,
+            Self::Clone => Phase::Clone,
+            Self::Install => Phase::Install,
+            Self::Serve => Phase::Serve,
+        }
+    }
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) home: Home,
+    pub(crate) seat: Seat,
+    pub(crate) address: SocketAddr,
+    /// Where commits are pushed, for people.
+    pub(crate) remote: String,
+    pub(crate) site: Site,
+    /// How the site was when it first answered.
+    pub(crate) health: SiteHealth,
+    /// The folder of the site in the work tree.
+    pub(crate) site_root: PathBuf,
+    /// What the pipeline is doing.
+    pub(crate) view: watch::Receiver<PipelineView>,
+    /// What was parked before and has been taken up.
+    pub(crate) taken_up: Option<Parked>,
+    pipeline: JoinSet<Workshop>,
+    tasks: JoinSet<()>,
+    stage: watch::Sender<Stage>,
+    ending: Ending,
+    /// Closes the door.
+    closing: CancellationToken,
+    stop_rest: CancellationToken,
+}
+
+/// What is left when nothing runs any more.
+#[derive(Debug)]
+pub(crate) struct Halted {
+    pub(crate) home: Home,
+    pub(crate) seat: Seat,
+    /// The draft and the work tree; none if the pipeline broke or did not end in time.
+    pub(crate) workshop: Option<Workshop>,
+    /// Where it ended: the newest commit of the draft.
+    pub(crate) commit: Option<String>,
+    /// Commits that are not on the remote.
+    pub(crate) unpushed: usize,
+    /// Files that somebody changed by hand and did not commit.
+    pub(crate) uncommitted: Vec<String>,
+}
+
+/// How much is finished before it halts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// Everything that waits in the queue.
+    Settle,
+    /// The instruction that runs, or it is taken back.
+    Finish,
+    /// Nothing: the session is another's.
+    Abandon,
+}
+
+impl Running {
+    /// Waits until the pipeline has ended by itself, which it only does when it broke.
+    pub(crate) async fn broke(&self) {
+        self.ending.ended().await;
+    }
+
+    /// Stops, in this order: nothing new is taken on; the instruction that runs is finished and pushed, or taken back; the
+    /// files it put off are written; the site stops; the door closes.
+    pub(crate) async fn halt(mut self, haste: Haste, time: Duration) -> Halted {
+        self.stage.send_replace(Stage::Draining);
+        match haste {
+            Haste::Settle => self.ending.when_empty(),
+            Haste::Finish => self.ending.now(),
+            Haste::Abandon => {
+                self.ending.now();
+                self.pipeline.abort_all();
+            }
+        }
+        let (mut commit, mut unpushed, mut uncommitted) = (None, 0, Vec::new());
+        let ended = tokio::time::timeout(time, self.pipeline.join_next()).await;
+        let workshop = match ended {
+            Ok(Some(Ok(mut workshop))) => {
+                // Whatever goes wrong from here on, the steps after it are taken all the same.
+                if let Err(error) = workshop.settled().await {
+                    tracing::error!(error = %chain(&error), "not everything could be shown; it is put right at the next start");
+                }
+                match workshop.summary().await {
+                    Ok((tip, waiting)) => {
+                        commit = Some(tip.to_string());
+                        unpushed = waiting;
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "the draft could not be read");
+                    }
+                }
+                // It is nowhere else: whoever throws the workspace away has to know.
+                match workshop.uncommitted().await {
+                    Ok(files) => uncommitted = files.into_iter().collect(),
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "what is changed by hand could not be examined");
+                    }
+                }
+                Some(workshop)
+            }
+            Ok(Some(Err(error))) if error.is_cancelled() => None,
+            Ok(Some(Err(error))) => {
+                tracing::error!(%error, "the pipeline broke");
+                None
+            }
+            Ok(None) => None,
+            Err(_) => {
+                tracing::warn!(
+                    "the running instruction did not end in time; it goes on at the next start"
+                );
+                None
+            }
+        };
+        self.stop_rest.cancel();
+        self.site.stop().await;
+        self.closing.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a task broke");
+            }
+        }
+        Halted {
+            home: self.home,
+            seat: self.seat,
+            workshop,
+            commit,
+            unpushed,
+            uncommitted,
+        }
+    }
+}
+
+/// Opens the port of the door.
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "Stop what listens there, or choose another one with --port (0 takes any)."
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "Choose a port above 1023 with --port (0 takes any)."
+            }
+            _ => "Choose an address of this machine with --host.",
+        };
+        Failure::new(
+            Exit::Port,
+            format!("could not listen on {address}: {error}"),
+            hint,
+        )
+    })
+}

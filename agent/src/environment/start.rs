@@ -1,0 +1,418 @@
+//! Builds an environment: a chain in which each step has what the ones before it made, and its own way to fail.
+//!
+//! ```text
+//!  Plan + Seat          folders, lock, port, Node, the remote; the session is ours
+//!   └▶ claim   Open         the door is open and shows a waiting page
+//!       └▶ clone   Cloned       the draft and the work tree that shows it, with what was parked
+//!           └▶ install  Installed   dependencies that fit this Node
+//!               └▶ serve    Running     the site has answered; instructions are consumed from here on
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::session::Parked;
+use relay::Relay;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Boot, Plan, Running, Seat, lease_lost};
+use crate::door::{Bar, Door, Intake, Opened, SeenOn, Stage};
+use crate::draft::{self, Draft, Lookout};
+use crate::events::{Event, Events, PhaseName};
+use crate::failure::Failure;
+use crate::kinds::Kinds;
+use crate::pipeline::{Attempts, Ending, Pipeline, PipelineView, Workshop};
+use crate::site::dependencies::{Dependencies, Route};
+use crate::site::{self, HotMessage, Site, SiteError, Told, node};
+use crate::verify::{Verifier, Visits};
+use crate::work_tree::uncommitted::Uncommitted;
+use crate::work_tree::{Places, WorkTree};
+
+/// The pause before a remote that did not answer is asked again while it starts; doubled each time.
+const REMOTE_PAUSE: Duration = Duration::from_secs(1);
+const REMOTE_PAUSE_MAX: Duration = Duration::from_secs(8);
+
+/// Starts an environment; returns once its site has answered.
+pub(crate) async fn start(plan: Plan, seat: Seat, boot: &Boot) -> Result<Running, Failure> {
+    let open = Open::new(plan, seat, boot);
+    let cloned = boot.phase(PhaseName::Clone, open.clone_draft(boot)).await?;
+    let installed = cloned.install(boot).await?;
+    installed.serve(boot).await
+}
+
+/// The door is open.
+struct Open {
+    plan: Settled,
+    seat: Seat,
+    stage: watch::Sender<Stage>,
+    pipeline_view: watch::Sender<PipelineView>,
+    kinds: Kinds,
+    visits: Visits,
+    closing: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// What of the plan is still to be carried out when the door is open.
+struct Settled {
+    home: super::Home,
+    remote: draft::Remote,
+    published_branch: Option<String>,
+    address: std::net::SocketAddr,
+    node: node::Node,
+    site: contract::client_config::SiteSettings,
+    policy: contract::client_config::Policy,
+    install: bool,
+    look_every: Duration,
+}
+
+impl Open {
+    fn new(plan: Plan, seat: Seat, boot: &Boot) -> Self {
+        let (stage, stage_view) = watch::channel(Stage::Starting {
+            phase: PhaseName::Clone,
+        });
+        let (pipeline_view, pipeline) = watch::channel(PipelineView::default());
+        let (closing, visits) = (CancellationToken::new(), Visits::default());
+        let kinds = Kinds::default();
+        let door = Door {
+            intake: Intake {
+                identity: seat.identity.clone(),
+                queue: seat.queue.clone(),
+                receipts: seat.receipts.clone(),
+                events: boot.events.clone(),
+                kinds: kinds.clone(),
+            },
+            stage: stage_view,
+            pipeline,
+            events: boot.events.clone(),
+            visits: visits.clone(),
+            opened: Opened::default(),
+            seen_on: SeenOn::default(),
+            hosts: plan.hosts,
+            shown_root: plan.home.tree(),
+            relay: Relay::new(relay::Settings::default()),
+            bar: plan.bar.then(Bar::new),
+            developer: plan.developer,
+            closing: closing.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(door.serve(plan.listener));
+        Self {
+            plan: Settled {
+                home: plan.home,
+                remote: plan.remote,
+                published_branch: plan.published_branch,
+                address: plan.address,
+                node: plan.node,
+                site: plan.site,
+                policy: plan.policy,
+                install: plan.install,
+                look_every: plan.look_every,
+            },
+            seat,
+            stage,
+            pipeline_view,
+            kinds,
+            visits,
+            closing,
+            tasks,
+        }
+    }
+}
+
+/// The draft is here, and the work tree shows it.
+struct Cloned {
+    open: Open,
+    draft: Draft,
+    settings: draft::Settings,
+    places: Places,
+    work_tree: WorkTree,
+}
+
+impl Open {
+    async fn clone_draft(self, boot: &Boot) -> Result<(Cloned, Option<String>), Failure> {
+        let workspace = &self.plan.home.workspace;
+        let places = Places {
+            root: self.plan.home.tree(),
+            staging: workspace.join("staging"),
+            journal: workspace.join("journal.json"),
+        };
+        let settings = draft::Settings {
+            git_directory: workspace.join("draft.git"),
+            staging: places.staging.clone(),
+            remote: self.plan.remote.clone(),
+            published_branch: self.plan.published_branch.clone(),
+            draft_branch: self.seat.identity.branch.clone(),
+            site_root: self.plan.site.root.clone().unwrap_or_default(),
+        };
+        let (draft, work_tree) = open_draft(&settings, &places, boot).await?;
+        let behind = match draft.behind_published()? {
+            0 => String::new(),
+            count => format!("; the draft is {count} commits behind it"),
+        };
+        let detail = format!(
+            "{} of {}{behind}",
+            draft.published_branch(),
+            self.plan.remote
+        );
+        let cloned = Cloned {
+            open: self,
+            draft,
+            settings,
+            places,
+            work_tree,
+        };
+        Ok((cloned, Some(detail)))
+    }
+}
+
+/// Opens the draft. Where somebody waits for a phase that has a budget, a remote that does not answer is asked again until
+/// the budget is used up; a developer is told at once.
+async fn open_draft(
+    settings: &draft::Settings,
+    places: &Places,
+    boot: &Boot,
+) -> Result<(Draft, WorkTree), Failure> {
+    let patient = (boot.budget)(PhaseName::Clone).is_some();
+    let mut pause = REMOTE_PAUSE;
+    loop {
+        let transfer = Arc::clone(&boot.progress.transfer);
+        let (draft_settings, tree_places) = (settings.clone(), places.clone());
+        let opened = tokio::task::spawn_blocking(move || -> Result<_, Failure> {
+            let draft = Draft::open(&draft_settings, &mut |received, all| {
+                transfer(received, all);
+            })?;
+            let work_tree = Workshop::open_work_tree(&draft, &tree_places)?;
+            Ok((draft, work_tree))
+        });
+        let opened = opened
+            .await
+            .map_err(|error| Failure::internal("open the draft", &error))?;
+        match opened {
+            Err(failure) if patient && failure.retryable => {
+                tracing::warn!(why = %failure.message, "the draft could not be opened; it is tried again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(REMOTE_PAUSE_MAX);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// The dependencies are in place.
+struct Installed {
+    cloned: Cloned,
+    /// How they are put in place when the lock file changes; not at all if absent.
+    dependencies: Option<Dependencies>,
+}
+
+impl Cloned {
+    /// The folder with the site's `package.json`.
+    fn site_root(&self) -> PathBuf {
+        let root = self.work_tree.root();
+        match &self.open.plan.site.root {
+            Some(folder) => root.join(folder),
+            None => root.to_owned(),
+        }
+    }
+
+    async fn install(self, boot: &Boot) -> Result<Installed, Failure> {
+        self.open.stage.send_replace(Stage::Starting {
+            phase: PhaseName::Install,
+        });
+        let root = self.site_root();
+        let dependencies = self.open.plan.install.then(|| Dependencies {
+            node: self.open.plan.node.clone(),
+            store: self.open.plan.home.store(),
+            staging: self.places.staging.clone(),
+            scripts: self.open.plan.site.install_scripts,
+            output: site::OutputLog::default(),
+        });
+        let say = |words: String| (boot.progress.say)(&words);
+        let put = async {
+            refuse_no_astro(&root)?;
+            let route = match &dependencies {
+                Some(dependencies) => Some(dependencies.put_in_place(&root, &say).await?),
+                None if node::astro_version(&root).is_none() => {
+                    return Err(SiteError::NotInstalled { root: root.clone() }.into());
+                }
+                None => None,
+            };
+            node::check(&root, &self.open.plan.node)?;
+            Ok(((), Some(route_words(route).to_owned())))
+        };
+        boot.phase(PhaseName::Install, put).await?;
+        Ok(Installed {
+            cloned: self,
+            dependencies,
+        })
+    }
+}
+
+impl Installed {
+    async fn serve(self, boot: &Boot) -> Result<Running, Failure> {
+        let root = self.cloned.site_root();
+        let Cloned {
+            open,
+            draft,
+            settings,
+            places,
+            work_tree,
+        } = self.cloned;
+        let (plan, seat, mut tasks) = (open.plan, open.seat, open.tasks);
+        open.stage.send_replace(Stage::Starting {
+            phase: PhaseName::Serve,
+        });
+        let stop_rest = CancellationToken::new();
+        let site_settings = site::Settings {
+            root: root.clone(),
+            runner: plan.home.workspace.join("runner.mjs"),
+            compile_cache: plan.home.workspace.join("compile-cache"),
+            node: plan.node.clone(),
+            dependencies: self.dependencies,
+            variables: plan.site.env.clone(),
+        };
+        let answered = async {
+            let site = Site::start(site_settings, &mut tasks)?;
+            tasks.spawn(work_tree.clone().run(stop_rest.clone()));
+            let answer = site.first_answer().await;
+            open.stage
+                .send_replace(Stage::Serving { site: site.clone() });
+            seat.lease
+                .register(
+                    plan.address.ip().to_string(),
+                    plan.address.port(),
+                    answer.health(),
+                )
+                .await
+                .map_err(lease_lost)?;
+            let astro = node::astro_version(&root).unwrap_or_default();
+            let detail = match &answer.problem {
+                None => format!("Astro {astro}, Node {}", plan.node.version),
+                Some(problem) => {
+                    let words = problem.message.lines().next().unwrap_or_default();
+                    format!("Astro {astro}; the site is not well: {words}")
+                }
+            };
+            Ok(((site, answer.health()), Some(detail)))
+        };
+        let (site, health) = boot.phase(PhaseName::Serve, answered).await?;
+
+        let events = boot.events.clone();
+        tasks.spawn(report_site(site.clone(), events.clone(), stop_rest.clone()));
+        let remote = draft.remote_name();
+        let lookout = Lookout::start(
+            settings.clone(),
+            draft.published_branch().to_owned(),
+            plan.look_every,
+            &mut tasks,
+            stop_rest.clone(),
+        );
+        let hands = Uncommitted::start(&work_tree, &mut tasks, stop_rest.clone());
+        let ending = Ending::default();
+        let workshop = Workshop::open(
+            draft,
+            settings,
+            places,
+            work_tree,
+            Verifier::new(site.clone(), open.visits),
+            plan.node,
+            ending.stop(),
+        );
+        let indoors = workshop.indoors(plan.home.folders());
+        let view = open.pipeline_view.subscribe();
+        let pipeline = Pipeline {
+            identity: seat.identity.clone(),
+            lease: seat.lease.clone(),
+            policy: plan.policy,
+            queue: seat.queue.clone(),
+            dead: seat.dead.clone(),
+            receipts: seat.receipts.clone(),
+            results: seat.results.clone(),
+            workshop,
+            indoors,
+            lookout,
+            followed: None,
+            attempts: Attempts::default(),
+            hands,
+            events,
+            kinds: open.kinds,
+            view: open.pipeline_view,
+        };
+        let mut pipelines = JoinSet::new();
+        pipelines.spawn(pipeline.run(ending.clone()));
+        Ok(Running {
+            home: plan.home,
+            seat,
+            address: plan.address,
+            remote,
+            site,
+            health,
+            site_root: root,
+            view,
+            taken_up: None::<Parked>,
+            pipeline: pipelines,
+            tasks,
+            stage: open.stage,
+            ending,
+            closing: open.closing,
+            stop_rest,
+        })
+    }
+}
+
+fn refuse_no_astro(root: &Path) -> Result<(), SiteError> {
+    let manifest = std::fs::read(root.join("package.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    let named = |manifest: &serde_json::Value| {
+        ["dependencies", "devDependencies"]
+            .iter()
+            .any(|kind| manifest[*kind]["astro"].is_string())
+    };
+    if manifest.as_ref().is_some_and(named) {
+        Ok(())
+    } else {
+        Err(SiteError::NoAstro {
+            root: PathBuf::from(root),
+        })
+    }
+}
+
+fn route_words(route: Option<Route>) -> &'static str {
+    match route {
+        None => "skipped",
+        Some(Route::InPlace) => "in place",
+        Some(Route::Store) => "from the store",
+        Some(Route::Installed) => "installed",
+        Some(Route::None) => "none",
+    }
+}
+/// Tells listeners how the site is.
+async fn report_site(site: Site, events: Events, stop: CancellationToken) {
+    let mut view = site.watch();
+    let mut told = site.listen();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = view.changed() => match changed {
+                Ok(()) => {
+                    let now = view.borrow_and_update().clone();
+                    events.publish(Event::Site { state: now.state, problem: now.problem });
+                }
+                Err(_) => return,
+            },
+            heard = told.recv() => match heard {
+                // What is held back is nobody's business until it has been judged.
+                Ok(Told::Hot(HotMessage { kind, held: false, problem: Some(problem) })) => {
+                    tracing::debug!(?kind, problem = %problem.message, "the site told the browsers of a problem");
+                    events.publish(Event::Site { state: view.borrow().state, problem: Some(problem) });
+                }
+                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            },
+        }
+    }
+}
