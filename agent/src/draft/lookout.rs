@@ -321,8 +321,11 @@ mod tests {
 
     #[test]
     fn a_remote_that_does_not_answer_is_asked_less_and_less() {
-        let pauses: Vec<u64> = (0..6).map(|failures| pause(failures).as_secs()).collect();
+        let every = Duration::from_secs(5);
+        let pauses: Vec<u64> = (0..6)
+            .map(|failures| doubled(every, failures).as_secs())
+            .collect();
         assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
-        assert_eq!(pause(u32::MAX), ASK_SELDOM);
+        assert_eq!(doubled(every, u32::MAX), ASK_SELDOM);
     }
 }

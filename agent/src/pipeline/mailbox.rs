@@ -199,14 +199,14 @@ mod tests {
         }
         let running = mailbox.next().await.expect("answered").expect("there");
         assert_eq!(running.delivery.body, "one");
-        send(&queue, CONTROL_GROUP, "cancel two").await;
-        assert_eq!(mailbox.overtaking().await.delivery.body, "cancel two");
+        send(&queue, CONTROL_GROUP, "cancel-two").await;
+        assert_eq!(mailbox.overtaking().await.delivery.body, "cancel-two");
 
         running.heartbeat.join().await;
         let deleted = queue.delete(&running.delivery.handle).await;
         assert_eq!(deleted.expect("answered"), Lease::Held);
         mailbox.ask();
-        for expected in ["cancel two", "two"] {
+        for expected in ["cancel-two", "two"] {
             let letter = mailbox.next().await.expect("answered").expect("there");
             assert_eq!(letter.delivery.body, expected);
         }
@@ -217,11 +217,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let queue = queue(&folder);
         let mut mailbox = Mailbox::new(Arc::clone(&queue));
-        send(&queue, CONTROL_GROUP, "cancel two").await;
+        send(&queue, CONTROL_GROUP, "cancel-two").await;
         mailbox.overtaking().await;
         mailbox.close().await;
         let again = queue.receive(Duration::ZERO, VISIBILITY).await;
         let again = again.expect("answered").expect("at once");
-        assert_eq!(again.body, "cancel two");
+        assert_eq!(again.body, "cancel-two");
     }
 }
