@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
+mod activity;
 mod change_set;
 mod cli;
 mod crash;
@@ -17,6 +18,7 @@ mod door;
 mod draft;
 mod events;
 mod failure;
+mod idle;
 mod kinds;
 mod log;
 mod pipeline;

@@ -25,6 +25,7 @@ use super::console::Console;
 use super::home::Home;
 use super::source::Source;
 use super::{Running, suggestion};
+use crate::activity::Activity;
 use crate::cli::{Allowance, DevArguments};
 use crate::door::{Bar, Door, Hosts, Intake, Opened, SeenOn, Stage};
 use crate::draft::{self, Draft, Lookout, Remote};
@@ -151,6 +152,9 @@ impl Configured {
             relay: Relay::new(relay::Settings::default()),
             bar: (!arguments.no_bar).then(Bar::new),
             developer: true,
+            proof: None,
+            activity: Activity::default(),
+            idle: None,
             closing: closing.clone(),
         };
         let mut tasks = JoinSet::new();
