@@ -160,7 +160,7 @@ struct Shared {
 
 impl Activity {
     /// The environment is there for people from now on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "`edit-agent run` asks for it"))]
+    #[expect(dead_code, reason = "`edit-agent run` says so")]
     pub(crate) fn woken(&self, now: Moment) {
         self.0.last.send_modify(|last| last.woken = Some(now));
     }

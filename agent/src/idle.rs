@@ -189,7 +189,7 @@ impl fmt::Display for SleepReason {
             Self::LifetimeOver { age } => {
                 write!(
                     f,
-                    "it has run for {}, which is as long as it may",
+                    "it has run for {}, and its lifetime is over",
                     Length(*age)
                 )
             }
@@ -448,7 +448,21 @@ mod tests {
         (facts.running, facts.queued) = (None, 0);
         facts.last_presence = Some(at(500));
         lines.push(said(&facts, born));
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        just_woken: it was woken just now, until Some(33)
+        just_woken: it was woken 29 min ago, until Some(30)
+        sleep, idle: nobody was there for 30 min
+        page_visit: somebody looked at /about/ 3 min ago, until Some(57)
+        presence: somebody used a page just now, until Some(60)
+        uncommitted: files are changed by hand and not committed, until Some(70)
+        sleep, idle: nobody was there for 1 h
+        unpushed: commits wait to be pushed, until Some(480)
+        instructions_queued: an instruction waits, until None
+        instructions_queued: 3 instructions wait, until None
+        instruction_running: an instruction is being carried out, until None
+        instruction_running: an instruction is being carried out, until None
+        sleep, lifetime: it has run for 8 h 20 min, and its lifetime is over
+        ");
     }
 
     #[test]
@@ -481,7 +495,7 @@ mod tests {
         facts.last_presence = Some(born.plus(5 * MINUTE));
         facts.queued = 2;
         let record = serde_json::to_string(&reasons(&facts, Some(&settings(born))));
-        insta::assert_snapshot!(record.expect("JSON"), @"");
+        insta::assert_snapshot!(record.expect("JSON"), @r#"[{"reason":"instructions_queued"},{"reason":"presence","since":"1970-01-01T00:05:00.000Z","until":"1970-01-01T00:35:00.000Z"},{"reason":"just_woken","since":"1970-01-01T00:00:00.000Z","until":"1970-01-01T00:30:00.000Z"}]"#);
     }
 
     prop_compose! {
