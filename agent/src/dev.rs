@@ -129,6 +129,7 @@ async fn configure(arguments: &DevArguments) -> Result<((Plan, Source), Option<S
         install: !arguments.no_install,
         bar: !arguments.no_bar,
         developer: true,
+        idle: None,
         look_every: LOOK_EVERY,
     };
     Ok(((plan, source), imported.note))

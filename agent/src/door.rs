@@ -1,11 +1,11 @@
 //! The door: the one port, in front of the site.
 //!
 //! ```text
-//!   request ─▶ guard (host, origin, path) ─┬─ /_edit/* ─▶ control
-//!                                          └─ the rest ─▶ visit ─▶ relay ─▶ site
+//!   request ─▶ proof (the router's) ─▶ guard (host, origin, path) ─┬─ /_edit/* ─▶ control, presence
+//!                                                                  └─ the rest ─▶ visit ─▶ relay ─▶ site
 //! ```
 //!
-//! The guard decides who may ask and for what, and is a pure function of the request's head. A visit is relayed while
+//! In the cloud, only the router is answered: `proof` sees to it before anything else is looked at. The guard decides who may ask and for what, and is a pure function of the request's head. A visit is relayed while
 //! the site answers, held while it restarts, and answered with a waiting page while it starts. The pages among the
 //! answers get the status bar while they pass.
 
@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use axum::serve::ListenerExt as _;
+use contract::proof::Proof;
 use relay::Relay;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -31,6 +32,8 @@ mod history;
 mod intake;
 mod opened;
 mod page;
+mod presence;
+mod proof;
 mod visit;
 
 pub(crate) use bar::Bar;
@@ -38,8 +41,11 @@ pub(crate) use guard::Hosts;
 pub(crate) use history::SeenOn;
 pub(crate) use intake::Intake;
 pub(crate) use opened::Opened;
+use proof::Asker;
 
+use crate::activity::Activity;
 use crate::events::{Events, PhaseName};
+use crate::idle;
 use crate::pipeline::PipelineView;
 use crate::site::Site;
 use crate::verify::Visits;
@@ -91,6 +97,12 @@ pub(crate) struct Door {
     pub(crate) bar: Option<Bar>,
     /// Whether whoever looks at the site develops it: then they are told what its tools say.
     pub(crate) developer: bool,
+    /// What the router has to prove, and what is proven to it. Without it everybody is answered.
+    pub(crate) proof: Option<Proof>,
+    /// What people do.
+    pub(crate) activity: Activity,
+    /// When the environment sleeps; never if absent.
+    pub(crate) idle: Option<idle::Settings>,
     /// When it closes.
     pub(crate) closing: CancellationToken,
 }
@@ -129,6 +141,7 @@ impl Door {
             .route("/bar.js", get(bar::script))
             .route("/history", get(history::history))
             .route("/events", get(control::events))
+            .route("/presence", post(presence::presence))
             .route("/instructions", post(control::instructions))
             .route("/instructions/{id}", get(control::receipt))
             .fallback(control::unknown);
@@ -139,17 +152,27 @@ impl Door {
             .route("/_edit/", any(control::unknown))
             .fallback(visit)
             .layer(middleware::from_fn_with_state(Arc::clone(&door), guarded))
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(&door),
+                proof::proven,
+            ))
             .with_state(door)
     }
 }
 
-async fn guarded(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+async fn guarded(
+    State(door): State<Arc<Door>>,
+    Extension(asker): Extension<Asker>,
+    request: Request,
+    next: Next,
+) -> Response {
     match guard::judge(
         request.method(),
         request.uri(),
         request.headers(),
         &door.hosts,
         &door.shown_root,
+        asker.proto,
     ) {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
@@ -161,8 +184,11 @@ async fn guarded(State(door): State<Arc<Door>>, request: Request, next: Next) ->
 
 async fn visit(
     State(door): State<Arc<Door>>,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    Extension(asker): Extension<Asker>,
     request: Request,
 ) -> Response {
-    visit::visit(&door, client, request).await
+    visit::visit(&door, asker, request).await
 }
+
+#[cfg(test)]
+mod tests;

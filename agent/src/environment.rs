@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contract::client_config::{Policy, SiteSettings};
-use contract::session::{Parked, Phase, SiteHealth};
+use contract::proof::Proof;
+use contract::session::{Phase, SiteHealth};
 use platform::{Instructions, Receipts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,10 +29,12 @@ mod start;
 use home::Home;
 pub(crate) use start::start;
 
+use crate::activity::Activity;
 use crate::door::{Hosts, Stage};
 use crate::draft::Remote;
 use crate::events::{Event, Events, PhaseName, PhaseState};
 use crate::failure::{Exit, Failure, chain};
+use crate::idle;
 use crate::lease::Lease;
 use crate::pipeline::{Ending, Identity, PipelineView, Results, Workshop};
 use crate::site::Site;
@@ -64,6 +67,8 @@ pub(crate) struct Plan {
     pub(crate) bar: bool,
     /// Whether whoever looks at the site develops it.
     pub(crate) developer: bool,
+    /// When it sleeps by itself; never if absent.
+    pub(crate) idle: Option<idle::Settings>,
     /// How often the remote is asked what others pushed.
     pub(crate) look_every: Duration,
 }
@@ -75,6 +80,8 @@ pub(crate) struct Seat {
     pub(crate) identity: Identity,
     /// The right to act for it.
     pub(crate) lease: Lease,
+    /// What the router proves and is proven; whoever can reach the door is answered if absent.
+    pub(crate) proof: Option<Proof>,
     /// Where instructions wait.
     pub(crate) queue: Arc<dyn Instructions>,
     /// Where those go that nobody could carry out.
@@ -272,8 +279,8 @@ pub(crate) struct Running {
     pub(crate) site_root: PathBuf,
     /// What the pipeline is doing.
     pub(crate) view: watch::Receiver<PipelineView>,
-    /// What was parked before and has been taken up.
-    pub(crate) taken_up: Option<Parked>,
+    /// What people do.
+    pub(crate) activity: Activity,
     pipeline: JoinSet<Workshop>,
     tasks: JoinSet<()>,
     stage: watch::Sender<Stage>,

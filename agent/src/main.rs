@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
+mod activity;
 mod change_set;
 mod cli;
 mod crash;
@@ -18,6 +19,7 @@ mod draft;
 mod environment;
 mod events;
 mod failure;
+mod idle;
 mod kinds;
 mod lease;
 mod log;

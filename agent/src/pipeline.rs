@@ -12,6 +12,7 @@
 //! from the remote. Whatever happens before that, the message comes back; and what it has done already is recognised by the
 //! trailer of its commit. So a crash anywhere neither loses an instruction nor carries it out twice.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,7 @@ pub(crate) use retry::Attempts;
 use retry::Patience;
 pub(crate) use workshop::{Workshop, WorkshopError};
 
+use crate::activity::Moment;
 use crate::draft::{GivenUp, History, Lookout, Seen};
 use crate::events::{Event, Events};
 use crate::kinds::Kinds;
@@ -102,6 +104,9 @@ pub(crate) struct PipelineView {
     pub(crate) history: Arc<History>,
     /// The files that somebody changed by hand in the workspace, as paths of the repository.
     pub(crate) uncommitted: Vec<String>,
+    /// When a hand was last seen at work on them.
+    #[serde(skip)]
+    pub(crate) changed_by_hand: Option<Moment>,
     /// When the loop last came round: health is its progress, not its existence.
     #[serde(skip)]
     pub(crate) progressed: Option<Instant>,
@@ -296,11 +301,20 @@ impl Pipeline {
 
     /// Returns whether other files than before are changed by hand.
     async fn examine(&mut self, suspects: Suspects) -> bool {
+        let touched = match &suspects {
+            Suspects::Paths(paths) => paths.clone(),
+            // After a start, or when events were lost: nobody knows that anything was touched.
+            Suspects::Everything => BTreeSet::new(),
+        };
         match self.workshop.examine(suspects).await {
             Ok(uncommitted) => {
+                let touched = uncommitted.iter().any(|path| touched.contains(path));
                 let uncommitted: Vec<String> = uncommitted.into_iter().collect();
                 self.view.send_if_modified(|view| {
                     let changed = view.uncommitted != uncommitted;
+                    if changed || touched {
+                        view.changed_by_hand = Some(Moment::now());
+                    }
                     if changed {
                         tracing::info!(
                             files = uncommitted.len(),

@@ -286,6 +286,25 @@ impl Site {
         })
     }
 
+    /// A site that answers at `address` and is not ours to start: for tests of what stands before it.
+    #[cfg(test)]
+    pub(crate) fn answering_at(address: SocketAddr) -> Self {
+        let (_, view) = watch::channel(SiteView {
+            state: SiteState::Serving,
+            address: Some(address),
+            problem: None,
+            addresses: Addresses::default(),
+            has_served: true,
+        });
+        Self {
+            view,
+            commands: mpsc::channel(1).0,
+            told: broadcast::channel(1).0,
+            output: OutputLog::default(),
+            hold: Hold::new(),
+        }
+    }
+
     /// What is known now.
     pub(crate) fn view(&self) -> SiteView {
         self.view.borrow().clone()

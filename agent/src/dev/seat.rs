@@ -86,6 +86,7 @@ pub(super) async fn take(
             preview_url: preview_url(address),
         },
         lease,
+        proof: None,
         queue: Arc::new(instructions),
         dead: Arc::new(queue(DEAD_QUEUE, None)),
         receipts: store.receipts(),

@@ -19,7 +19,9 @@ use tokio::sync::watch;
 
 use super::intake::Declined;
 use super::{Door, Stage};
+use crate::activity::Moment;
 use crate::events::{Event, Numbered};
+use crate::idle::{self, Facts};
 use crate::kinds::Kinds;
 use crate::pipeline::{INSTRUCTION_TIME_MAX, PipelineView};
 use crate::words;
@@ -87,18 +89,20 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
         }
         Stage::Draining => ("draining", None, Value::Null),
     };
-    let queued = match door.intake.queue.depth().await {
-        Ok(depth) => json!(depth.waiting),
-        Err(_) => Value::Null,
-    };
-    let awake_because = awake_because(&pipeline);
+    let queued = door.intake.queue.depth().await.ok();
+    let queued = queued.map(|depth| depth.waiting);
+    let last = door.activity.last();
+    let last_activity = last.activity().map(|moment| moment.at);
+    let facts = Facts::of(Moment::now(), last, &pipeline, queued.unwrap_or(0));
+    let awake = idle::reasons(&facts, door.idle.as_ref());
+    let awake_because = awake.first().map(|reason| reason.because.to_string());
     answer(
         StatusCode::OK,
         json!({
             "clientId": identity.client_id,
             "sessionId": identity.session_id,
             "threadId": identity.thread_id,
-            "mode": "dev",
+            "mode": if door.developer { "dev" } else { "cloud" },
             "state": state_word,
             "phase": phase,
             "site": site,
@@ -107,22 +111,11 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
             "running": pipeline.running,
             "queued": queued,
             "previewUrl": identity.preview_url,
+            "lastActivityAt": last_activity,
+            "awake": awake,
             "awakeBecause": awake_because,
         }),
     )
-}
-
-/// Why it does not sleep.
-fn awake_because(pipeline: &PipelineView) -> &'static str {
-    if pipeline.running.is_some() {
-        "an instruction is being carried out"
-    } else if pipeline.unpushed > 0 {
-        "commits wait to be pushed"
-    } else if !pipeline.uncommitted.is_empty() {
-        "files are changed by hand and not committed"
-    } else {
-        "it runs on a developer's machine"
-    }
 }
 
 /// Where the numbers of this agent's events begin on the wire: at the time in milliseconds. A listener of an agent that
@@ -391,18 +384,5 @@ mod tests {
         assert!(!is_stuck(minutes(15), true));
         assert!(is_stuck(INSTRUCTION_TIME_MAX + minutes(1), true));
         assert!(is_stuck(minutes(15), false));
-    }
-
-    #[test]
-    fn work_by_hand_keeps_it_awake() {
-        let mut view = PipelineView::default();
-        assert_eq!(awake_because(&view), "it runs on a developer's machine");
-        view.uncommitted.push("src/pages/index.astro".to_owned());
-        assert_eq!(
-            awake_because(&view),
-            "files are changed by hand and not committed"
-        );
-        view.unpushed = 1;
-        assert_eq!(awake_because(&view), "commits wait to be pushed");
     }
 }

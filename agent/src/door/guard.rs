@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use http::{HeaderMap, Method, StatusCode, Uri, header};
+use relay::Proto;
 
 /// The names under which the door may be asked for, beside `localhost`, `*.localhost` and literal addresses.
 #[derive(Debug, Clone, Default)]
@@ -23,13 +24,14 @@ pub(super) struct Refusal {
     pub(super) why: String,
 }
 
-/// Judges a request by its head.
+/// Judges a request by its head. `proto` is how the visitor reached the router, where there is one.
 pub(super) fn judge(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
     hosts: &Hosts,
     shown_root: &Path,
+    proto: Option<Proto>,
 ) -> Result<(), Refusal> {
     if *method == Method::CONNECT || *method == Method::TRACE {
         return refuse(
@@ -38,7 +40,7 @@ pub(super) fn judge(
         );
     }
     let host = judge_host(headers, hosts)?;
-    judge_origin(method, headers, host)?;
+    judge_origin(method, headers, host, proto)?;
     judge_path(uri.path(), shown_root)
 }
 
@@ -72,7 +74,12 @@ fn judge_host<'a>(headers: &'a HeaderMap, hosts: &Hosts) -> Result<&'a str, Refu
     }
 }
 
-fn judge_origin(method: &Method, headers: &HeaderMap, host: &str) -> Result<(), Refusal> {
+fn judge_origin(
+    method: &Method,
+    headers: &HeaderMap,
+    host: &str,
+    proto: Option<Proto>,
+) -> Result<(), Refusal> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let upgrade = headers.contains_key(header::UPGRADE);
     let navigation = text("sec-fetch-mode") == Some("navigate")
@@ -93,7 +100,7 @@ fn judge_origin(method: &Method, headers: &HeaderMap, host: &str) -> Result<(), 
                 .to_str()
                 .ok()
                 .and_then(|origin| origin.split_once("://"))
-                .is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host));
+                .is_some_and(|(scheme, origin)| is_own(scheme, origin, host, proto));
             if own {
                 Ok(())
             } else {
@@ -105,6 +112,19 @@ fn judge_origin(method: &Method, headers: &HeaderMap, host: &str) -> Result<(), 
         }
         _ => Ok(()),
     }
+}
+
+/// Whether an origin is the one that was asked. Behind a router that is reached by https, a page that came without is
+/// somebody else's, put into the visitor's way.
+fn is_own(scheme: &str, origin: &str, host: &str, proto: Option<Proto>) -> bool {
+    let default_port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => "",
+    };
+    let host = host.strip_suffix(default_port).unwrap_or(host);
+    let secure = proto != Some(Proto::Https) || scheme == "https";
+    secure && origin.eq_ignore_ascii_case(host)
 }
 
 fn judge_path(path: &str, shown_root: &Path) -> Result<(), Refusal> {
@@ -186,6 +206,15 @@ mod tests {
     use super::*;
 
     fn verdict(method: &Method, path: &str, headers: &[(&'static str, &str)]) -> u16 {
+        behind(None, method, path, headers)
+    }
+
+    fn behind(
+        proto: Option<Proto>,
+        method: &Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> u16 {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().expect("a value"));
@@ -199,6 +228,7 @@ mod tests {
             &map,
             &hosts,
             Path::new("/srv/tree"),
+            proto,
         )
         .map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
     }
@@ -297,6 +327,39 @@ mod tests {
             200,
             "a program that is no browser"
         );
+    }
+
+    #[test]
+    fn behind_the_router_pages_come_by_https() {
+        let name = "edit.ameliastamps.com";
+        let own = format!("https://{name}");
+        let insecure = format!("http://{name}");
+        for (proto, host, origin, expected) in [
+            (Some(Proto::Https), name, own.as_str(), 200),
+            (Some(Proto::Https), "edit.ameliastamps.com:443", &own, 200),
+            (Some(Proto::Https), name, &insecure, 403),
+            (Some(Proto::Https), name, "https://evil.example", 403),
+            (Some(Proto::Https), name, "null", 403),
+            // A router of a laptop, and a tunnel that a developer put before the door.
+            (
+                Some(Proto::Http),
+                "edit.amelia.localhost:8000",
+                "http://edit.amelia.localhost:8000",
+                200,
+            ),
+            (None, name, &own, 200),
+            (None, "localhost:80", "http://localhost", 200),
+            (None, "localhost:443", "http://localhost", 403),
+        ] {
+            for more in [&[][..], &[("upgrade", "websocket")]] {
+                let headers = [&[("host", host), ("origin", origin)], more].concat();
+                assert_eq!(
+                    behind(proto, &Method::GET, "/", &headers),
+                    expected,
+                    "{proto:?} {headers:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -18,7 +18,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::opened::Browser;
+use super::proof::Asker;
 use super::{Door, Stage, page};
+use crate::activity::{self, Moment};
 use crate::site::{Judging, SiteState, SiteView};
 use crate::words;
 
@@ -29,10 +31,11 @@ const NOTICE_TIME: Duration = Duration::from_secs(1);
 /// The router's cookie. The site neither sees it nor sets it.
 const OUR_COOKIE: &str = "__Host-edit-session";
 
-pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> Response {
+pub(super) async fn visit(door: &Door, asker: Asker, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let deadline = Instant::now() + HOLD_MAX;
     let wants_page = wants_page(&parts.method, &parts.headers);
+    let by_a_person = activity::is_navigation(&parts.method, &parts.headers);
     hide_our_cookie(&mut parts.headers);
     // What only asks can be asked again when the site went away under it; what does something, or is a socket, cannot.
     let repeatable = parts.method.is_safe()
@@ -41,11 +44,11 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
     let mut wanted = door.bar.as_ref().and_then(|bar| bar.look_at(&mut parts));
     let mut body = Some(body);
     let is_socket = parts.headers.contains_key(header::UPGRADE);
-    let browser = Browser::of(client.ip(), &parts.headers);
+    let browser = Browser::of(asker.client, &parts.headers);
     if is_socket {
         door.opened.tell(&browser, &mut parts.headers);
     }
-    let page = wants_page.then(|| parts.uri.path().to_owned());
+    let page = (wants_page || by_a_person).then(|| parts.uri.path().to_owned());
     loop {
         let judging = (!is_socket).then(|| watch_judging(door)).flatten();
         let mut judging = match judging {
@@ -64,7 +67,7 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
             return page::plain(StatusCode::BAD_GATEWAY, words::SITE_WENT_AWAY).into_response();
         };
         let mut outgoing = http::Request::from_parts(parts, body_now);
-        let upstream = upstream(address, client, outgoing.headers_mut());
+        let upstream = upstream(address, asker, outgoing.headers_mut());
         if wants_page {
             door.opened.page(browser.clone(), Timestamp::now());
         }
@@ -88,7 +91,12 @@ pub(super) async fn visit(door: &Door, client: SocketAddr, request: Request) -> 
                     continue;
                 }
                 if let Some(page) = page.filter(|_| is_page(&response)) {
-                    door.visits.visited(&page);
+                    if wants_page {
+                        door.visits.visited(&page);
+                    }
+                    if by_a_person {
+                        door.activity.navigated(&page, Moment::now());
+                    }
                 }
                 let response = relayed(response, address);
                 return match wanted.take() {
@@ -228,7 +236,10 @@ fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
 
 /// Where the request goes. The site sees its own host, for pages and sockets alike; and its own origin where the
 /// browser named ours, or it would refuse its own forms.
-fn upstream(address: SocketAddr, client: SocketAddr, headers: &mut HeaderMap) -> Upstream {
+///
+/// The dev server makes its own origin of its `Host` and plain http, however the visitor came; so that is what it is told as
+/// `Origin` too. What the visitor's scheme was is in `X-Forwarded-Proto`, for a site that asks.
+fn upstream(address: SocketAddr, asker: Asker, headers: &mut HeaderMap) -> Upstream {
     let own_host =
         HeaderValue::from_str(&address.to_string()).expect("an address is a header value");
     if headers.contains_key(header::ORIGIN) {
@@ -238,8 +249,8 @@ fn upstream(address: SocketAddr, client: SocketAddr, headers: &mut HeaderMap) ->
         headers.insert(header::ORIGIN, origin);
     }
     let forwarded = Forwarded {
-        client: Some(client.ip()),
-        proto: Some(Proto::Http),
+        client: Some(asker.client),
+        proto: Some(asker.proto.unwrap_or(Proto::Http)),
         host: headers.get(header::HOST).cloned(),
         ..Forwarded::default()
     };
@@ -260,29 +271,44 @@ fn relayed(response: http::Response<relay::Body>, address: SocketAddr) -> Respon
     {
         parts.headers.insert(header::LOCATION, here);
     }
-    let ours = |value: &HeaderValue| value.as_bytes().starts_with(OUR_COOKIE.as_bytes());
-    if parts.headers.get_all(header::SET_COOKIE).iter().any(ours) {
-        let kept: Vec<HeaderValue> = parts
-            .headers
-            .get_all(header::SET_COOKIE)
-            .iter()
-            .filter(|value| !ours(value))
-            .cloned()
-            .collect();
-        parts.headers.remove(header::SET_COOKIE);
-        for value in kept {
-            parts.headers.append(header::SET_COOKIE, value);
-        }
-    }
+    keep_our_cookie(&mut parts.headers);
     Response::from_parts(parts, Body::new(body))
+}
+
+/// The site neither sets our cookie nor takes it away.
+fn keep_our_cookie(headers: &mut HeaderMap) {
+    let kept: Vec<HeaderValue> = headers
+        .get_all(header::SET_COOKIE)
+        .iter()
+        .filter(|value| !sets_our_cookie(value))
+        .cloned()
+        .collect();
+    headers.remove(header::SET_COOKIE);
+    for value in kept {
+        headers.append(header::SET_COOKIE, value);
+    }
+}
+
+/// Whether a browser would send it back as ours. A cookie without a name goes out as its value alone, so `=name=value` is
+/// one as well.
+fn sets_our_cookie(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    let named = bytes
+        .iter()
+        .position(|byte| !matches!(byte, b' ' | b'\t' | b'='))
+        .map_or(&[][..], |start| &bytes[start..]);
+    named
+        .get(..OUR_COOKIE.len())
+        .is_some_and(|name| name.eq_ignore_ascii_case(OUR_COOKIE.as_bytes()))
 }
 
 /// A redirect to the site's own address, without that address: it is nobody's but ours.
 fn at_the_door(location: &HeaderValue, address: SocketAddr) -> Option<HeaderValue> {
-    let rest = location
-        .to_str()
-        .ok()?
-        .strip_prefix(&format!("http://{address}"))?;
+    let (scheme, rest) = location.to_str().ok()?.split_once("://")?;
+    if scheme != "http" && scheme != "https" {
+        return None;
+    }
+    let rest = rest.strip_prefix(&address.to_string())?;
     match rest.chars().next() {
         Some('/') => HeaderValue::from_str(rest).ok(),
         None | Some('?' | '#') => HeaderValue::from_str(&format!("/{rest}")).ok(),
@@ -333,6 +359,9 @@ mod tests {
             ("http://127.0.0.1:4321/about/?a=1", Some("/about/?a=1")),
             ("http://127.0.0.1:4321", Some("/")),
             ("http://127.0.0.1:4321?a=1", Some("/?a=1")),
+            // A site that knows how its visitors come.
+            ("https://127.0.0.1:4321/about/", Some("/about/")),
+            ("ftp://127.0.0.1:4321/", None),
             ("http://127.0.0.1:43210/", None),
             ("https://example.com/", None),
             ("/about/", None),
@@ -344,6 +373,38 @@ mod tests {
                 "{location}"
             );
         }
+    }
+
+    #[test]
+    fn the_site_never_sets_our_cookie() {
+        let mut headers = HeaderMap::new();
+        for value in [
+            "a=1; Path=/",
+            "__Host-edit-session=theirs; Path=/; Secure",
+            "b=__Host-edit-session=2",
+            "__host-edit-session=; Max-Age=0",
+            " __Host-edit-session =x",
+            "=__Host-edit-session=x",
+            "__Host-edit-session",
+            "__Host-other=1; Path=/; Secure",
+        ] {
+            let value = HeaderValue::from_str(value).expect("a value");
+            headers.append(header::SET_COOKIE, value);
+        }
+        keep_our_cookie(&mut headers);
+        let kept: Vec<&[u8]> = headers
+            .get_all(header::SET_COOKIE)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        assert_eq!(
+            kept,
+            [
+                &b"a=1; Path=/"[..],
+                b"b=__Host-edit-session=2",
+                b"__Host-other=1; Path=/; Secure"
+            ]
+        );
     }
 
     #[test]

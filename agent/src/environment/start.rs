@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::session::Parked;
 use relay::Relay;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Boot, Plan, Running, Seat, lease_lost};
+use crate::activity::Activity;
 use crate::door::{Bar, Door, Intake, Opened, SeenOn, Stage};
 use crate::draft::{self, Draft, Lookout};
 use crate::events::{Event, Events, PhaseName};
@@ -51,6 +51,7 @@ struct Open {
     pipeline_view: watch::Sender<PipelineView>,
     kinds: Kinds,
     visits: Visits,
+    activity: Activity,
     closing: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -75,7 +76,7 @@ impl Open {
         });
         let (pipeline_view, pipeline) = watch::channel(PipelineView::default());
         let (closing, visits) = (CancellationToken::new(), Visits::default());
-        let kinds = Kinds::default();
+        let (kinds, activity) = (Kinds::default(), Activity::default());
         let door = Door {
             intake: Intake {
                 identity: seat.identity.clone(),
@@ -95,6 +96,9 @@ impl Open {
             relay: Relay::new(relay::Settings::default()),
             bar: plan.bar.then(Bar::new),
             developer: plan.developer,
+            proof: seat.proof.clone(),
+            activity: activity.clone(),
+            idle: plan.idle,
             closing: closing.clone(),
         };
         let mut tasks = JoinSet::new();
@@ -116,6 +120,7 @@ impl Open {
             pipeline_view,
             kinds,
             visits,
+            activity,
             closing,
             tasks,
         }
@@ -352,7 +357,7 @@ impl Installed {
             health,
             site_root: root,
             view,
-            taken_up: None::<Parked>,
+            activity: open.activity,
             pipeline: pipelines,
             tasks,
             stage: open.stage,

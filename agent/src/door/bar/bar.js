@@ -15,6 +15,9 @@ const POLL_MS = 3000;
 const NOTICE_MS = 20000;
 const KEPT_MS = 60000;
 const LISTED_MAX = 30;
+// How often it is told that somebody is there, and for how long after they did something.
+const TOLD_MS = 30000;
+const USED_MS = 120000;
 
 // The tag is gone before the site's own scripts count elements.
 document.currentScript?.remove();
@@ -83,7 +86,7 @@ const kept = recall();
 const state = {
   status: null, history: null, now: null, live: false, offline: false, sending: false,
   open: kept.open === true, notice: kept.notice ?? null, after: kept.after ?? null, sent: kept.sent ?? [],
-  asking: null, asked: null,
+  asking: null, asked: null, used: kept.used ?? 0, told: kept.told ?? 0,
 };
 
 // An element with its properties and children; what is null or false is left out.
@@ -292,13 +295,13 @@ function recall() {
 }
 
 function keep() {
-  const { open, notice, after, sent } = state;
+  const { open, notice, after, sent, used, told } = state;
   const key = root.activeElement?.dataset.key;
-  try { sessionStorage.setItem(KEPT, JSON.stringify({ open, notice, after, sent, key, at: Date.now() })); } catch { /* Nothing is kept then. */ }
+  try { sessionStorage.setItem(KEPT, JSON.stringify({ open, notice, after, sent, used, told, key, at: Date.now() })); } catch { /* Nothing is kept then. */ }
 }
 
-async function call(path, body) {
-  const options = body && { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
+async function call(path, body, keepalive) {
+  const options = body && { method: 'POST', keepalive, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
   return fetch(`${location.origin}/_edit/${path}`, { cache: 'no-store', ...options });
 }
 
@@ -461,16 +464,33 @@ async function pending() {
   }
 }
 
+// That somebody is there keeps the site awake. It is told of a page that is seen and was used a moment ago, and of no other: not
+// of a tab that was forgotten. So it counts what a person does, and not that something scrolls or moves by itself.
+function use(event) {
+  if (!event.isTrusted || (event.type === 'pointermove' && !event.movementX && !event.movementY)) return;
+  state.used = Date.now();
+  tellPresence();
+}
+
+function tellPresence() {
+  const now = Date.now();
+  if (document.visibilityState === 'hidden' || now - state.used > USED_MS || now - state.told < TOLD_MS) return;
+  state.told = now;
+  call('presence', { visible: true, used: true }, true).catch(() => { /* It is told again. */ });
+}
+
 function begin() {
   document.documentElement.append(host);
   draw();
   if (state.open && kept.key && document.activeElement === document.body) focus(kept.key);
   expire();
-  document.addEventListener('visibilitychange', () => { keep(); listen(); });
+  // Whoever brings a tab to the front is there.
+  document.addEventListener('visibilitychange', (event) => { keep(); listen(); use(event); });
+  for (const name of ['pointerdown', 'pointermove', 'keydown', 'wheel', 'touchmove']) addEventListener(name, use, { capture: true, passive: true });
   addEventListener('pagehide', keep);
   // A page that changes without being loaded may throw out what it does not know.
   document.addEventListener('astro:after-swap', () => { if (!host.isConnected) document.documentElement.append(host); draw(); });
-  setInterval(poll, POLL_MS);
+  setInterval(() => { tellPresence(); poll(); }, POLL_MS);
   setInterval(() => { if (state.open) draw(); }, 30000);
   refresh();
   listen();
