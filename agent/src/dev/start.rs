@@ -64,7 +64,11 @@ struct Configured {
 
 async fn configure(arguments: &DevArguments, events: &Events) -> Result<Configured, Failure> {
     let phase = RunningPhase::begin(events, PhaseName::Config);
-    let source = Source::find(&arguments.repository, arguments.deploy_key.as_deref())?;
+    let source = Source::find(
+        &arguments.repository,
+        arguments.deploy_key.as_deref(),
+        &arguments.host_key,
+    )?;
     let home = Home::open(
         &source,
         arguments.state.as_deref(),

@@ -59,6 +59,16 @@ pub(crate) enum DraftError {
         /// What is wrong with its key or certificate.
         source: git2::Error,
     },
+    /// The remote shows a key by which it is not known. Nothing was said to it.
+    #[error(
+        "the server of {remote} shows the key {shown}, by which it is not known, so nothing was sent to it"
+    )]
+    OtherHostKey {
+        /// Which one.
+        remote: String,
+        /// The fingerprint of the key.
+        shown: String,
+    },
     /// The remote did not answer, or not what a git server answers.
     #[error("could not {operation} {remote}")]
     Unreachable {
@@ -164,6 +174,9 @@ impl DraftError {
             Self::UnknownServer { .. } => {
                 "Check its host key (connecting once with `ssh` puts it into ~/.ssh/known_hosts), or its certificate."
             }
+            Self::OtherHostKey { .. } => {
+                "Ask whoever runs the server whether this is its key; if so, put it into `repository.hostKeys` of the client's configuration (on a laptop: --host-key)."
+            }
             Self::Unreachable { .. } => {
                 "Check the address and the network; the work done so far is kept."
             }
@@ -201,6 +214,7 @@ impl DraftError {
                 | Self::NameTaken { .. }
                 | Self::Credentials { .. }
                 | Self::UnknownServer { .. }
+                | Self::OtherHostKey { .. }
                 | Self::Unreachable { .. }
                 | Self::PushUndone { .. }
                 | Self::PushVanished { .. }

@@ -401,6 +401,12 @@ impl Remote {
                 source,
             };
         }
+        if source.code() == ErrorCode::Certificate
+            && let Self::Server { credentials, .. } = self
+            && let Some(shown) = credentials.refused_host_key()
+        {
+            return DraftError::OtherHostKey { remote, shown };
+        }
         if source.code() == ErrorCode::Certificate {
             return DraftError::UnknownServer { remote, source };
         }
