@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn a_password_in_an_address_is_refused_and_not_repeated() {
         let failure =
-            Source::find("https://anna:hunter2@example.com/x.git", None).expect_err("refused");
+            Source::find("https://anna:hunter2@example.com/x.git", None, &[]).expect_err("refused");
         assert_eq!(failure.exit, Exit::Usage);
         assert!(!failure.to_string().contains("hunter2"));
     }

@@ -218,7 +218,8 @@ impl Deploy {
 fn is_known(host: &str, shown: &str, configured: &[String]) -> bool {
     let host = host.to_ascii_lowercase();
     let forge = FORGES.iter().find(|(name, _)| *name == host);
-    forge.is_some_and(|(_, keys)| keys.contains(&shown)) || configured.iter().any(|key| key == shown)
+    forge.is_some_and(|(_, keys)| keys.contains(&shown))
+        || configured.iter().any(|key| key == shown)
 }
 
 /// Scheme, host and port of an address.
@@ -299,9 +300,12 @@ mod tests {
     #[test]
     fn a_forge_is_known_by_its_own_keys_and_others_by_what_is_configured() {
         // Made of the whole keys that the forges publish.
-        let github = fingerprint("AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl");
-        let bitbucket = fingerprint("AAAAC3NzaC1lZDI1NTE5AAAAIIazEu89wgQZ4bqs3d63QSMzYVa0MuJ2e2gKTKqu+UUO");
-        let own = fingerprint("AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ");
+        let github =
+            fingerprint("AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl");
+        let bitbucket =
+            fingerprint("AAAAC3NzaC1lZDI1NTE5AAAAIIazEu89wgQZ4bqs3d63QSMzYVa0MuJ2e2gKTKqu+UUO");
+        let own =
+            fingerprint("AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ");
         let configured = [own.clone()];
         let cases = [
             ("github.com", &github, true),
@@ -313,10 +317,19 @@ mod tests {
             ("git.amelia.example", &own, true),
         ];
         for (host, shown, expected) in cases {
-            assert_eq!(is_known(host, shown, &configured), expected, "{host} {shown}");
+            assert_eq!(
+                is_known(host, shown, &configured),
+                expected,
+                "{host} {shown}"
+            );
         }
         assert!(!is_known("git.amelia.example", &own, &[]));
-        assert!(FORGES.iter().flat_map(|(_, keys)| keys).all(|key| Credentials::is_host_key(key)));
+        assert!(
+            FORGES
+                .iter()
+                .flat_map(|(_, keys)| keys)
+                .all(|key| Credentials::is_host_key(key))
+        );
         let wrong = ["SHA256:abc", "MD5:00", &own[7..], ""];
         assert!(!wrong.iter().any(|text| Credentials::is_host_key(text)));
     }

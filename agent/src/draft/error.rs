@@ -137,6 +137,14 @@ pub(crate) enum DraftError {
         /// What was wanted.
         wanted: String,
     },
+    /// What was parked is not where it was put.
+    #[error("what was parked at {place} cannot be taken up: {why}")]
+    ParkedGone {
+        /// A ref of the remote, or the name of a bundle.
+        place: String,
+        /// What is missing.
+        why: String,
+    },
     /// Something is wrong with the clone.
     #[error("could not {operation} ({path})", path = .path.display())]
     Local {
@@ -185,6 +193,9 @@ impl DraftError {
             }
             Self::PushUndone { .. } | Self::PushVanished { .. } | Self::RemoteBusy { .. } => {
                 "It is tried again; if it stays so, look at what else pushes to this branch."
+            }
+            Self::ParkedGone { .. } => {
+                "The draft goes on without it. If somebody moved it, its commit can still be brought in by hand."
             }
             Self::Moved { .. } => "It is tried again on what the draft is now.",
             Self::OtherClone { .. } => "Name another --workspace.",
