@@ -10,6 +10,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use contract::client_config::{OnBroken, PublishCheck};
 use contract::schema::SchemaName;
 
+use crate::draft::Credentials;
 use crate::failure::{Exit, Failure};
 
 const STYLES: Styles = Styles::styled()
@@ -98,6 +99,9 @@ pub(crate) struct DevArguments {
     /// The key or token for the remote: `file:PATH` or `env:NAME`. Default: what your git uses.
     #[arg(long, value_name = "REFERENCE")]
     pub(crate) deploy_key: Option<String>,
+    /// With --deploy-key: a key by which the ssh server is known, as `ssh-keygen -lf` prints it. Those of GitHub, GitLab and Bitbucket are then known too, and ~/.ssh/known_hosts does not count. Default: what ~/.ssh/known_hosts says.
+    #[arg(long, value_name = "SHA256:…", requires = "deploy_key", value_parser = host_key)]
+    pub(crate) host_key: Vec<String>,
     /// The Node.js program to use. Default: the one in PATH.
     #[arg(long, value_name = "PATH")]
     pub(crate) node: Option<PathBuf>,
@@ -170,6 +174,14 @@ impl DevArguments {
             .filter(|host| host.parse::<IpAddr>().is_err())
             .map(|host| host.to_ascii_lowercase())
             .collect()
+    }
+}
+
+fn host_key(text: &str) -> Result<String, String> {
+    if Credentials::is_host_key(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be SHA256: and 43 characters, as `ssh-keygen -lf` prints it".to_owned())
     }
 }
 

@@ -100,7 +100,11 @@ async fn start(
 
 /// Everything that can be known before anything is touched.
 async fn configure(arguments: &DevArguments) -> Result<((Plan, Source), Option<String>), Failure> {
-    let source = Source::find(&arguments.repository, arguments.deploy_key.as_deref())?;
+    let source = Source::find(
+        &arguments.repository,
+        arguments.deploy_key.as_deref(),
+        &arguments.host_key,
+    )?;
     let home = Home::open(
         home::state_folder(arguments.state.as_deref())?,
         &home::key(&source.slug(), &source.identity()),

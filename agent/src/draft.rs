@@ -35,6 +35,14 @@ mod proposal;
 mod publish;
 mod remote;
 mod replant;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the life of an environment in the cloud is what parks"
+    )
+)]
+mod rescue;
 #[cfg(test)]
 mod scene;
 mod sync;
@@ -54,6 +62,7 @@ pub(crate) use proposal::{Declined, Move, Proposal};
 pub(crate) use publish::{GivenUp, Publication, Published};
 pub(crate) use remote::Remote;
 pub(crate) use replant::Replanted;
+pub(crate) use rescue::{LeftBehind, Parking, RescueName, TakenUp};
 
 /// How many commits of history are searched for instructions that have landed. Enough for years of one thread, and a
 /// bound on what a huge history costs at start.

@@ -39,16 +39,22 @@ pub(super) struct Imported {
 
 impl Source {
     /// Finds out what `text` names.
-    pub(super) fn find(text: &str, deploy_key: Option<&str>) -> Result<Self, Failure> {
+    pub(super) fn find(
+        text: &str,
+        deploy_key: Option<&str>,
+        host_keys: &[String],
+    ) -> Result<Self, Failure> {
         if Remote::is_address(text) && !text.starts_with("file://") {
             let credentials = match deploy_key {
-                Some(reference) => Credentials::resolve(reference).map_err(|error| {
-                    Failure::new(
-                        Exit::Remote,
-                        error.to_string(),
-                        "Name a readable file or a set variable: file:PATH or env:NAME.",
-                    )
-                })?,
+                Some(reference) => Credentials::resolve(reference)
+                    .map_err(|error| {
+                        Failure::new(
+                            Exit::Remote,
+                            error.to_string(),
+                            "Name a readable file or a set variable: file:PATH or env:NAME.",
+                        )
+                    })?
+                    .known_by(host_keys.to_vec()),
                 None => Credentials::Ambient,
             };
             let secret = text.split_once("://").is_some_and(|(_, rest)| {
@@ -319,7 +325,7 @@ mod tests {
     #[test]
     fn a_password_in_an_address_is_refused_and_not_repeated() {
         let failure =
-            Source::find("https://anna:hunter2@example.com/x.git", None).expect_err("refused");
+            Source::find("https://anna:hunter2@example.com/x.git", None, &[]).expect_err("refused");
         assert_eq!(failure.exit, Exit::Usage);
         assert!(!failure.to_string().contains("hunter2"));
     }

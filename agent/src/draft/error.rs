@@ -59,6 +59,16 @@ pub(crate) enum DraftError {
         /// What is wrong with its key or certificate.
         source: git2::Error,
     },
+    /// The remote shows a key by which it is not known. Nothing was said to it.
+    #[error(
+        "the server of {remote} shows the key {shown}, by which it is not known, so nothing was sent to it"
+    )]
+    OtherHostKey {
+        /// Which one.
+        remote: String,
+        /// The fingerprint of the key.
+        shown: String,
+    },
     /// The remote did not answer, or not what a git server answers.
     #[error("could not {operation} {remote}")]
     Unreachable {
@@ -127,6 +137,14 @@ pub(crate) enum DraftError {
         /// What was wanted.
         wanted: String,
     },
+    /// What was parked is not where it was put.
+    #[error("what was parked at {place} cannot be taken up: {why}")]
+    ParkedGone {
+        /// A ref of the remote, or the name of a bundle.
+        place: String,
+        /// What is missing.
+        why: String,
+    },
     /// Something is wrong with the clone.
     #[error("could not {operation} ({path})", path = .path.display())]
     Local {
@@ -164,6 +182,9 @@ impl DraftError {
             Self::UnknownServer { .. } => {
                 "Check its host key (connecting once with `ssh` puts it into ~/.ssh/known_hosts), or its certificate."
             }
+            Self::OtherHostKey { .. } => {
+                "Ask whoever runs the server whether this is its key; if so, put it into `repository.hostKeys` of the client's configuration (on a laptop: --host-key)."
+            }
             Self::Unreachable { .. } => {
                 "Check the address and the network; the work done so far is kept."
             }
@@ -172,6 +193,9 @@ impl DraftError {
             }
             Self::PushUndone { .. } | Self::PushVanished { .. } | Self::RemoteBusy { .. } => {
                 "It is tried again; if it stays so, look at what else pushes to this branch."
+            }
+            Self::ParkedGone { .. } => {
+                "The draft goes on without it. If somebody moved it, its commit can still be brought in by hand."
             }
             Self::Moved { .. } => "It is tried again on what the draft is now.",
             Self::OtherClone { .. } => "Name another --workspace.",
@@ -209,6 +233,7 @@ impl DraftError {
                 | Self::NameTaken { .. }
                 | Self::Credentials { .. }
                 | Self::UnknownServer { .. }
+                | Self::OtherHostKey { .. }
                 | Self::Unreachable { .. }
                 | Self::PushUndone { .. }
                 | Self::PushVanished { .. }

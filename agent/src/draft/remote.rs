@@ -60,21 +60,56 @@ impl Remote {
 
     /// Reads the tip of a branch on the remote itself; none if there is no such branch.
     pub(super) fn tip(&self, clone: &Repository, branch: &str) -> Result<Option<Oid>, DraftError> {
-        let reference = format!("refs/heads/{branch}");
+        self.reference_tip(clone, &format!("refs/heads/{branch}"))
+    }
+
+    /// Reads where a reference of the remote itself points; none if there is no such reference.
+    pub(super) fn reference_tip(
+        &self,
+        clone: &Repository,
+        reference: &str,
+    ) -> Result<Option<Oid>, DraftError> {
         match self {
             Self::Local { path } => {
                 let remote = self.open_local(path)?;
-                reference_target(&remote, &reference)
+                reference_target(&remote, reference)
                     .map_err(|source| self.unreachable("read a branch of", source))
             }
             Self::Server { .. } => {
-                let heads = self.heads(clone)?;
-                Ok(heads
+                let references = self.references(clone, reference)?;
+                Ok(references
                     .into_iter()
-                    .find(|(name, _)| *name == reference)
+                    .find(|(name, _)| name == reference)
                     .map(|(_, id)| id))
             }
         }
+    }
+
+    /// Fetches a reference of the remote into the one of the same name here, and says where it points; none if the remote has
+    /// no such reference.
+    pub(super) fn fetch_reference(
+        &self,
+        clone: &Repository,
+        reference: &str,
+    ) -> Result<Option<Oid>, DraftError> {
+        let Some(found) = self.reference_tip(clone, reference)? else {
+            return Ok(None);
+        };
+        let fail = |source| self.unreachable("fetch from", source);
+        let mut remote = clone.remote_anonymous(&self.address()?).map_err(fail)?;
+        let mut options = FetchOptions::new();
+        options
+            .remote_callbacks(self.callbacks())
+            .follow_redirects(RemoteRedirect::None)
+            .download_tags(git2::AutotagOption::None);
+        let refspec = format!("+{reference}:{reference}");
+        remote
+            .fetch(&[refspec], Some(&mut options), Some("fetch"))
+            .map_err(fail)?;
+        // It may have moved since.
+        Ok(reference_target(clone, reference)
+            .map_err(fail)?
+            .or(Some(found)))
     }
 
     /// Fetches the two branches whole into `refs/remotes/origin/*`; what the remote no longer has is forgotten there.
@@ -160,9 +195,58 @@ impl Remote {
         tip: Oid,
         expected: Option<Oid>,
     ) -> Result<Option<String>, DraftError> {
+        self.push_reference(
+            clone,
+            source,
+            &format!("refs/heads/{branch}"),
+            tip,
+            expected,
+        )
+    }
+
+    /// As [`Remote::push`], for any reference of the remote.
+    pub(super) fn push_reference(
+        &self,
+        clone: &Repository,
+        source: &str,
+        reference: &str,
+        tip: Oid,
+        expected: Option<Oid>,
+    ) -> Result<Option<String>, DraftError> {
         match self {
-            Self::Local { path } => self.push_local(path, clone, branch, tip, expected),
-            Self::Server { url, .. } => self.push_to_server(url, clone, source, branch, expected),
+            Self::Local { path } => self.push_local(path, clone, reference, tip, expected),
+            Self::Server { url, .. } => {
+                self.push_to_server(url, clone, source, reference, expected)
+            }
+        }
+    }
+
+    /// Removes a reference of the remote if it points at `expected`. As with a push, whether it is gone is a question to
+    /// [`Remote::reference_tip`] alone.
+    pub(super) fn delete_reference(
+        &self,
+        clone: &Repository,
+        reference: &str,
+        expected: Oid,
+    ) -> Result<Option<String>, DraftError> {
+        match self {
+            Self::Local { path } => {
+                let remote = self.open_local(path)?;
+                let delete = || match remote.find_reference(reference) {
+                    // libgit2 removes it only where it was found, which is compare-and-set.
+                    Ok(mut found) if found.target() == Some(expected) => found.delete(),
+                    Ok(_) => Ok(()),
+                    Err(error) if error.code() == ErrorCode::NotFound => Ok(()),
+                    Err(error) => Err(error),
+                };
+                let lock = remote.commondir().join(format!("{reference}.lock"));
+                janitor::with_noted_lock(clone.path(), &lock, delete)?
+                    .map_err(|source| self.unreachable("push to", source))?;
+                Ok(None)
+            }
+            Self::Server { url, .. } => {
+                self.push_to_server(url, clone, "", reference, Some(expected))
+            }
         }
     }
 
@@ -171,9 +255,16 @@ impl Remote {
         let Self::Local { path } = self else {
             return Ok(());
         };
-        match checked_out_at(&self.open_local(path)?, &format!("refs/heads/{branch}")) {
+        self.refuse_checked_out_reference(path, &format!("refs/heads/{branch}"))
+    }
+
+    fn refuse_checked_out_reference(&self, path: &Path, reference: &str) -> Result<(), DraftError> {
+        match checked_out_at(&self.open_local(path)?, reference) {
             Some(place) => Err(DraftError::CheckedOut {
-                branch: branch.to_owned(),
+                branch: reference
+                    .strip_prefix("refs/heads/")
+                    .unwrap_or(reference)
+                    .to_owned(),
                 place,
             }),
             None => Ok(()),
@@ -184,19 +275,18 @@ impl Remote {
         &self,
         path: &Path,
         clone: &Repository,
-        branch: &str,
+        reference: &str,
         tip: Oid,
         expected: Option<Oid>,
     ) -> Result<Option<String>, DraftError> {
-        self.refuse_checked_out(branch)?;
+        self.refuse_checked_out_reference(path, reference)?;
         let remote = self.open_local(path)?;
-        let reference = format!("refs/heads/{branch}");
         let move_branch = || -> Result<(), git2::Error> {
             match expected {
                 Some(expected) => {
-                    remote.reference_matching(&reference, tip, true, expected, "edit-agent")?
+                    remote.reference_matching(reference, tip, true, expected, "edit-agent")?
                 }
-                None => remote.reference(&reference, tip, false, "edit-agent")?,
+                None => remote.reference(reference, tip, false, "edit-agent")?,
             };
             Ok(())
         };
@@ -225,10 +315,9 @@ impl Remote {
         url: &str,
         clone: &Repository,
         source: &str,
-        branch: &str,
+        reference: &str,
         expected: Option<Oid>,
     ) -> Result<Option<String>, DraftError> {
-        let reference = format!("refs/heads/{branch}");
         let mut refusal = None;
         let mut said = String::new();
         let result = {
@@ -272,11 +361,20 @@ impl Remote {
 
     /// The branches of the remote and their tips.
     pub(super) fn heads(&self, clone: &Repository) -> Result<Vec<(String, Oid)>, DraftError> {
+        self.references(clone, "refs/heads/")
+    }
+
+    /// The references of the remote whose names begin so, and where they point.
+    pub(super) fn references(
+        &self,
+        clone: &Repository,
+        beginning: &str,
+    ) -> Result<Vec<(String, Oid)>, DraftError> {
         if let Self::Local { path } = self {
             let remote = self.open_local(path)?;
             let read = || -> Result<Vec<(String, Oid)>, git2::Error> {
                 let mut heads = Vec::new();
-                for reference in remote.references_glob("refs/heads/*")? {
+                for reference in remote.references_glob(&format!("{beginning}*"))? {
                     let reference = reference?;
                     if let (Ok(name), Some(id)) = (reference.name(), reference.target()) {
                         heads.push((name.to_owned(), id));
@@ -295,6 +393,7 @@ impl Remote {
             .list()
             .map_err(fail)?
             .iter()
+            .filter(|head| head.name().starts_with(beginning))
             .map(|head| (head.name().to_owned(), head.oid()))
             .collect();
         Ok(heads)
@@ -400,6 +499,12 @@ impl Remote {
                 remote,
                 source,
             };
+        }
+        if source.code() == ErrorCode::Certificate
+            && let Self::Server { credentials, .. } = self
+            && let Some(shown) = credentials.refused_host_key()
+        {
+            return DraftError::OtherHostKey { remote, shown };
         }
         if source.code() == ErrorCode::Certificate {
             return DraftError::UnknownServer { remote, source };

@@ -68,14 +68,17 @@ fn landed_already(
     Ok(instruction.is_some_and(|instruction| there.contains(&instruction)))
 }
 
-enum Picked {
+/// A commit repeated on top of another.
+pub(super) enum Picked {
+    /// As this one.
     Clean(Oid),
+    /// It does not fit: the files in conflict, as paths of the repository.
     Conflict(Vec<String>),
 }
 
 /// Repeats a commit on top of another, in memory. A commit that changes nothing there is kept all the same: its
 /// trailer says that its instruction has been carried out. One that brought something in brings it in again.
-fn pick(draft: &Draft, commit: Oid, onto: Oid) -> Result<Picked, DraftError> {
+pub(super) fn pick(draft: &Draft, commit: Oid, onto: Oid) -> Result<Picked, DraftError> {
     let local = |source| draft.local("rebase", source);
     let brought_in = draft.commit_object(commit)?.parent_id(1).ok();
     let tree = match brought_in {

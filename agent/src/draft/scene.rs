@@ -147,7 +147,7 @@ impl Scene {
         Draft::open(&settings, &mut |_, _| ()).expect("open")
     }
 
-    fn settings(&self, branch: &str, folder: &str) -> Settings {
+    pub(super) fn settings(&self, branch: &str, folder: &str) -> Settings {
         let at = |name: &str| self.folder.path().join(name);
         Settings {
             git_directory: at(folder),

@@ -77,7 +77,9 @@ impl From<WorkshopError> for Outcome {
         };
         let mut trouble = receipt_error(code, format!("{}.", sentence(&crate::chain(&error))));
         if let WorkshopError::Draft(
-            error @ (DraftError::CheckedOut { .. } | DraftError::Credentials { .. }),
+            error @ (DraftError::CheckedOut { .. }
+            | DraftError::Credentials { .. }
+            | DraftError::OtherHostKey { .. }),
         ) = &error
         {
             error.hint().clone_into(&mut trouble.hint);

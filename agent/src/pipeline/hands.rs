@@ -1,12 +1,15 @@
 //! What somebody changed by hand is never lost: nothing is written over it, and it becomes a commit only when it is asked for.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
+use contract::client_config::Policy;
+use contract::limits;
 use git2::Oid;
 
 use super::workshop::WorkshopError;
 use crate::change_set::by_hand::{ByHand, Found, Room};
-use crate::draft::{Draft, Node, PathChange};
+use crate::draft::{Draft, LeftBehind, Node, PathChange, TakenUp};
 use crate::work_tree::uncommitted::{all_below, examine};
 use crate::work_tree::{Standing, WorkTree, WorkTreeError, uncommitted::Suspects};
 
@@ -129,6 +132,82 @@ pub(super) fn gather(
     Ok(gathered)
 }
 
+/// Reads what is to be parked, and says what cannot be: the limits are those of one instruction, whatever the client's policy
+/// says, because nothing of it is published.
+pub(super) fn to_park(
+    draft: &Draft,
+    work_tree: &WorkTree,
+    paths: &BTreeSet<String>,
+) -> Result<(Vec<PathChange>, Vec<LeftBehind>), WorkshopError> {
+    let room = Room::of(&Policy::default());
+    let first: BTreeSet<String> = paths.iter().take(limits::FILES_MAX).cloned().collect();
+    let mut changes = Vec::new();
+    let mut left = Vec::new();
+    for file in gather(draft, work_tree, &first, room)? {
+        let why = match file.after {
+            Found::Node(Node::Submodule) => "is a repository of its own".to_owned(),
+            Found::Node(after) => {
+                changes.push(PathChange {
+                    path: file.path,
+                    after,
+                });
+                continue;
+            }
+            Found::TooLarge { bytes } => format!(
+                "has {bytes} bytes; one file may have {} and all together {}",
+                limits::FILE_MAX_BYTES,
+                limits::CHANGE_SET_MAX_BYTES
+            ),
+            Found::NotAFile => "is not an ordinary file".to_owned(),
+            Found::Unreadable { why } => format!("cannot be read: {why}"),
+        };
+        left.push(LeftBehind {
+            what: file.path,
+            why,
+        });
+    }
+    left.extend(paths.iter().skip(limits::FILES_MAX).map(|path| LeftBehind {
+        what: path.clone(),
+        why: format!("is one of more than {} files", limits::FILES_MAX),
+    }));
+    Ok((changes, left))
+}
+
+/// Writes what a hand had changed in an environment before, as far as nobody has changed it otherwise since. The site does not
+/// run yet.
+pub(super) fn put_back(
+    draft: &Draft,
+    work_tree: &WorkTree,
+    taken: &mut TakenUp,
+) -> Result<(), WorkshopError> {
+    let tip = draft.tip()?;
+    let mut writes = Vec::new();
+    for change in std::mem::take(&mut taken.files) {
+        if work_tree.is(&change.path, &change.after).unwrap_or(false) {
+            taken.files.push(change);
+        } else if work_tree
+            .is(&change.path, &draft.node(tip, &change.path)?)
+            .unwrap_or(false)
+        {
+            writes.push(change);
+        } else {
+            taken.left.push(LeftBehind {
+                what: change.path,
+                why: "it was changed by hand otherwise".to_owned(),
+            });
+        }
+    }
+    if writes.is_empty() {
+        return Ok(());
+    }
+    // If we die here the draft's files come back, and all of it is taken up again.
+    work_tree.begin(writes.iter().map(|change| change.path.as_str()))?;
+    work_tree.show_at_once(&writes, Instant::now())?;
+    work_tree.end()?;
+    taken.files.extend(writes);
+    Ok(())
+}
+
 fn unreadable(error: &WorkTreeError) -> Found {
     Found::Unreadable {
         why: error.source.to_string(),
@@ -140,7 +219,6 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    use contract::client_config::Policy;
     use git2::{Repository, RepositoryInitOptions, Signature};
 
     use super::super::workshop::Workshop;
@@ -420,6 +498,68 @@ mod tests {
             Some("by hand\n2\n3\n4\n5\n6\n7\ntheirs\n")
         );
         assert!(everything(&draft, &work_tree).is_empty());
+    }
+
+    #[test]
+    fn what_was_parked_is_changed_by_hand_again_in_a_fresh_environment() {
+        let scene = Scene::begin(&[
+            ("src/a.md", "a"),
+            ("src/b.md", "b"),
+            (".gitignore", "dist\n"),
+        ]);
+        let (mut draft, work_tree) = scene.start();
+        scene.write("src/c.md", "committed");
+        commit(&mut draft, &work_tree);
+        work_tree.release().expect("released");
+        scene.write("src/a.md", "by hand");
+        fs::remove_file(scene.at("src/b.md")).expect("removed");
+        scene.write("src/new/d.md", "by hand");
+        scene.write("dist/index.html", "built");
+        scene.write("node_modules/x/index.js", "installed");
+        scene.write("src/large.bin", &"x".repeat(limits::FILE_MAX_BYTES + 1));
+        let (changes, left) = to_park(
+            &draft,
+            &work_tree,
+            &everything(&draft, &work_tree).into_iter().collect(),
+        )
+        .expect("read");
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].what, "src/large.bin");
+        let name = crate::draft::RescueName {
+            generation: contract::Generation(1),
+            bundle: String::new(),
+            ask_remote: true,
+        };
+        let parked = match draft.park(&changes, &name).expect("parked") {
+            crate::draft::Parking::Ref(parked) => parked,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(parked.files, ["src/a.md", "src/b.md", "src/new/d.md"]);
+        drop((draft, work_tree));
+
+        // Another container: nothing is left but the remote.
+        for folder in ["draft.git", "tree"] {
+            fs::remove_dir_all(scene.folder.path().join(folder)).expect("removed");
+        }
+        let (mut draft, work_tree) = scene.start();
+        assert_eq!(scene.read("src/c.md"), None);
+        // Somebody is at work there already.
+        scene.write("src/new/d.md", "other work");
+        let taken = Workshop::take_up_parked(&mut draft, &work_tree, &parked, None).expect("taken");
+        assert_eq!(taken.commits, 1);
+        let left: Vec<_> = taken.left.iter().map(|left| left.what.as_str()).collect();
+        assert_eq!(left, ["src/new/d.md"]);
+        assert_eq!(scene.read("src/a.md").as_deref(), Some("by hand"));
+        assert_eq!(scene.read("src/b.md"), None);
+        assert_eq!(scene.read("src/c.md").as_deref(), Some("committed"));
+        assert_eq!(scene.read("src/new/d.md").as_deref(), Some("other work"));
+        // By hand, and not a commit: also at the start after that.
+        drop((draft, work_tree));
+        let (draft, work_tree) = scene.start();
+        assert_eq!(
+            everything(&draft, &work_tree),
+            ["src/a.md", "src/b.md", "src/new/d.md"]
+        );
     }
 
     #[test]

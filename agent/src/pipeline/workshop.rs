@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use contract::client_config::{OnBroken, Policy};
 use contract::instruction::UndoTarget;
+use contract::session::Parked;
 use contract::{Change, CommitId, InstructionId, SitePath};
 use git2::Oid;
 use tokio_util::sync::CancellationToken;
@@ -19,8 +20,9 @@ use super::trial::{Checked, Trial, Tried};
 use crate::change_set::by_hand::{self, Room};
 use crate::change_set::{self, PlanError};
 use crate::draft::{
-    self, CommitMessage, Declined, Draft, DraftError, GivenUp, History, Move, PUSH_ROUNDS_MAX,
-    PathChange, Proposal, Publication, Published, Round, Seen,
+    self, CommitMessage, Declined, Draft, DraftError, GivenUp, History, LeftBehind, Move,
+    PUSH_ROUNDS_MAX, Parking, PathChange, Proposal, Publication, Published, RescueName, Round,
+    Seen, TakenUp,
 };
 use crate::site::build::{Build, BuildError};
 use crate::site::node::Node;
@@ -73,6 +75,15 @@ impl WorkshopError {
             Self::Broke(_) | Self::Interrupted => false,
         }
     }
+}
+
+/// What became of work that was to be parked.
+#[derive(Debug)]
+pub(crate) struct ParkedWork {
+    /// Where it is now.
+    pub(crate) parking: Parking,
+    /// The files that were changed by hand and are in none of it, because they are too large, too many, or no files.
+    pub(crate) left: Vec<LeftBehind>,
 }
 
 /// How trying out a proposal went.
@@ -543,6 +554,52 @@ impl Workshop {
         commit: CommitId,
     ) -> Result<(String, Vec<String>), WorkshopError> {
         self.with_draft(move |draft, _| Ok(draft.described(&commit)?))
+            .await
+    }
+
+    /// Puts what the remote does not have, and what was changed by hand, where the next environment finds it. To be asked when the
+    /// pipeline has ended.
+    pub(crate) async fn park(&mut self, name: RescueName) -> Result<ParkedWork, WorkshopError> {
+        let paths = self.uncommitted().await?;
+        self.with_draft(move |draft, work_tree| {
+            let (changes, left) = hands::to_park(draft, work_tree, &paths)?;
+            let parking = draft.park(&changes, &name)?;
+            Ok(ParkedWork { parking, left })
+        })
+        .await
+    }
+
+    /// Takes up what an environment before parked: its commits come back onto the draft, the work tree shows them, and what was changed
+    /// by hand is changed by hand again. For the start, after [`Workshop::open_work_tree`] and before the site runs.
+    pub(crate) fn take_up_parked(
+        draft: &mut Draft,
+        work_tree: &WorkTree,
+        parked: &Parked,
+        bundle: Option<&[u8]>,
+    ) -> Result<TakenUp, WorkshopError> {
+        let before = draft.tip()?;
+        let mut taken = draft.take_up_parked(parked, bundle)?;
+        let after = draft.tip()?;
+        let changes = draft.differences(before, after)?;
+        let changes = hands::spare(draft, work_tree, before, changes, &BTreeSet::new(), true)?;
+        if !changes.is_empty() {
+            work_tree.begin(changes.iter().map(|change| change.path.as_str()))?;
+            work_tree.show_at_once(&changes, Instant::now())?;
+            work_tree.end()?;
+        }
+        draft.set_shown(after)?;
+        hands::put_back(draft, work_tree, &mut taken)?;
+        Ok(taken)
+    }
+
+    /// What is parked of this draft on the remote, oldest first: also what no record tells of any more.
+    pub(crate) fn parked_on_remote(draft: &Draft) -> Result<Vec<Parked>, WorkshopError> {
+        Ok(draft.parked_on_remote()?)
+    }
+
+    /// Removes what was parked, once it is safe elsewhere. Returns whether it is gone.
+    pub(crate) async fn forget_parked(&mut self, parked: Parked) -> Result<bool, WorkshopError> {
+        self.with_draft(move |draft, _| Ok(draft.forget_parked(&parked)?))
             .await
     }
 
