@@ -282,6 +282,7 @@ impl Pipeline {
             body: body.to_string(),
             group: self.identity.session_id.to_string(),
             deduplication_id: id,
+            trace_parent: None,
         };
         match self.queue.send(&message).await {
             Ok(_) => self.followed = Some(published),
@@ -574,6 +575,7 @@ impl Pipeline {
             body,
             group: delivery.group.clone(),
             deduplication_id: delivery.message_id.clone(),
+            trace_parent: delivery.trace_parent.clone(),
         };
         match self.dead.send(&message).await {
             Ok(_) => Verdict::Done,

@@ -194,6 +194,7 @@ impl Intake {
                 _ => identity.session_id.to_string(),
             },
             deduplication_id: id.to_string(),
+            trace_parent: None,
         };
         // The message first: a receipt without a message would say `accepted` for ever.
         let sent = self.queue.send(&message).await?;

@@ -68,6 +68,7 @@ fn message(number: usize) -> Outgoing {
         body: "x".repeat(1_000),
         group: "session".to_owned(),
         deduplication_id: id,
+        trace_parent: None,
     }
 }
 

@@ -67,7 +67,13 @@ pub struct Outgoing {
     pub group: String,
     /// The id by which its group knows a duplicate: 1 to 128 visible ASCII characters.
     pub deduplication_id: String,
+    /// The trace that it belongs to, a W3C `traceparent`; carried along and not looked at.
+    pub trace_parent: Option<String>,
 }
+
+/// How long a `traceparent` of the version we know is: `00-<32 hex>-<16 hex>-<2 hex>`. Later ones may be longer, and
+/// whatever is longer than this is no trace.
+const TRACE_PARENT_MAX_BYTES: usize = 256;
 
 impl Outgoing {
     /// Whether every backend takes the message; if not, what is wrong with it.
@@ -97,6 +103,14 @@ impl Outgoing {
             if !(1..=128).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(format!("a {name} is 1 to 128 visible ASCII characters"));
             }
+        }
+        if self.trace_parent.as_deref().is_some_and(|trace| {
+            !(1..=TRACE_PARENT_MAX_BYTES).contains(&trace.len())
+                || !trace.bytes().all(|byte| byte.is_ascii_graphic())
+        }) {
+            return Err(format!(
+                "a traceparent is 1 to {TRACE_PARENT_MAX_BYTES} visible ASCII characters"
+            ));
         }
         Ok(())
     }
@@ -128,6 +142,8 @@ pub struct Delivery {
     pub sent_at: Timestamp,
     /// When it was first received.
     pub first_received_at: Timestamp,
+    /// The trace that it belongs to, as its sender said.
+    pub trace_parent: Option<String>,
 }
 
 /// One delivery of a message. Opaque: only the adapter that made it can read it.

@@ -8,6 +8,8 @@
 //! | [`Sessions`] | who acts for a session, where, until when | generation and state, in one conditional write |
 //! | [`Receipts`] | what became of an instruction | a final receipt is never overwritten |
 //! | [`Instructions`] | one FIFO queue | a delivery handle that dies with its visibility timeout |
+//! | [`Secrets`] | what references to secrets name | – |
+//! | [`Objects`] | files by their key | – |
 //!
 //! A port promises only what SQS FIFO queues and DynamoDB can keep; an adapter may be stricter. What they promise is
 //! written on the traits.
@@ -15,8 +17,8 @@
 //! No port knows `now` of itself where a decision hangs on it: [`Sessions::transition`] is given the caller's. The
 //! queues keep their own time, because their deadlines are theirs (SQS keeps its own as well).
 //!
-//! The adapters: [`local`] (SQLite, one file; developer mode). Each passes the suite in `conformance`, which says the
-//! same in code and is built with the feature of that name.
+//! The adapters: [`local`] (SQLite, one file; developer mode) and [`aws`] (DynamoDB, SQS and their like). Each passes the
+//! suite in `conformance`, which says the same in code and is built with the feature of that name.
 //!
 //! Everything here is at-least-once. A reply may be lost after the deed was done, so each operation may be repeated
 //! with the same arguments: a second [`Instructions::send`] is a duplicate, a second [`Receipts::put`] is the same
@@ -28,6 +30,7 @@
     reason = "SQLite and DynamoDB are names of products, not code"
 )]
 
+pub mod aws;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod local;
@@ -35,7 +38,9 @@ pub mod local;
 mod clients;
 mod error;
 mod instructions;
+mod objects;
 mod receipts;
+mod secrets;
 mod sessions;
 
 pub use clients::Clients;
@@ -44,5 +49,7 @@ pub use instructions::{
     DEDUPLICATION_WINDOW, Delivery, DeliveryHandle, Depth, Instructions, Lease, Outgoing,
     RETENTION, Sent, VISIBILITY_MAX,
 };
+pub use objects::{KEY_MAX_BYTES, Objects, check_key};
 pub use receipts::{Put, Receipts};
+pub use secrets::{SECRET_MAX_BYTES, Secret, Secrets};
 pub use sessions::{Created, Sessions, TransitionFailed};

@@ -18,8 +18,10 @@
 //! - **Not for network file systems**: the write-ahead log needs memory that is shared by all processes.
 
 mod clients;
+mod objects;
 mod queue;
 mod receipts;
+mod secrets;
 mod sessions;
 mod store;
 mod watch;
@@ -32,7 +34,9 @@ use contract::Timestamp;
 
 use crate::{Clients, Receipts, Result, Sessions};
 
+pub use objects::LocalObjects;
 pub use queue::LocalQueue;
+pub use secrets::LocalSecrets;
 
 use clients::LocalClients;
 use receipts::LocalReceipts;

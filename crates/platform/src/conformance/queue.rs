@@ -707,6 +707,7 @@ fn outgoing(group: &str, body: &str) -> Outgoing {
         body: body.to_owned(),
         group: group.to_owned(),
         deduplication_id,
+        trace_parent: None,
     }
 }
 

@@ -262,9 +262,9 @@ const REMEMBER: &str =
     VALUES (?1, ?2, ?3, ?4, ?5)";
 
 const INSERT: &str = "INSERT INTO messages
-    (queue, group_id, head, kept_until, sent_at, message_id, deduplication_id, body)
+    (queue, group_id, head, kept_until, sent_at, message_id, deduplication_id, body, trace_parent)
     VALUES (?1, ?2, NOT EXISTS (SELECT 1 FROM messages WHERE queue = ?1 AND group_id = ?2), ?3, ?4,
-        lower(hex(randomblob(16))), ?5, ?6)
+        lower(hex(randomblob(16))), ?5, ?6, ?7)
     RETURNING message_id";
 
 const NEXT_VISIBLE: &str = "SELECT min(visible_at) FROM messages INDEXED BY heads_by_visibility
@@ -278,7 +278,7 @@ const TAKE: &str = "UPDATE messages
     SET visible_at = ?2, receive_count = receive_count + 1, received_at = ?3,
         first_received_at = ifnull(first_received_at, ?3)
     WHERE number = ?1
-    RETURNING body, message_id, group_id, receive_count, sent_at, first_received_at";
+    RETURNING body, message_id, group_id, receive_count, sent_at, first_received_at, trace_parent";
 
 const UNDO: &str = "UPDATE messages
     SET visible_at = ?3, receive_count = receive_count - 1,
@@ -286,10 +286,10 @@ const UNDO: &str = "UPDATE messages
     WHERE number = ?1 AND receive_count = ?2";
 
 const BURY: &str = "INSERT INTO messages
-    (queue, group_id, head, kept_until, sent_at, message_id, deduplication_id, body)
+    (queue, group_id, head, kept_until, sent_at, message_id, deduplication_id, body, trace_parent)
     SELECT ?2, group_id,
         NOT EXISTS (SELECT 1 FROM messages AS dead WHERE dead.queue = ?2 AND dead.group_id = messages.group_id),
-        ?3, sent_at, message_id, deduplication_id, body
+        ?3, sent_at, message_id, deduplication_id, body, trace_parent
     FROM messages WHERE number = ?1";
 
 const REMOVE: &str = "DELETE FROM messages WHERE number = ?1";
@@ -334,6 +334,7 @@ impl Queue {
                 now.unix_ms(),
                 &message.deduplication_id,
                 &message.body,
+                &message.trace_parent,
             ),
             |row| row.get(0),
         )?;
@@ -517,6 +518,7 @@ fn take(
                     receive_count,
                     sent_at: Timestamp::from_unix_ms(row.get(4)?),
                     first_received_at: Timestamp::from_unix_ms(row.get(5)?),
+                    trace_parent: row.get(6)?,
                 })
             })?;
     Ok(delivery)
@@ -577,6 +579,7 @@ mod tests {
                 body: body.to_owned(),
                 group,
                 deduplication_id,
+                trace_parent: None,
             })
             .await
             .expect("send");

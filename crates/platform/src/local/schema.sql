@@ -1,4 +1,4 @@
--- The schema of the local store, version 1 (`PRAGMA user_version`).
+-- The schema of the local store, version 2 (`PRAGMA user_version`).
 --
 -- Every record is kept as its JSON. The columns beside it are what is looked up or compared in SQL; whoever writes the
 -- JSON writes them in the same statement. Times are milliseconds since 1970.
@@ -65,7 +65,8 @@ CREATE TABLE messages (
     sent_at           INTEGER NOT NULL,
     message_id        TEXT    NOT NULL,
     deduplication_id  TEXT    NOT NULL,
-    body              TEXT    NOT NULL
+    body              TEXT    NOT NULL,
+    trace_parent      TEXT
 ) STRICT;
 CREATE INDEX messages_of_a_group ON messages (queue, group_id, number);
 CREATE INDEX heads_by_age ON messages (queue, number) WHERE head = 1;

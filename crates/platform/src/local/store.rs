@@ -20,7 +20,10 @@ use super::watch::Watch;
 use crate::{PortError, Result};
 
 /// The version of `schema.sql`. A change of the schema is a new number and a step in [`set_up`].
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+
+/// What makes version 1 into version 2: messages carry their trace.
+const FROM_1_TO_2: &str = "ALTER TABLE messages ADD COLUMN trace_parent TEXT";
 
 /// Marks the file as ours (`EdEn`), so that no other program's database is taken for a store.
 const APPLICATION: i64 = 0x4564_456e;
@@ -295,6 +298,10 @@ fn set_up(connection: &mut Connection) -> Outcome<()> {
     let (version, application) = (pragma("user_version")?, pragma("application_id")?);
     match (version, application) {
         (VERSION, APPLICATION) => {}
+        (1, APPLICATION) => {
+            transaction.execute_batch(FROM_1_TO_2)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
         (newer, APPLICATION) if newer > VERSION => {
             return Err(Failure::Refused(format!(
                 "it has version {newer} and this program knows versions up to {VERSION}: update the program, or use \

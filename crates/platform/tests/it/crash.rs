@@ -245,6 +245,7 @@ fn outgoing(number: usize) -> Outgoing {
         body: number.to_string(),
         group: "one".to_owned(),
         deduplication_id: number.to_string(),
+        trace_parent: None,
     }
 }
 

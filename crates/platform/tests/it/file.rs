@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use contract::Status;
 use platform::conformance::records::{client, receipt, session, session_id};
@@ -58,16 +59,54 @@ async fn the_file_and_its_log_are_readable_by_their_owner_alone() {
 fn a_file_of_a_newer_version_is_refused_and_left_alone() {
     let (_folder, path) = place();
     drop(open(&path));
-    tamper(&path, "PRAGMA user_version = 2");
+    tamper(&path, "PRAGMA user_version = 3");
     let refused = LocalStore::open(&path).expect_err("it is newer");
     assert!(matches!(refused, PortError::Refused { .. }), "{refused:?}");
     let said = refused.to_string();
     assert!(
-        said.contains("it has version 2 and this program knows versions up to 1"),
+        said.contains("it has version 3 and this program knows versions up to 2"),
         "{said}"
     );
-    tamper(&path, "PRAGMA user_version = 1");
+    tamper(&path, "PRAGMA user_version = 2");
     open(&path);
+}
+
+/// Of the version before messages carried their trace.
+#[tokio::test]
+async fn a_file_of_an_older_version_is_taken_with_everything_in_it() {
+    let (_folder, path) = place();
+    let message = |body: &str, trace: Option<&str>| Outgoing {
+        body: body.to_owned(),
+        group: body.to_owned(),
+        deduplication_id: body.to_owned(),
+        trace_parent: trace.map(str::to_owned),
+    };
+    {
+        let queue = open(&path).queue("queue", QueueSettings::default());
+        queue.send(&message("old", None)).await.expect("send");
+    }
+    tamper(
+        &path,
+        "ALTER TABLE messages DROP COLUMN trace_parent; PRAGMA user_version = 1",
+    );
+    let queue = open(&path).queue("queue", QueueSettings::default());
+    queue
+        .send(&message("new", Some("00-trace-01")))
+        .await
+        .expect("send");
+    let mut received = Vec::new();
+    for _ in 0..2 {
+        let next = queue.receive(Duration::ZERO, Duration::from_mins(1)).await;
+        let next = next.expect("receive").expect("sent");
+        received.push((next.body, next.trace_parent));
+    }
+    assert_eq!(
+        received,
+        [
+            ("old".to_owned(), None),
+            ("new".to_owned(), Some("00-trace-01".to_owned()))
+        ]
+    );
 }
 
 #[test]
@@ -130,6 +169,7 @@ async fn everything_is_there_when_the_file_is_opened_again() {
         body: "a".to_owned(),
         group: "one".to_owned(),
         deduplication_id: "a".to_owned(),
+        trace_parent: None,
     };
     {
         let store = open(&path);

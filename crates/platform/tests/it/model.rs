@@ -173,6 +173,7 @@ impl Pair {
             body,
             group: format!("group-{group}"),
             deduplication_id: format!("id-{deduplication}"),
+            trace_parent: None,
         };
         let sent = self.queue.send(&message).await.expect("send");
         let duplicate_of = self.model.send(now, &message, &sent.message_id);

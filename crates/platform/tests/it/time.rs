@@ -51,6 +51,7 @@ impl Scene {
             body: body.to_owned(),
             group: group.to_owned(),
             deduplication_id: body.to_owned(),
+            trace_parent: None,
         };
         !self.queue.send(&message).await.expect("send").duplicate
     }
@@ -268,6 +269,7 @@ async fn a_clock_that_is_set_back_gives_no_message_to_two_and_withholds_none_tha
         body: "a".to_owned(),
         group: "one".to_owned(),
         deduplication_id: "a".to_owned(),
+        trace_parent: None,
     };
     queue.send(&message).await.expect("send");
 
