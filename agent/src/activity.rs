@@ -160,7 +160,6 @@ struct Shared {
 
 impl Activity {
     /// The environment is there for people from now on.
-    #[expect(dead_code, reason = "`edit-agent run` says so")]
     pub(crate) fn woken(&self, now: Moment) {
         self.0.last.send_modify(|last| last.woken = Some(now));
     }
@@ -221,7 +220,6 @@ impl Activity {
     }
 
     /// What was last, and every change of it: who is about to sleep learns that somebody came.
-    #[cfg_attr(not(test), expect(dead_code, reason = "`edit-agent run` asks for it"))]
     pub(crate) fn watch(&self) -> watch::Receiver<Last> {
         self.0.last.subscribe()
     }

@@ -35,6 +35,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run an edit environment of a repository on this machine.
     Dev(DevArguments),
+    /// Run the environment of a session: what a container does, from its configuration to its sleep.
+    Run(RunArguments),
+    /// Check what `run` would be told, and whether it could work, without starting anything.
+    Check(RunArguments),
     /// Send an instruction to a running environment, and follow it to its receipt.
     Send(SendArguments),
     /// List what was done on the draft of a running environment.
@@ -111,6 +115,50 @@ pub(crate) struct DevArguments {
     /// Print events on stdout, one JSON object a line: phase, ready, receipt, stopped.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How to run the environment of a session. Everything else comes from variables of the environment.
+#[derive(Debug, Default, Args)]
+#[command(after_help = run_help())]
+pub(crate) struct RunArguments {
+    /// Keep records and messages in a file below --state instead of DynamoDB and SQS: one environment of several on a laptop.
+    #[arg(long, requires = "state")]
+    pub(crate) local: bool,
+    /// Where records, clones and dependencies are kept. Default: WORKSPACE_DIR.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// The address that the door listens on. Default: 0.0.0.0, and 127.0.0.1 with --local.
+    #[arg(long, value_name = "IP")]
+    pub(crate) host: Option<IpAddr>,
+    /// The port of the door; 0 takes any free one. Default: PORT.
+    #[arg(long, value_name = "N")]
+    pub(crate) port: Option<u16>,
+    /// The address at which the router reaches this task. Default: what ECS says, and --host with --local.
+    #[arg(long, value_name = "IP")]
+    pub(crate) ip: Option<IpAddr>,
+    /// Which task this is. Default: what ECS says, and the process with --local.
+    #[arg(long, value_name = "ARN")]
+    pub(crate) task: Option<String>,
+}
+
+fn run_help() -> String {
+    format!(
+        "\
+Variables (an empty one is not set):
+{}
+The AWS SDK reads its own: AWS_REGION, AWS_ENDPOINT_URL, AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, …
+
+Examples:
+  CLIENT_ID=amelia SESSION_ID=amelia_4f2k edit-agent run                 in a container of ECS
+  CLIENT_ID=amelia SESSION_ID=amelia_4f2k edit-agent check               would it work?
+  CLIENT_ID=amelia SESSION_ID=amelia_4f2k edit-agent run --local --state ~/edit --host 127.0.0.2 --port 0
+
+Exit codes: 0 asleep, everything saved; 2 not told what it needs; 10 repository, 11 remote or credentials, 12 Node.js,
+13 port, 14 workspace, 16 dependencies; 18 another environment has the session, nothing was touched; 20 configuration,
+21 client suspended, 22 a table, queue or secret, 23 a phase took too long, 24 something could only be kept in the
+workspace; 70 unexpected, 130 stopped before it was ready.",
+        crate::run::explain()
+    )
 }
 
 /// What instructions may change beyond pages, content and styles.

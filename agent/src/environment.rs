@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use contract::client_config::{Policy, SiteSettings};
 use contract::proof::Proof;
-use contract::session::{Phase, SiteHealth};
+use contract::session::{Parked, Phase, SiteHealth};
 use platform::{Instructions, Receipts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -82,6 +82,8 @@ pub(crate) struct Seat {
     pub(crate) lease: Lease,
     /// What the router proves and is proven; whoever can reach the door is answered if absent.
     pub(crate) proof: Option<Proof>,
+    /// What an environment before parked, with its bundle if it is in one.
+    pub(crate) parked: Option<(Parked, Option<Vec<u8>>)>,
     /// Where instructions wait.
     pub(crate) queue: Arc<dyn Instructions>,
     /// Where those go that nobody could carry out.
@@ -90,6 +92,15 @@ pub(crate) struct Seat {
     pub(crate) receipts: Arc<dyn Receipts>,
     /// The client's queue for final receipts.
     pub(crate) results: Results,
+}
+
+/// What an environment before parked, and this one has taken up.
+#[derive(Debug, Clone)]
+pub(crate) struct TakenUpBefore {
+    /// What it was.
+    pub(crate) parked: Parked,
+    /// Whether all of it came back. What did not is only where it was parked.
+    pub(crate) whole: bool,
 }
 
 /// Who is told how far a start is.
@@ -281,6 +292,8 @@ pub(crate) struct Running {
     pub(crate) view: watch::Receiver<PipelineView>,
     /// What people do.
     pub(crate) activity: Activity,
+    /// What was parked before.
+    taken_up: Vec<TakenUpBefore>,
     pipeline: JoinSet<Workshop>,
     tasks: JoinSet<()>,
     stage: watch::Sender<Stage>,
@@ -295,6 +308,8 @@ pub(crate) struct Running {
 pub(crate) struct Halted {
     pub(crate) home: Home,
     pub(crate) seat: Seat,
+    /// What was parked before.
+    pub(crate) taken_up: Vec<TakenUpBefore>,
     /// The draft and the work tree; none if the pipeline broke or did not end in time.
     pub(crate) workshop: Option<Workshop>,
     /// Where it ended: the newest commit of the draft.
@@ -317,6 +332,11 @@ pub(crate) enum Haste {
 }
 
 impl Running {
+    /// Lets what waits be, if it was to be carried out before it halts.
+    pub(crate) fn ending(&self) -> Ending {
+        self.ending.clone()
+    }
+
     /// Waits until the pipeline has ended by itself, which it only does when it broke.
     pub(crate) async fn broke(&self) {
         self.ending.ended().await;
@@ -384,6 +404,7 @@ impl Running {
         Halted {
             home: self.home,
             seat: self.seat,
+            taken_up: self.taken_up,
             workshop,
             commit,
             unpushed,

@@ -173,7 +173,6 @@ pub(crate) enum SleepReason {
 
 impl SleepReason {
     /// A word that stays the same, whatever the sentence becomes.
-    #[cfg_attr(not(test), expect(dead_code, reason = "`edit-agent run` asks for it"))]
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Idle { .. } => "idle",
@@ -335,7 +334,6 @@ fn recent(facts: &Facts) -> Vec<(Moment, AwakeBecause)> {
 }
 
 /// Whether it may sleep.
-#[cfg_attr(not(test), expect(dead_code, reason = "`edit-agent run` asks for it"))]
 pub(crate) fn verdict(facts: &Facts, settings: Option<&Settings>) -> Verdict {
     let Some(settings) = settings else {
         return Verdict::Awake {

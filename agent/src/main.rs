@@ -25,6 +25,7 @@ mod lease;
 mod log;
 mod pipeline;
 mod random;
+mod run;
 mod send;
 mod site;
 mod system;
@@ -53,21 +54,29 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
+    let run = match &cli.command {
+        Command::Run(arguments) => Some(run::Settings::read(arguments)?),
+        _ => None,
+    };
     start_log(cli.verbose);
     draft::set_time_limits(GIT_CONNECT_TIME_MAX, GIT_IDLE_TIME_MAX)
         .map_err(|error| Failure::internal("set the time limits of git", &error))?;
     match cli.command {
         Command::Schema { name } => cli::print_schema(name.as_deref()),
-        Command::Dev(arguments) => {
-            let runtime = runtime()?;
-            let ended = runtime.block_on(dev::run(arguments));
-            // What still blocks is git, waiting for a server that says nothing: an interrupt does not wait with it.
-            runtime.shutdown_background();
-            ended
-        }
+        Command::Dev(arguments) => in_runtime(dev::run(arguments)),
+        Command::Run(_) => in_runtime(run::run(run.expect("read above"))),
+        Command::Check(arguments) => in_runtime(run::check(arguments)),
         Command::Send(arguments) => runtime()?.block_on(send::run(arguments)),
         Command::Log(arguments) => runtime()?.block_on(log::run(arguments)),
     }
+}
+
+fn in_runtime(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(work);
+    // What still blocks is git, waiting for a server that says nothing: an interrupt does not wait with it.
+    runtime.shutdown_background();
+    ended
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

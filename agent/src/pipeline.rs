@@ -418,7 +418,9 @@ impl Pipeline {
             }
             Admission::AlreadyAnswered(receipt) => {
                 // Whoever answered it may have died before the client's own queue was told.
-                self.results.tell(&receipt).await;
+                self.results
+                    .tell(&receipt, delivery.trace_parent.as_deref())
+                    .await;
                 return Verdict::Done;
             }
             Admission::Refused {
@@ -430,7 +432,7 @@ impl Pipeline {
                 receipt.fingerprint = fingerprint;
                 receipt.summary.clone_from(&error.message);
                 receipt.error = Some(error);
-                return self.answer(receipt).await;
+                return self.answer(delivery, receipt).await;
             }
             Admission::Admitted {
                 instruction,
@@ -474,23 +476,23 @@ impl Pipeline {
         match outcome {
             Outcome::Pushed => {
                 receipt.status = Status::Pushed;
-                self.answer(receipt).await
+                self.answer(delivery, receipt).await
             }
             Outcome::Published => {
                 receipt.status = Status::Published;
-                self.answer(receipt).await
+                self.answer(delivery, receipt).await
             }
             Outcome::Rejected(error) => {
                 receipt.status = Status::Rejected;
                 receipt.summary.clone_from(&error.message);
                 receipt.error = Some(error);
-                self.answer(receipt).await
+                self.answer(delivery, receipt).await
             }
             Outcome::LeaseLost => Verdict::NotOurs,
             Outcome::CalledOff => {
                 receipt.status = Status::Cancelled;
                 receipt.summary = "It was called off before anything was changed.".to_owned();
-                self.answer(receipt).await
+                self.answer(delivery, receipt).await
             }
             Outcome::Interrupted => Verdict::Later(Duration::ZERO),
             Outcome::Trouble(error) => self.be_patient(delivery, receipt, error).await,
@@ -520,11 +522,13 @@ impl Pipeline {
             Patience::GiveUp => {
                 match self.workshop.give_up(receipt.instruction_id.clone()).await {
                     Ok(GivenUp::Landed(commit)) => {
-                        return self.answer_arrived(receipt, Status::Pushed, commit).await;
+                        return self
+                            .answer_arrived(delivery, receipt, Status::Pushed, commit)
+                            .await;
                     }
                     Ok(GivenUp::Published(commit)) => {
                         return self
-                            .answer_arrived(receipt, Status::Published, commit)
+                            .answer_arrived(delivery, receipt, Status::Published, commit)
                             .await;
                     }
                     Ok(GivenUp::TakenBack) => {}
@@ -541,7 +545,7 @@ impl Pipeline {
                 receipt.status = Status::Failed;
                 receipt.commit = None;
                 match self.bury(delivery).await {
-                    Verdict::Done => self.answer(receipt).await,
+                    Verdict::Done => self.answer(delivery, receipt).await,
                     verdict => verdict,
                 }
             }
@@ -551,6 +555,7 @@ impl Pipeline {
     /// What was given up is on the remote after all: only the answer to its push was lost.
     async fn answer_arrived(
         &mut self,
+        delivery: &Delivery,
         mut receipt: Receipt,
         status: Status,
         commit: CommitId,
@@ -565,7 +570,7 @@ impl Pipeline {
         receipt.status = status;
         receipt.commit = Some(commit);
         receipt.error = None;
-        self.answer(receipt).await
+        self.answer(delivery, receipt).await
     }
 
     /// Puts the message with the dead letters, for people to look at.
@@ -587,7 +592,7 @@ impl Pipeline {
     }
 
     /// Makes the final receipt durable, and only then lets the message go.
-    async fn answer(&mut self, mut receipt: Receipt) -> Verdict {
+    async fn answer(&mut self, delivery: &Delivery, mut receipt: Receipt) -> Verdict {
         receipt.updated_at = Timestamp::now();
         self.indoors.tidy(&mut receipt);
         if !self.lease.may_act() {
@@ -595,7 +600,11 @@ impl Pipeline {
             return Verdict::NotOurs;
         }
         crate::crash_point!("before-receipt");
-        let (written, ()) = tokio::join!(self.receipts.put(&receipt), self.results.tell(&receipt));
+        let (written, ()) = tokio::join!(
+            self.receipts.put(&receipt),
+            self.results
+                .tell(&receipt, delivery.trace_parent.as_deref())
+        );
         match written {
             Ok(_) => {
                 tracing::info!(

@@ -257,6 +257,32 @@ fn broken_page(receipt: &Receipt) -> String {
         .unwrap_or_else(|| "a page".to_owned())
 }
 
+/// Why there is no preview, by the code in the session's record.
+pub(crate) fn no_environment(code: &str) -> &'static str {
+    match code {
+        "remote_unavailable" => {
+            "The place where your site is kept does not answer. Please try again in a few minutes."
+        }
+        "remote_refused" => {
+            "The place where your site is kept does not let us in. Please ask whoever set up your preview."
+        }
+        "repository_unusable" => {
+            "Your site could not be found where it is kept. Please ask whoever set up your preview."
+        }
+        "install_failed" => {
+            "The parts that your site is built from could not be fetched. Please try again, and ask a developer if it stays like this."
+        }
+        "config_invalid" => "Your preview is not set up rightly. Please ask whoever set it up.",
+        "client_suspended" => {
+            "Previews of this site are switched off. Please ask whoever set them up."
+        }
+        "too_slow" => "Your preview took too long to start. Please try again.",
+        "interrupted" => "Your preview was stopped before it was ready. Please try again.",
+        "other_environment" => "Your preview is being started already. Please wait a moment.",
+        _ => "Something went wrong on our side while your preview was started. Please try again.",
+    }
+}
+
 fn refused(code: ErrorCode, conflicts: &[Conflict], receipt: &Receipt, kind: Kind) -> String {
     match code {
         ErrorCode::InvalidMessage | ErrorCode::UnsupportedVersion => {

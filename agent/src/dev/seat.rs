@@ -87,6 +87,7 @@ pub(super) async fn take(
         },
         lease,
         proof: None,
+        parked: None,
         queue: Arc::new(instructions),
         dead: Arc::new(queue(DEAD_QUEUE, None)),
         receipts: store.receipts(),

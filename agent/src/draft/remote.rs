@@ -58,6 +58,33 @@ impl Remote {
                 .any(|scheme| text.starts_with(scheme))
     }
 
+    /// Asks the remote for the tip of a branch without a clone.
+    pub(crate) fn ask(&self, branch: &str) -> Result<Oid, DraftError> {
+        let failed = |operation: &'static str, source| DraftError::Local {
+            operation,
+            path: std::env::temp_dir(),
+            source,
+        };
+        let folder = tempfile::tempdir().map_err(|error| {
+            file_error("make a folder to ask from in", &std::env::temp_dir(), error)
+        })?;
+        let asking = Repository::init_bare(folder.path())
+            .and_then(|asking| asking.set_config(&git2::Config::new()?).map(|()| asking))
+            .map_err(|source| failed("make a repository to ask from in", source))?;
+        match self.tip(&asking, branch)? {
+            Some(tip) => Ok(tip),
+            None => Err(DraftError::NoBranch {
+                remote: self.to_string(),
+                branch: branch.to_owned(),
+                known: self
+                    .heads(&asking)?
+                    .into_iter()
+                    .filter_map(|(name, _)| name.strip_prefix("refs/heads/").map(str::to_owned))
+                    .collect(),
+            }),
+        }
+    }
+
     /// Reads the tip of a branch on the remote itself; none if there is no such branch.
     pub(super) fn tip(&self, clone: &Repository, branch: &str) -> Result<Option<Oid>, DraftError> {
         self.reference_tip(clone, &format!("refs/heads/{branch}"))

@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract::session::Parked;
 use relay::Relay;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Boot, Plan, Running, Seat, lease_lost};
+use super::{Boot, Plan, Running, Seat, TakenUpBefore, lease_lost};
 use crate::activity::Activity;
 use crate::door::{Bar, Door, Intake, Opened, SeenOn, Stage};
 use crate::draft::{self, Draft, Lookout};
@@ -131,13 +132,14 @@ impl Open {
 struct Cloned {
     open: Open,
     draft: Draft,
+    taken_up: Vec<TakenUpBefore>,
     settings: draft::Settings,
     places: Places,
     work_tree: WorkTree,
 }
 
 impl Open {
-    async fn clone_draft(self, boot: &Boot) -> Result<(Cloned, Option<String>), Failure> {
+    async fn clone_draft(mut self, boot: &Boot) -> Result<(Cloned, Option<String>), Failure> {
         let workspace = &self.plan.home.workspace;
         let places = Places {
             root: self.plan.home.tree(),
@@ -153,6 +155,12 @@ impl Open {
             site_root: self.plan.site.root.clone().unwrap_or_default(),
         };
         let (draft, work_tree) = open_draft(&settings, &places, boot).await?;
+        // In developer mode the workspace stays, and nothing is ever parked.
+        let (draft, work_tree, taken_up) = if self.seat.proof.is_some() {
+            take_up(draft, work_tree, self.seat.parked.take()).await?
+        } else {
+            (draft, work_tree, Vec::new())
+        };
         let behind = match draft.behind_published()? {
             0 => String::new(),
             count => format!("; the draft is {count} commits behind it"),
@@ -165,6 +173,7 @@ impl Open {
         let cloned = Cloned {
             open: self,
             draft,
+            taken_up,
             settings,
             places,
             work_tree,
@@ -202,6 +211,66 @@ async fn open_draft(
                 pause = (pause * 2).min(REMOTE_PAUSE_MAX);
             }
             opened => return opened,
+        }
+    }
+}
+
+/// Takes up what environments before parked: what the record tells of, and what is on the remote though its record was lost. What
+/// does not fit any more stays parked, and is said; it is no reason not to start.
+async fn take_up(
+    mut draft: Draft,
+    work_tree: WorkTree,
+    told: Option<(Parked, Option<Vec<u8>>)>,
+) -> Result<(Draft, WorkTree, Vec<TakenUpBefore>), Failure> {
+    let work = tokio::task::spawn_blocking(move || {
+        let mut all: Vec<(Parked, Option<Vec<u8>>)> = told.into_iter().collect();
+        match Workshop::parked_on_remote(&draft) {
+            Ok(found) => {
+                for parked in found {
+                    if all.iter().all(|(known, _)| known.commit != parked.commit) {
+                        all.push((parked, None));
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "the remote does not say what is parked there");
+            }
+        }
+        let taken = all
+            .into_iter()
+            .map(|(parked, bundle)| {
+                let whole = take_up_one(&mut draft, &work_tree, &parked, bundle.as_deref());
+                TakenUpBefore { parked, whole }
+            })
+            .collect();
+        (draft, work_tree, taken)
+    });
+    work.await
+        .map_err(|error| Failure::internal("take up what was parked", &error))
+}
+
+/// Returns whether all of it came back.
+fn take_up_one(
+    draft: &mut Draft,
+    work_tree: &WorkTree,
+    parked: &Parked,
+    bundle: Option<&[u8]>,
+) -> bool {
+    match Workshop::take_up_parked(draft, work_tree, parked, bundle) {
+        Ok(taken) => {
+            tracing::info!(
+                commits = taken.commits,
+                files = taken.files.len(),
+                "what was parked is taken up"
+            );
+            for left in &taken.left {
+                tracing::error!(what = left.what, why = left.why, place = ?parked.place, "it does not fit any more, and stays parked");
+            }
+            taken.left.is_empty()
+        }
+        Err(error) => {
+            tracing::error!(error = %crate::chain(&error), place = ?parked.place, "what was parked could not be taken up, and stays there");
+            false
         }
     }
 }
@@ -262,6 +331,7 @@ impl Installed {
         let Cloned {
             open,
             draft,
+            taken_up,
             settings,
             places,
             work_tree,
@@ -358,6 +428,7 @@ impl Installed {
             site_root: root,
             view,
             activity: open.activity,
+            taken_up,
             pipeline: pipelines,
             tasks,
             stage: open.stage,

@@ -61,7 +61,7 @@ impl Pipeline {
             }
             Err(verdict) => return verdict,
         }
-        self.answer(receipt).await
+        self.answer(delivery, receipt).await
     }
 
     /// Writes the final receipt of what is called off. False if it has another one already.
@@ -90,7 +90,11 @@ impl Pipeline {
         receipt.error = None;
         "It was called off before it began.".clone_into(&mut receipt.summary);
         receipt.updated_at = Timestamp::now();
-        let (written, ()) = tokio::join!(self.receipts.put(&receipt), self.results.tell(&receipt));
+        let (written, ()) = tokio::join!(
+            self.receipts.put(&receipt),
+            self.results
+                .tell(&receipt, delivery.trace_parent.as_deref())
+        );
         match written.map_err(later)? {
             Put::Written => {
                 self.attempts.forget(target);

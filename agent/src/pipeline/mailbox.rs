@@ -180,6 +180,7 @@ mod tests {
             body: body.to_owned(),
             group: group.to_owned(),
             deduplication_id: body.to_owned(),
+            trace_parent: None,
         };
         queue.send(&message).await.expect("sent");
     }

@@ -24,19 +24,18 @@ impl From<Option<Arc<dyn Instructions>>> for Results {
 }
 
 impl Results {
-    /// Sends a final receipt. The table has it in any case, and is the truth.
-    pub(super) async fn tell(&self, receipt: &Receipt) {
+    /// Sends a final receipt, with the trace of the message that it answers. The table has it in any case, and is the truth.
+    pub(super) async fn tell(&self, receipt: &Receipt, trace_parent: Option<&str>) {
         if let Some(results) = &self.0 {
-            tell(results.as_ref(), receipt).await;
+            tell(results.as_ref(), &message(receipt, trace_parent)).await;
         }
     }
 }
 
-async fn tell(results: &dyn Instructions, receipt: &Receipt) {
-    let message = message(receipt);
+async fn tell(results: &dyn Instructions, message: &Outgoing) {
     let mut pause = PAUSE;
     for attempt in 1..=ATTEMPTS_MAX {
-        match results.send(&message).await {
+        match results.send(message).await {
             Ok(_) => return,
             Err(error) if error.is_transient() && attempt < ATTEMPTS_MAX => {
                 tracing::warn!(error = %crate::chain(&error), attempt, "the client's queue does not answer; it is tried again");
@@ -45,7 +44,6 @@ async fn tell(results: &dyn Instructions, receipt: &Receipt) {
             }
             Err(error) => {
                 tracing::error!(
-                    instruction = %receipt.instruction_id,
                     error = %crate::chain(&error),
                     "the client's queue was not told; the receipt is in the table"
                 );
@@ -56,7 +54,7 @@ async fn tell(results: &dyn Instructions, receipt: &Receipt) {
 }
 
 /// The same receipt is the same message, however often it is sent.
-fn message(receipt: &Receipt) -> Outgoing {
+fn message(receipt: &Receipt, trace_parent: Option<&str>) -> Outgoing {
     let body = serde_json::to_string(receipt).expect("a receipt is JSON");
     let id = format!(
         "{}\n{}\n{}",
@@ -69,5 +67,6 @@ fn message(receipt: &Receipt) -> Outgoing {
         // A session's id is a capability, and a group id is seen by whoever may look at the queue.
         group: hex(&Sha256::digest(receipt.session_id.as_str()))[..32].to_owned(),
         deduplication_id: hex(&Sha256::digest(id)),
+        trace_parent: trace_parent.map(str::to_owned),
     }
 }

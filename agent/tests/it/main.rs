@@ -25,6 +25,7 @@ mod history;
 mod morning;
 mod publish;
 mod remotes;
+mod seat;
 mod site;
 mod support;
 mod system_calls;

@@ -18,6 +18,8 @@ use tokio::process::{Child, ChildStdout, Command};
 // Named, so that the benchmark finds it too.
 #[path = "support/browser.rs"]
 pub mod browser;
+#[path = "support/seat.rs"]
+pub mod seat;
 
 /// Everything that is waited for comes within this time, or the test says what it last saw.
 pub const PATIENCE: Duration = Duration::from_secs(120);

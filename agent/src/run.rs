@@ -1,0 +1,519 @@
+//! An environment in the cloud's seat: launched for one session of one client, by ECS or by the router of a laptop.
+//!
+//! ```text
+//!  settings ─▶ config ─▶ claim ─▶ clone ─▶ install ─▶ serve ─▶ ready ─┬─ nobody needs it ──▶ settle ─▶ park ─▶ dormant, 0
+//!                │          │        └───────┴──────────┤              ├─ SIGTERM ─────────▶ finish ─▶ park ─▶ dormant, 0
+//!                │          └─ another's ─▶ 18          │              └─ another's ────────▶ abandon ─────────▶ 18
+//!                └──────────────────────────────────────┴─▶ failure{code} in the record, and the exit code that goes with it
+//! ```
+//!
+//! The record of the session says at each step what is true: the waiting page shows it, and the router goes by it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::client_config::{ClientStatus, SiteSettings};
+use contract::proof::Proof;
+use contract::{ClientConfig, Session, Timestamp};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+mod backend;
+mod check;
+mod life;
+mod parking;
+mod settings;
+mod task;
+
+pub(crate) use check::check;
+pub(crate) use settings::{Settings, explain};
+
+use backend::{Backend, failure};
+use life::Reason;
+use task::Task;
+
+use crate::door::Hosts;
+use crate::draft::{Credentials, Remote};
+use crate::environment::home::{self, Home};
+use crate::environment::interrupt::Interrupt;
+use crate::environment::{self, Boot, Haste, Plan, Progress, Running, Seat};
+use crate::events::{Events, PhaseName};
+use crate::failure::{Exit, Failure};
+use crate::idle;
+use crate::lease::{self, Lease, LeaseError, Terms};
+use crate::pipeline::{Identity, Results};
+use crate::site::{self, node::Node};
+use crate::words;
+
+/// How often the remote is asked what others pushed: at most six times a minute.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long the instruction that runs may take when the environment is to stop. ECS gives 120 s in all, and the rest is
+/// for parking and the record.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long what waits may take when the environment goes to sleep. It is bounded by the longest instruction there is.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(35 * 60);
+
+/// How long it may take to let go of a session that is another's: nothing is finished.
+const ABANDON_TIME_MAX: Duration = Duration::from_secs(5);
+/// Later than any activity that a record can name.
+const FAR_AHEAD: Duration = Duration::from_secs(3600);
+
+/// How long each phase may take. What goes on for longer is stuck, and the waiting page would say for ever that it goes on.
+fn budget(phase: PhaseName) -> Option<Duration> {
+    let seconds = match phase {
+        PhaseName::Config | PhaseName::Claim => 30,
+        // A large repository over a slow line.
+        PhaseName::Clone => 5 * 60,
+        // A cold install of a large site.
+        PhaseName::Install => 15 * 60,
+        // The first compilation.
+        PhaseName::Serve => 3 * 60,
+    };
+    Some(Duration::from_secs(seconds))
+}
+
+/// Runs the environment of a session, from its configuration to its sleep.
+pub(crate) async fn run(settings: Settings) -> Result<Exit, Failure> {
+    let mut interrupt = Interrupt::listen()?;
+    let events = Events::new();
+    let backend = Backend::open(&settings).await?;
+    let mut boot = Boot {
+        events,
+        lease: None,
+        budget,
+        progress: Progress::default(),
+    };
+    let mut keeper = Keeper::default();
+    let started = tokio::select! {
+        started = start(&settings, &backend, &mut boot, &mut keeper) => started,
+        () = interrupt.requested() => Err(Failure::new(
+            Exit::Interrupted,
+            "stopped before it was ready",
+            "Nothing is half done; the next wake begins anew.",
+        )
+        .retryable(true)),
+    };
+    let ended = match started {
+        Ok(started) => live(started, &backend, &mut interrupt, &mut keeper).await,
+        Err(failure) => {
+            say_why(boot.lease.as_ref(), &failure).await;
+            Err(failure)
+        }
+    };
+    keeper.stop().await;
+    ended
+}
+
+/// Renews the lease, from the claim to the last write.
+#[derive(Debug, Default)]
+struct Keeper {
+    stop: CancellationToken,
+    task: JoinSet<()>,
+}
+
+impl Keeper {
+    fn keep(&mut self, lease: &Lease) {
+        self.task.spawn(lease.clone().keep(self.stop.clone()));
+    }
+
+    /// Nothing of it is under way afterwards.
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        while self.task.join_next().await.is_some() {}
+    }
+}
+
+/// An environment that serves.
+struct Started {
+    running: Running,
+    idle: idle::Settings,
+}
+
+async fn start(
+    settings: &Settings,
+    backend: &Backend,
+    boot: &mut Boot,
+    keeper: &mut Keeper,
+) -> Result<Started, Failure> {
+    let read = boot
+        .phase(PhaseName::Config, read(settings, backend))
+        .await?;
+    let claimed = boot
+        .phase(PhaseName::Claim, claim(settings, backend, &read))
+        .await?;
+    keeper.keep(&claimed.lease);
+    boot.lease = Some(claimed.lease.clone());
+    // What is wrong with the configuration is said in the record, so the session has to be ours first.
+    let config = usable(settings, read.config?)?;
+    let idle = life::settings(&config);
+    let plan = plan(settings, backend, &config, &claimed.session, idle).await?;
+    let queues = backend.queues(settings, &claimed.session, &config);
+    let session = claimed.session;
+    let bundle = parking::fetch(backend, session.parked.as_ref()).await?;
+    let proof = proof(&session)?;
+    let seat = Seat {
+        identity: Identity {
+            client_id: session.client_id,
+            session_id: session.session_id,
+            thread_id: session.thread_id,
+            branch: session.draft_branch,
+            preview_url: session.preview_url,
+        },
+        lease: claimed.lease,
+        proof: Some(proof),
+        parked: session.parked.map(|parked| (parked, bundle)),
+        queue: queues.own,
+        dead: queues.dead,
+        receipts: Arc::clone(&backend.receipts),
+        results: Results::from(queues.results),
+    };
+    let running = environment::start(plan, seat, boot).await?;
+    Ok(Started { running, idle })
+}
+
+/// What the router proves and is proven.
+fn proof(session: &Session) -> Result<Proof, Failure> {
+    let missing = || {
+        Failure::new(
+            Exit::Config,
+            format!(
+                "the record of session {}… has no usable proofKey",
+                session.session_id.redacted()
+            ),
+            "Whoever wakes a session writes one: 32 random bytes in hexadecimal.",
+        )
+    };
+    let key = session.proof_key.as_ref().ok_or_else(missing)?;
+    Proof::new(key, session.session_id.clone(), session.generation).map_err(|_| missing())
+}
+
+/// What the records say, and which task this is.
+#[derive(Debug)]
+struct Read {
+    /// The client's configuration, if there is one; or why it could not be read.
+    config: Result<Option<ClientConfig>, Failure>,
+    session: Session,
+    task: Task,
+}
+
+async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<String>), Failure> {
+    let config = patiently("read the client's configuration", || {
+        backend.clients.get(&settings.client_id)
+    });
+    let session = patiently("read the session's record", || {
+        backend.sessions.get(&settings.session_id)
+    });
+    let (config, others) = tokio::join!(config, async {
+        tokio::try_join!(session, task::find(settings))
+    });
+    let (session, task) = others?;
+    let Some(session) = session else {
+        return Err(Failure::new(
+            Exit::Config,
+            format!("there is no session {}…", settings.session_id.redacted()),
+            "Check SESSION_ID and SESSIONS_TABLE: the router makes the record before it starts a task.",
+        ));
+    };
+    if session.client_id != settings.client_id {
+        return Err(Failure::new(
+            Exit::Config,
+            format!(
+                "the session {}… is not a session of the client {}",
+                settings.session_id.redacted(),
+                settings.client_id
+            ),
+            "Check CLIENT_ID and SESSION_ID.",
+        ));
+    }
+    let detail = format!("client {}, task {}", settings.client_id, task.arn);
+    Ok((
+        Read {
+            config,
+            session,
+            task,
+        },
+        Some(detail),
+    ))
+}
+
+/// Asks a port again and again while it does not answer. The phase's budget ends it.
+async fn patiently<T, F: Future<Output = platform::Result<T>>>(
+    operation: &'static str,
+    mut ask: impl FnMut() -> F,
+) -> Result<T, Failure> {
+    let mut pause = Duration::from_millis(250);
+    let mut last = None;
+    // As often as fits into the budget of the phase.
+    for _ in 0..8 {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if error.is_transient() => {
+                tracing::warn!(error = %crate::chain(&error), "could not {operation}; it is tried again");
+                last = Some(failure(operation, &error));
+            }
+            Err(error) => return Err(failure(operation, &error)),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(4));
+    }
+    Err(last.expect("it was tried"))
+}
+
+/// The session is ours.
+#[derive(Debug)]
+struct ClaimedSession {
+    lease: Lease,
+    session: Session,
+}
+
+async fn claim(
+    settings: &Settings,
+    backend: &Backend,
+    read: &Read,
+) -> Result<(ClaimedSession, Option<String>), Failure> {
+    let slots = read
+        .config
+        .as_ref()
+        .ok()
+        .and_then(Option::as_ref)
+        .map_or(1, |config| config.settings.max_concurrent_sessions);
+    let generation = match settings.generation {
+        Some(generation) => generation,
+        None => lease::wake(
+            backend.sessions.as_ref(),
+            &read.session,
+            slots,
+            Terms::CONTAINER,
+        )
+        .await
+        .map_err(|error| not_taken(settings, &error))?,
+    };
+    let (lease, session) = Lease::claim(
+        Arc::clone(&backend.sessions),
+        &settings.session_id,
+        generation,
+        read.task.arn.clone(),
+        slots,
+        Terms::CONTAINER,
+    )
+    .await
+    .map_err(|error| not_taken(settings, &error))?;
+    let detail = format!("generation {generation}");
+    Ok((ClaimedSession { lease, session }, Some(detail)))
+}
+
+fn not_taken(settings: &Settings, error: &LeaseError) -> Failure {
+    match error {
+        LeaseError::Backend(error) => failure("take the session", error),
+        LeaseError::Refused(refused) => Failure::new(
+            Exit::SteppedDown,
+            format!(
+                "the session {}… was not taken: {refused}",
+                settings.session_id.redacted()
+            ),
+            "Another environment has it, or the record was woken again: nothing was touched. A lease that nobody renews is over after 30 s.",
+        ),
+    }
+}
+
+/// The client's configuration, if it may have an environment by it.
+fn usable(settings: &Settings, config: Option<ClientConfig>) -> Result<ClientConfig, Failure> {
+    let Some(config) = config else {
+        return Err(Failure::new(
+            Exit::Config,
+            format!(
+                "there is no configuration of the client {}",
+                settings.client_id
+            ),
+            "Put one into CLIENT_CONFIGS_TABLE; `edit-agent schema client-config` prints its schema.",
+        ));
+    };
+    match config.status {
+        ClientStatus::Active => Ok(config),
+        ClientStatus::Suspended => Err(Failure::new(
+            Exit::Suspended,
+            format!("the client {} is suspended", settings.client_id),
+            "Set its status to active if it may have environments again.",
+        )),
+    }
+}
+
+/// Everything that can be known before anything is touched.
+async fn plan(
+    settings: &Settings,
+    backend: &Backend,
+    config: &ClientConfig,
+    session: &Session,
+    idle: idle::Settings,
+) -> Result<Plan, Failure> {
+    let home = Home::open(
+        home::state_folder(Some(&settings.state))?,
+        &home::key(config.client_id.as_str(), session.session_id.as_str()),
+        None,
+    )?;
+    site::end_orphans(&home.tree()).await;
+    let listener = environment::listen(SocketAddr::new(settings.listen, settings.port)).await?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Failure::internal("read the port", &error))?;
+    let node = Node::find(None).await?;
+    let remote = remote(backend, config).await?;
+    Ok(Plan {
+        home,
+        remote,
+        published_branch: Some(config.repository.branch.clone()),
+        listener,
+        address,
+        hosts: hosts(settings, config, session),
+        node,
+        site: config.site.clone().unwrap_or_else(SiteSettings::default),
+        policy: config.policy.clone().unwrap_or_default(),
+        install: true,
+        bar: true,
+        developer: false,
+        idle: Some(idle),
+        look_every: LOOK_EVERY,
+    })
+}
+
+/// The client's repository, and how we prove who we are.
+async fn remote(backend: &Backend, config: &ClientConfig) -> Result<Remote, Failure> {
+    let url = &config.repository.url;
+    if !Remote::is_address(url) || url.starts_with("file://") {
+        let path = url.strip_prefix("file://").unwrap_or(url);
+        return Ok(Remote::Local { path: path.into() });
+    }
+    let secret = match &config.repository.deploy_key {
+        None => None,
+        Some(reference) => {
+            let secret =
+                patiently("read the deploy key", || backend.secrets.read(reference)).await?;
+            Some(secret.ok_or_else(|| {
+                Failure::new(
+                    Exit::Config,
+                    format!("the deploy key {reference} does not exist"),
+                    "Check repository.deployKey of the client's configuration, and that the secret is there.",
+                )
+            })?)
+        }
+    };
+    let secret = secret.map_or_else(String::new, |secret| secret.expose().to_owned());
+    let credentials = Credentials::deploy(secret, config.repository.host_keys.clone());
+    Ok(Remote::Server {
+        url: url.clone(),
+        credentials,
+    })
+}
+
+/// The names under which the door may be asked for.
+fn hosts(settings: &Settings, config: &ClientConfig, session: &Session) -> Hosts {
+    let client = &config.client_id;
+    let mut names = vec![config.domains.edit.clone()];
+    names.extend(config.domains.aliases.iter().cloned());
+    names.extend(
+        settings
+            .edit_domain
+            .iter()
+            .map(|domain| format!("edit.{client}.{domain}")),
+    );
+    let label = session
+        .session_id
+        .as_str()
+        .rsplit_once('_')
+        .map_or(session.session_id.as_str(), |(_, label)| label);
+    names.extend(
+        settings
+            .preview_domain
+            .iter()
+            .map(|domain| format!("{label}--{client}.{domain}")),
+    );
+    Hosts {
+        names: names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+    }
+}
+
+/// Writes into the record why there is no environment, if the session is ours.
+async fn say_why(lease: Option<&Lease>, failure: &Failure) {
+    let Some(lease) = lease.filter(|lease| !lease.is_lost()) else {
+        return;
+    };
+    let said = lease
+        .fail(contract::session::Failure {
+            code: failure.code().to_owned(),
+            message: words::no_environment(failure.code()).to_owned(),
+            retryable: failure.retryable,
+        })
+        .await;
+    if let Err(error) = said {
+        tracing::error!(error = %crate::chain(&error), "the record could not be told why there is no environment");
+    }
+}
+
+/// Serves until nobody needs it, or until it is told to stop, or until the session is another's.
+async fn live(
+    started: Started,
+    backend: &Backend,
+    interrupt: &mut Interrupt,
+    keeper: &mut Keeper,
+) -> Result<Exit, Failure> {
+    let Started { running, idle } = started;
+    let lease = running.seat.lease.clone();
+    let reason = tokio::select! {
+        reason = life::serve(&running, &idle) => reason,
+        () = lease.lost() => Reason::Lost,
+        () = running.broke() => Reason::Broke,
+        () = interrupt.requested() => Reason::Told,
+    };
+    tracing::info!(reason = reason.as_str(), "the environment ends");
+    let (haste, time) = match reason {
+        Reason::Idle | Reason::Lifetime => (Haste::Settle, SETTLE_TIME_MAX),
+        Reason::Told | Reason::Broke => (Haste::Finish, FINISH_TIME_MAX),
+        Reason::Lost => {
+            running.halt(Haste::Abandon, ABANDON_TIME_MAX).await;
+            return Err(environment::stepped_down(&lease));
+        }
+    };
+    if reason == Reason::Told {
+        // Whoever told us does not ask whether somebody is there.
+        let seen = Some(Timestamp::now().plus(FAR_AHEAD));
+        if let Err(error) = lease.drain(seen).await {
+            tracing::warn!(error = %crate::chain(&error), "the record could not be told that it stops");
+        }
+    }
+    let ending = running.ending();
+    let mut halting = std::pin::pin!(running.halt(haste, time));
+    let halted = tokio::select! {
+        halted = &mut halting => halted,
+        () = lease.lost() => return Err(environment::stepped_down(&lease)),
+        () = interrupt.requested() => {
+            // What waits has time until the next wake; what runs is finished or taken back.
+            ending.now();
+            halting.await
+        }
+    };
+    let parked = parking::park(halted, backend, &lease).await;
+    keeper.stop().await;
+    if reason == Reason::Broke {
+        let failure = Failure::new(
+            Exit::Internal,
+            "the pipeline broke",
+            "Look at the log for the panic; the next wake goes on from the remote.",
+        );
+        say_why(Some(&lease), &failure).await;
+        return Err(failure);
+    }
+    let (parked, left) = match parked {
+        Ok(parked) => (parked, None),
+        Err(failure) => (None, Some(failure)),
+    };
+    if let Err(error) = lease.sleep(parked).await {
+        return Err(Failure::new(
+            Exit::Backend,
+            format!("the record could not be told that it sleeps: {error}"),
+            "Its lease is over in 30 s; nothing is lost.",
+        ));
+    }
+    tracing::info!("asleep");
+    left.map_or(Ok(Exit::Success), Err)
+}

@@ -1,0 +1,128 @@
+//! The ports of an environment: to AWS, or to a file on this machine. Everything after this is the same.
+
+use std::sync::Arc;
+
+use contract::{ClientConfig, Session};
+use platform::aws::{Aws, AwsSettings};
+use platform::local::{LocalObjects, LocalSecrets, LocalStore, QueueSettings};
+use platform::{Clients, Instructions, Objects, PortError, Receipts, Secrets, Sessions};
+
+use super::settings::{Settings, Where};
+use crate::failure::{Exit, Failure, chain};
+
+/// Deliveries of one message before it is a dead letter (DESIGN §4).
+const RECEIVES_MAX: u32 = 10;
+
+/// The ports to records, messages, secrets and objects.
+#[derive(Debug, Clone)]
+pub(super) struct Backend {
+    pub(super) clients: Arc<dyn Clients>,
+    pub(super) sessions: Arc<dyn Sessions>,
+    pub(super) receipts: Arc<dyn Receipts>,
+    pub(super) secrets: Arc<dyn Secrets>,
+    /// Where bundles of what the remote does not take are put; nowhere if absent.
+    pub(super) rescue: Option<Arc<dyn Objects>>,
+    queues: Queues,
+}
+
+#[derive(Debug, Clone)]
+enum Queues {
+    Aws(Aws),
+    Local(LocalStore),
+}
+
+/// The queues of a session.
+#[derive(Debug)]
+pub(super) struct SessionQueues {
+    pub(super) own: Arc<dyn Instructions>,
+    pub(super) dead: Arc<dyn Instructions>,
+    pub(super) results: Option<Arc<dyn Instructions>>,
+}
+
+impl Backend {
+    /// Opens the ports. Nothing is asked yet of AWS.
+    pub(super) async fn open(settings: &Settings) -> Result<Self, Failure> {
+        match &settings.records {
+            Where::Aws {
+                clients,
+                sessions,
+                receipts,
+            } => {
+                let aws = Aws::load(AwsSettings::default()).await;
+                Ok(Self {
+                    clients: aws.clients(clients),
+                    sessions: aws.sessions(sessions),
+                    receipts: aws.receipts(receipts),
+                    secrets: aws.secrets(),
+                    rescue: settings
+                        .rescue_bucket
+                        .as_deref()
+                        .map(|bucket| aws.objects(bucket)),
+                    queues: Queues::Aws(aws),
+                })
+            }
+            Where::Local { folder } => {
+                let store = LocalStore::open(&folder.join("edit.sqlite"))
+                    .map_err(|error| failure("open the local records", &error))?;
+                Ok(Self {
+                    clients: store.clients(),
+                    sessions: store.sessions(),
+                    receipts: store.receipts(),
+                    secrets: Arc::new(LocalSecrets),
+                    rescue: Some(Arc::new(LocalObjects::new(&folder.join("rescue")))),
+                    queues: Queues::Local(store),
+                })
+            }
+        }
+    }
+
+    /// The queues of a session.
+    pub(super) fn queues(
+        &self,
+        settings: &Settings,
+        session: &Session,
+        config: &ClientConfig,
+    ) -> SessionQueues {
+        let own = settings
+            .queue
+            .clone()
+            .unwrap_or_else(|| session.queue_url.clone());
+        let dead = settings.dead_queue(&own);
+        SessionQueues {
+            own: self.queue(&own, Some(&dead)),
+            results: config
+                .results_queue_url
+                .as_deref()
+                .map(|url| self.queue(url, None)),
+            dead: self.queue(&dead, None),
+        }
+    }
+
+    fn queue(&self, address: &str, dead: Option<&str>) -> Arc<dyn Instructions> {
+        match &self.queues {
+            Queues::Aws(aws) => aws.queue(address),
+            Queues::Local(store) => Arc::new(store.queue(
+                address,
+                QueueSettings {
+                    max_receive_count: RECEIVES_MAX,
+                    dead: dead.map(str::to_owned),
+                },
+            )),
+        }
+    }
+}
+
+/// A port that does not answer, or does not let us.
+pub(super) fn failure(operation: &str, error: &PortError) -> Failure {
+    // What an operator has written and nobody can read is not the backend's fault.
+    let exit = match error {
+        PortError::Corrupt { .. } => Exit::Config,
+        _ => Exit::Backend,
+    };
+    Failure::new(
+        exit,
+        format!("could not {operation}: {}", chain(error)),
+        "Check the names of tables and queues, the rights of the task's role, and the network.",
+    )
+    .retryable(error.is_transient())
+}

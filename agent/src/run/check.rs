@@ -1,0 +1,122 @@
+//! `edit-agent check`: would `run` work? Everything is looked at and nothing is started, taken or written.
+
+use std::io::Write as _;
+
+use super::backend::{Backend, failure};
+use super::settings::Settings;
+use super::{remote, task, usable};
+use crate::cli::RunArguments;
+use crate::failure::{Exit, Failure};
+use crate::site::node::Node;
+
+/// Looks at everything that an environment needs, and says of each how it is. Fails with the first that is not right.
+pub(crate) async fn check(arguments: RunArguments) -> Result<Exit, Failure> {
+    let settings = Settings::read(&arguments)?;
+    let mut report = Report::default();
+    report.fine("variables", &format!("client {}", settings.client_id));
+    report.note(
+        "node",
+        Node::find(None)
+            .await
+            .map(|node| node.version.to_string())
+            .map_err(Failure::from),
+    );
+    report.note(
+        "task",
+        task::find(&settings)
+            .await
+            .map(|task| format!("{} at {}", task.arn, task.ip)),
+    );
+    let backend = Backend::open(&settings).await?;
+    let session = backend.sessions.get(&settings.session_id).await;
+    let session = session
+        .map_err(|error| failure("read the session's record", &error))
+        .and_then(|session| {
+            session.ok_or_else(|| {
+                Failure::new(
+                    Exit::Config,
+                    format!("there is no session {}…", settings.session_id.redacted()),
+                    "Check SESSION_ID and SESSIONS_TABLE.",
+                )
+            })
+        });
+    let config = backend.clients.get(&settings.client_id).await;
+    let config = config
+        .map_err(|error| failure("read the client's configuration", &error))
+        .and_then(|config| usable(&settings, config));
+    if let (Ok(session), Ok(config)) = (&session, &config) {
+        let queues = backend.queues(&settings, session, config);
+        for (name, queue) in [
+            ("queue", Some(&queues.own)),
+            ("dead letters", Some(&queues.dead)),
+            ("results", queues.results.as_ref()),
+        ] {
+            if let Some(queue) = queue {
+                let depth = queue.depth().await;
+                report.note(
+                    name,
+                    depth
+                        .map(|depth| {
+                            format!("{} wait, {} in flight", depth.waiting, depth.in_flight)
+                        })
+                        .map_err(|error| failure("ask a queue", &error)),
+                );
+            }
+        }
+    }
+    report.note(
+        "session",
+        session.map(|session| {
+            format!("{:?}, generation {}", session.state, session.generation).to_lowercase()
+        }),
+    );
+    match config {
+        Ok(config) => {
+            report.fine("client", "active");
+            let remote = remote(&backend, &config).await;
+            let asked = match remote {
+                Ok(remote) => ask(remote, config.repository.branch.clone()).await,
+                Err(failure) => Err(failure),
+            };
+            report.note("repository", asked);
+        }
+        Err(failure) => report.note("client", Err(failure)),
+    }
+    match report.first {
+        None => Ok(Exit::Success),
+        Some(failure) => Err(failure),
+    }
+}
+
+/// Whether the repository lets us read the published branch.
+async fn ask(remote: crate::draft::Remote, branch: String) -> Result<String, Failure> {
+    let asked = tokio::task::spawn_blocking(move || remote.ask(&branch)).await;
+    let tip = asked.map_err(|error| Failure::internal("ask the repository", &error))??;
+    Ok(format!(
+        "its published branch is at {}",
+        &tip.to_string()[..10]
+    ))
+}
+
+/// A line each, and the first that is not right.
+#[derive(Debug, Default)]
+struct Report {
+    first: Option<Failure>,
+}
+
+impl Report {
+    fn fine(&mut self, what: &str, detail: &str) {
+        // Whoever read it is gone: then nobody is told.
+        writeln!(std::io::stdout(), "ok   {what}: {detail}").ok();
+    }
+
+    fn note(&mut self, what: &str, found: Result<String, Failure>) {
+        match found {
+            Ok(detail) => self.fine(what, &detail),
+            Err(failure) => {
+                writeln!(std::io::stdout(), "FAIL {what}: {}", failure.message).ok();
+                self.first.get_or_insert(failure);
+            }
+        }
+    }
+}

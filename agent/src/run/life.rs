@@ -1,0 +1,147 @@
+//! What an environment does while it serves: it looks who keeps it awake, tells the record, and goes to sleep when it is nobody.
+
+use std::time::Duration;
+
+use contract::ClientConfig;
+use contract::client_config::LIFETIME_DEFAULT_MINUTES;
+
+use crate::activity::Moment;
+use crate::environment::Running;
+use crate::idle::{self, Facts, Verdict};
+use crate::lease::Told;
+
+/// How often it is looked who is there, at least: what the lease tells at its next renewal is to be true.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often, at most: a decision that was overtaken is made anew after a moment.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How long an answer of the queue about what waits may be old: it is asked once a lease.
+const DEPTH_EVERY: Duration = Duration::from_secs(10);
+
+/// Why an environment ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Nobody needs it. The record says that it drains.
+    Idle,
+    /// It has lived for as long as it may. The record says that it drains.
+    Lifetime,
+    /// It was told to stop.
+    Told,
+    /// The session is another's.
+    Lost,
+    /// The pipeline broke.
+    Broke,
+}
+
+impl Reason {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Lifetime => "lifetime",
+            Self::Told => "told",
+            Self::Lost => "lost",
+            Self::Broke => "broke",
+        }
+    }
+}
+
+/// When an environment of this client sleeps by itself.
+pub(super) fn settings(config: &ClientConfig) -> idle::Settings {
+    let minutes = |minutes: f64| Duration::from_secs_f64(minutes * 60.0);
+    let lifetime = config
+        .limits
+        .as_ref()
+        .and_then(|limits| limits.max_lifetime_minutes)
+        .unwrap_or(LIFETIME_DEFAULT_MINUTES);
+    idle::Settings {
+        idle_timeout: minutes(config.settings.idle_timeout_minutes),
+        lifetime: minutes(lifetime),
+        born: Moment::now(),
+    }
+}
+
+/// Serves until nobody needs it and the record says that it drains.
+pub(super) async fn serve(running: &Running, idle: &idle::Settings) -> Reason {
+    running.activity.woken(Moment::now());
+    let mut queue = Queue::default();
+    loop {
+        let queued = queue.waiting(running).await;
+        let now = Moment::now();
+        let last = running.activity.last();
+        let activity = last.activity().map(|moment| moment.at);
+        let facts = Facts::of(now, last, &running.view.borrow(), queued);
+        let verdict = idle::verdict(&facts, Some(idle));
+        let (pause, awake_because) = match &verdict {
+            Verdict::Awake { because, until } => {
+                let left = until.map_or(LOOK_EVERY, |until| until.since(now));
+                (
+                    left.clamp(LOOK_PAUSE, LOOK_EVERY),
+                    Some(because.to_string()),
+                )
+            }
+            Verdict::Sleep { .. } => (LOOK_PAUSE, None),
+        };
+        running.seat.lease.tell(Told {
+            site: running.site.view().health(),
+            last_activity_at: activity,
+            awake_because,
+        });
+        if let Verdict::Sleep { why } = verdict {
+            // Somebody may have come while it was decided; and what the queue said is from before.
+            let quiet = queue.ask(running).await == 0
+                && running.activity.last().activity().map(|moment| moment.at) == activity
+                && running.view.borrow().running.is_none();
+            if quiet {
+                match running.seat.lease.drain(activity).await {
+                    Ok(()) => {
+                        tracing::info!(%why, "it goes to sleep");
+                        return match why {
+                            idle::SleepReason::Idle { .. } => Reason::Idle,
+                            idle::SleepReason::LifetimeOver { .. } => Reason::Lifetime,
+                        };
+                    }
+                    Err(error) if error.is_newer_activity() => {
+                        tracing::info!("somebody came while it went to sleep");
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = %crate::chain(&error), "it could not go to sleep; it is tried again");
+                        tokio::time::sleep(LOOK_EVERY).await;
+                    }
+                }
+            }
+        }
+        let mut activity = running.activity.watch();
+        activity.mark_unchanged();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = activity.changed() => {}
+        }
+    }
+}
+
+/// How much waits, as the queue said last.
+#[derive(Debug, Default)]
+struct Queue {
+    said: Option<(std::time::Instant, u64)>,
+}
+
+impl Queue {
+    async fn waiting(&mut self, running: &Running) -> u64 {
+        match self.said {
+            Some((at, waiting)) if at.elapsed() < DEPTH_EVERY => waiting,
+            _ => self.ask(running).await,
+        }
+    }
+
+    /// Asks. Whoever does not answer may have something: then it stays awake.
+    async fn ask(&mut self, running: &Running) -> u64 {
+        let waiting = match running.seat.queue.depth().await {
+            Ok(depth) => depth.waiting,
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "the queue does not say how much waits");
+                1
+            }
+        };
+        self.said = Some((std::time::Instant::now(), waiting));
+        waiting
+    }
+}

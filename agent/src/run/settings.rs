@@ -1,0 +1,476 @@
+//! What an environment is told by whoever launches it: one registry of variables, read whole, every error at once.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use contract::{ClientId, Generation, SessionId};
+
+use crate::cli::RunArguments;
+use crate::failure::{Exit, Failure};
+
+/// A variable of the environment.
+#[derive(Debug)]
+pub(crate) struct Variable {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What it is if it is not set; nothing if it has to be, or may be absent.
+    pub(crate) default: Option<&'static str>,
+    /// What it is for, in a line.
+    pub(crate) meaning: &'static str,
+}
+
+/// Every variable that is read, in the order in which they are explained. What the AWS SDK reads for itself is not here.
+pub(crate) const VARIABLES: &[Variable] = &[
+    variable("CLIENT_ID", None, "whose site (required)"),
+    variable("SESSION_ID", None, "which session (required)"),
+    variable(
+        "GENERATION",
+        None,
+        "the generation that the router's wake made; without it, the agent wakes the session itself",
+    ),
+    variable(
+        "CLIENT_CONFIGS_TABLE",
+        Some("webordinary-client-configs"),
+        "the table of the clients",
+    ),
+    variable(
+        "SESSIONS_TABLE",
+        Some("webordinary-edit-sessions"),
+        "the table of the sessions",
+    ),
+    variable(
+        "RECEIPTS_TABLE",
+        Some("webordinary-edit-receipts"),
+        "the table of the receipts",
+    ),
+    variable(
+        "INSTRUCTIONS_QUEUE_URL",
+        None,
+        "the session's queue; what its record says if absent",
+    ),
+    variable(
+        "DEAD_QUEUE_URL",
+        None,
+        "the dead letters; webordinary-edits-dead.fifo beside the session's queue if absent",
+    ),
+    variable(
+        "RESCUE_BUCKET",
+        None,
+        "where a bundle goes of what the remote does not take",
+    ),
+    variable(
+        "WORKSPACE_DIR",
+        Some("/workspace"),
+        "where the clone, the work tree and dependencies are kept",
+    ),
+    variable(
+        "PORT",
+        Some("8080"),
+        "the port of the door; 0 takes any free one",
+    ),
+    variable(
+        "EDIT_DOMAIN",
+        None,
+        "the domain below which edit.<client> is, beside the client's own domains",
+    ),
+    variable(
+        "PREVIEW_DOMAIN",
+        None,
+        "the domain below which every session has a host of its own",
+    ),
+    variable(
+        "LOG_LEVEL",
+        Some("info"),
+        "error, warn, info, debug or trace, or directives as in RUST_LOG",
+    ),
+    variable("LOG_FORMAT", Some("json"), "json, or text for people"),
+    variable(
+        "ECS_CONTAINER_METADATA_URI_V4",
+        None,
+        "set by ECS: there the task's address and ARN are read; outside ECS name them with --ip and --task",
+    ),
+];
+
+/// Where a container keeps its workspace.
+const WORKSPACE: &str = "/workspace";
+
+const fn variable(
+    name: &'static str,
+    default: Option<&'static str>,
+    meaning: &'static str,
+) -> Variable {
+    Variable {
+        name,
+        default,
+        meaning,
+    }
+}
+
+/// The registry, for `--help`.
+pub(crate) fn explain() -> String {
+    let width = VARIABLES
+        .iter()
+        .map(|one| one.name.len())
+        .max()
+        .unwrap_or(0);
+    VARIABLES
+        .iter()
+        .map(|one| {
+            let default = one
+                .default
+                .map(|default| format!(" [{default}]"))
+                .unwrap_or_default();
+            format!("  {:width$}  {}{default}\n", one.name, one.meaning)
+        })
+        .collect()
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err("is json or text"),
+        }
+    }
+}
+
+/// Where records and messages are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// In DynamoDB and SQS.
+    Aws {
+        /// The table of the clients.
+        clients: String,
+        /// The table of the sessions.
+        sessions: String,
+        /// The table of the receipts.
+        receipts: String,
+    },
+    /// In one file on this machine.
+    Local {
+        /// The folder that it is in.
+        folder: PathBuf,
+    },
+}
+
+/// Everything an environment is told.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) client_id: ClientId,
+    pub(crate) session_id: SessionId,
+    pub(crate) generation: Option<Generation>,
+    pub(crate) records: Where,
+    pub(crate) queue: Option<String>,
+    pub(crate) dead: Option<String>,
+    pub(crate) rescue_bucket: Option<String>,
+    /// Below which the clone, the work tree and dependencies are kept.
+    pub(crate) state: PathBuf,
+    pub(crate) listen: IpAddr,
+    pub(crate) port: u16,
+    /// The address and the task, where they are told and not looked up.
+    pub(crate) ip: Option<IpAddr>,
+    pub(crate) task: Option<String>,
+    pub(crate) metadata: Option<String>,
+    pub(crate) edit_domain: Option<String>,
+    pub(crate) preview_domain: Option<String>,
+    pub(crate) log_level: String,
+    pub(crate) log_format: LogFormat,
+}
+
+/// Reads variables and notes what is wrong with each.
+struct Reader<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<OsString>,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// A variable as text: what is set, or its default. An empty one is not set.
+    fn text(&mut self, name: &'static str) -> Option<String> {
+        let known = VARIABLES
+            .iter()
+            .find(|variable| variable.name == name)
+            .expect("every variable that is read is in the registry");
+        match (self.lookup)(name).filter(|value| !value.is_empty()) {
+            None => known.default.map(str::to_owned),
+            Some(value) => match value.into_string() {
+                Ok(text) => Some(text),
+                Err(_) => {
+                    self.problems.push(format!("{name} is not UTF-8"));
+                    None
+                }
+            },
+        }
+    }
+
+    fn optional<T: FromStr>(&mut self, name: &'static str) -> Option<T>
+    where
+        T::Err: fmt::Display,
+    {
+        let text = self.text(name)?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problems.push(format!("{name}={text}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn required<T: FromStr>(&mut self, name: &'static str) -> Option<T>
+    where
+        T::Err: fmt::Display,
+    {
+        if self.text(name).is_none() {
+            let meaning = VARIABLES
+                .iter()
+                .find(|variable| variable.name == name)
+                .map_or("", |variable| variable.meaning);
+            self.problems.push(format!("{name} is not set: {meaning}"));
+            return None;
+        }
+        self.optional(name)
+    }
+}
+
+impl Settings {
+    /// Reads the flags and the variables of this process.
+    pub(crate) fn read(arguments: &RunArguments) -> Result<Self, Failure> {
+        Self::from(arguments, &|name| std::env::var_os(name))
+    }
+
+    fn from(
+        arguments: &RunArguments,
+        lookup: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Failure> {
+        let mut reader = Reader {
+            lookup,
+            problems: Vec::new(),
+        };
+        let read = &mut reader;
+        let client_id = read.required::<ClientId>("CLIENT_ID");
+        let session_id = read.required::<SessionId>("SESSION_ID");
+        let generation = read.optional::<u64>("GENERATION").map(Generation);
+        let clients = read.text("CLIENT_CONFIGS_TABLE").unwrap_or_default();
+        let sessions = read.text("SESSIONS_TABLE").unwrap_or_default();
+        let receipts = read.text("RECEIPTS_TABLE").unwrap_or_default();
+        let queue = read.text("INSTRUCTIONS_QUEUE_URL");
+        let dead = read.text("DEAD_QUEUE_URL");
+        let rescue_bucket = read.text("RESCUE_BUCKET");
+        let workspace = read.text("WORKSPACE_DIR");
+        let port = read.optional::<u16>("PORT");
+        let edit_domain = read.text("EDIT_DOMAIN");
+        let preview_domain = read.text("PREVIEW_DOMAIN");
+        let log_level = read.text("LOG_LEVEL").unwrap_or_default();
+        if let Err(error) = log_level.parse::<tracing_subscriber::EnvFilter>() {
+            read.problems
+                .push(format!("LOG_LEVEL={log_level}: {error}"));
+        }
+        let log_format = read.optional::<LogFormat>("LOG_FORMAT");
+        let metadata = read.text("ECS_CONTAINER_METADATA_URI_V4");
+        let told = (arguments.ip.is_some() || arguments.local)
+            && (arguments.task.is_some() || arguments.local);
+        if metadata.is_none() && !told {
+            read.problems.push(
+                "nobody says which task this is and where it is reached: ECS_CONTAINER_METADATA_URI_V4 is not set, so name --ip and --task".to_owned(),
+            );
+        }
+        if let (Some(client), Some(session)) = (&client_id, &session_id)
+            && session
+                .as_str()
+                .split_once('_')
+                .is_some_and(|(owner, _)| owner != client.as_str())
+        {
+            read.problems.push(format!(
+                "SESSION_ID={}… is not a session of CLIENT_ID={client}",
+                session.redacted()
+            ));
+        }
+        let problems = std::mem::take(&mut reader.problems);
+        let (Some(client_id), Some(session_id), Some(port), Some(log_format), true) =
+            (client_id, session_id, port, log_format, problems.is_empty())
+        else {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "the environment is not told what it needs:\n  {}",
+                    problems.join("\n  ")
+                ),
+                "Set the variables named above; `edit-agent run --help` lists all of them.",
+            ));
+        };
+        let local = arguments.local;
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        Ok(Self {
+            client_id,
+            session_id,
+            generation,
+            records: match &arguments.state {
+                Some(folder) if local => Where::Local {
+                    folder: folder.clone(),
+                },
+                _ => Where::Aws {
+                    clients,
+                    sessions,
+                    receipts,
+                },
+            },
+            queue,
+            dead,
+            rescue_bucket,
+            state: workspace
+                .map(PathBuf::from)
+                .or_else(|| arguments.state.clone())
+                .unwrap_or_else(|| PathBuf::from(WORKSPACE)),
+            listen: arguments.host.unwrap_or(if local {
+                loopback
+            } else {
+                IpAddr::from([0, 0, 0, 0])
+            }),
+            port: arguments.port.unwrap_or(port),
+            ip: arguments
+                .ip
+                .or_else(|| local.then(|| arguments.host.unwrap_or(loopback))),
+            task: arguments
+                .task
+                .clone()
+                .or_else(|| local.then(|| format!("process-{}", std::process::id()))),
+            metadata,
+            edit_domain,
+            preview_domain,
+            log_level,
+            log_format,
+        })
+    }
+
+    /// The dead letters: what is named, or the queue of that name beside the session's own.
+    pub(crate) fn dead_queue(&self, queue: &str) -> String {
+        const NAME: &str = "webordinary-edits-dead.fifo";
+        self.dead
+            .clone()
+            .unwrap_or_else(|| match queue.rsplit_once('/') {
+                Some((beside, _)) => format!("{beside}/{NAME}"),
+                None => NAME.to_owned(),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn read(arguments: &RunArguments, set: &[(&str, &str)]) -> Result<Settings, String> {
+        let set: BTreeMap<&str, &str> = set.iter().copied().collect();
+        Settings::from(arguments, &|name| set.get(name).map(OsString::from))
+            .map_err(|failure| failure.to_string())
+    }
+
+    const ECS: (&str, &str) = ("ECS_CONTAINER_METADATA_URI_V4", "http://169.254.170.2/v4/x");
+
+    #[test]
+    fn what_the_router_sets_is_enough() {
+        let settings = read(
+            &RunArguments::default(),
+            &[
+                ("CLIENT_ID", "amelia"),
+                ("SESSION_ID", "amelia_s1"),
+                ("GENERATION", "7"),
+                ECS,
+            ],
+        )
+        .expect("enough");
+        assert_eq!(settings.generation, Some(Generation(7)));
+        assert_eq!(settings.port, 8080);
+        assert_eq!(settings.state, PathBuf::from("/workspace"));
+        assert_eq!(settings.log_format, LogFormat::Json);
+        let queue =
+            "https://sqs.eu-central-1.amazonaws.com/123456789012/webordinary-edits-amelia_s1.fifo";
+        assert_eq!(
+            settings.dead_queue(queue),
+            "https://sqs.eu-central-1.amazonaws.com/123456789012/webordinary-edits-dead.fifo"
+        );
+        assert_eq!(settings.dead_queue("q.fifo"), "webordinary-edits-dead.fifo");
+    }
+
+    #[test]
+    fn every_error_is_said_at_once() {
+        let problems = read(
+            &RunArguments::default(),
+            &[
+                ("CLIENT_ID", "Amelia"),
+                ("GENERATION", "seven"),
+                ("PORT", "80800"),
+                ("LOG_FORMAT", "xml"),
+                ("LOG_LEVEL", "edit_agent=loud"),
+            ],
+        )
+        .expect_err("much is wrong");
+        insta::assert_snapshot!(problems, @r#"
+        error: the environment is not told what it needs:
+          CLIENT_ID=Amelia: a client id is 2 to 24 of a-z, 0-9 and -, with no -- and no - at an end
+          SESSION_ID is not set: which session (required)
+          GENERATION=seven: invalid digit found in string
+          PORT=80800: number too large to fit in target type
+          LOG_LEVEL=edit_agent=loud: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5
+          LOG_FORMAT=xml: is json or text
+          nobody says which task this is and where it is reached: ECS_CONTAINER_METADATA_URI_V4 is not set, so name --ip and --task
+          hint: Set the variables named above; `edit-agent run --help` lists all of them.
+        "#);
+    }
+
+    #[test]
+    fn another_clients_session_is_refused() {
+        let problems = read(
+            &RunArguments::default(),
+            &[
+                ("CLIENT_ID", "amelia"),
+                ("SESSION_ID", "bertram_s1secret0000"),
+                ECS,
+            ],
+        )
+        .expect_err("foreign");
+        assert!(
+            problems.contains("is not a session of CLIENT_ID=amelia"),
+            "{problems}"
+        );
+        assert!(!problems.contains("s1secret0000"), "{problems}");
+    }
+
+    #[test]
+    fn on_a_laptop_nobody_has_to_say_where_it_is() {
+        let arguments = RunArguments {
+            local: true,
+            state: Some(PathBuf::from("/tmp/state")),
+            host: Some(IpAddr::from([127, 0, 0, 7])),
+            port: Some(0),
+            ..RunArguments::default()
+        };
+        let set = [("CLIENT_ID", "amelia"), ("SESSION_ID", "amelia_s1")];
+        let settings = read(&arguments, &set).expect("enough");
+        assert_eq!(
+            settings.records,
+            Where::Local {
+                folder: PathBuf::from("/tmp/state")
+            }
+        );
+        assert_eq!(settings.listen, IpAddr::from([127, 0, 0, 7]));
+        assert_eq!(settings.ip, Some(IpAddr::from([127, 0, 0, 7])));
+        assert_eq!(settings.port, 0);
+    }
+}

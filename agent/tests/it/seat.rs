@@ -1,0 +1,419 @@
+//! In the container's seat: launched for one session of one client, on the local adapters. The same life as in the cloud.
+
+use std::time::Duration;
+
+use contract::session::{ParkedAt, State};
+use contract::{Status, Timestamp};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::seat::{Town, site};
+use crate::support::{Repository, git};
+
+fn address(repository: &Repository) -> String {
+    repository.path().display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_wakes_serves_sleeps_and_wakes_again() {
+    let repository = site();
+    let town = Town::on_a_laptop();
+    // Three seconds without anybody.
+    let seat = town
+        .session(&address(&repository), json!({ "idleTimeoutMinutes": 0.05 }))
+        .await;
+    seat.replaces("one", "Rare stamps", "Rare & old stamps")
+        .await;
+
+    let awake = seat.wakes().await;
+    let receipt = seat.receipt("one").await;
+    assert_eq!(receipt.status, Status::Pushed, "{receipt:#?}");
+    let pushed = git(repository.path(), &["rev-parse", "edit/spring"]);
+    assert_eq!(receipt.commit.expect("a commit").as_str(), pushed);
+    awake.page_with("/", "Rare &amp; old stamps").await;
+    let ready = seat.record().await;
+    assert_eq!((ready.generation.0, ready.phase), (1, None));
+
+    let (code, said) = awake.ended().await;
+    assert_eq!(code, 0, "{said}");
+    let asleep = seat.record().await;
+    assert_eq!(asleep.state, State::Dormant);
+    assert_eq!(
+        (asleep.container_ip, asleep.task_arn, asleep.lease_until),
+        (None, None, None)
+    );
+    assert_eq!(asleep.parked, None);
+
+    // Somebody asks for something, and somebody comes back.
+    seat.replaces("two", "Rare &amp; old stamps", "Old stamps")
+        .await;
+    let awake = seat.wakes().await;
+    let second = seat.receipt("two").await;
+    assert_eq!(
+        second.status,
+        Status::Rejected,
+        "the file has no `&amp;`: {second:#?}"
+    );
+    awake.page_with("/", "Rare &amp; old stamps").await;
+    assert_eq!(seat.record().await.generation.0, 2);
+    assert_eq!(awake.stopped().await.0, 0);
+    let history = git(
+        repository.path(),
+        &["log", "--format=%s", "main..edit/spring"],
+    );
+    assert_eq!(history.lines().count(), 1, "nothing twice: {history}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_door_answers_nobody_but_the_router_of_this_generation() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({}))
+        .await;
+    let awake = seat.wakes().await;
+    let page = awake.visit("/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("Rare stamps"));
+    let anybody = crate::support::ask(&awake.authority(), "GET", "/", &[], None).await;
+    assert_eq!(anybody.status, 421);
+    assert!(!anybody.text().contains("Rare stamps"));
+    assert!(anybody.headers.get("edit-proof").is_none());
+    let health = crate::support::ask(&awake.authority(), "GET", "/_edit/health", &[], None).await;
+    assert_eq!(health.status, 200, "the container's own health check");
+    // Another generation's proof is somebody else's.
+    let mut older = seat.record().await;
+    older.generation = contract::Generation(7);
+    let proof = contract::proof::Proof::new(
+        older.proof_key.as_ref().expect("woken"),
+        older.session_id.clone(),
+        older.generation,
+    )
+    .expect("a key");
+    let shown = proof.request(Timestamp::now(), contract::proof::Nonce::new([1; 16]));
+    let refused = crate::support::ask(
+        &awake.authority(),
+        "GET",
+        "/",
+        &[("edit-proof", &shown)],
+        None,
+    )
+    .await;
+    assert_eq!(refused.status, 421);
+    assert_eq!(awake.stopped().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_containers_of_one_session_exactly_one_serves() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({}))
+        .await;
+    let awake = seat.wakes().await;
+    let before = seat.record().await;
+    // Without GENERATION it would have to wake the session, which is awake.
+    let (code, said) = seat.container().fails().await;
+    assert_eq!(code, 18, "{said}");
+    assert!(said.contains("was not taken"), "{said}");
+    // With the generation that acts, another task has it.
+    let (code, said) = seat
+        .container()
+        .variable("GENERATION", "1")
+        .with(&["--task", "another-task"])
+        .fails()
+        .await;
+    assert_eq!(code, 18, "{said}");
+    let after = seat.record().await;
+    assert_eq!(
+        (after.state, after.task_arn),
+        (State::Ready, before.task_arn)
+    );
+    assert_eq!(awake.visit("/").await.status, 200);
+    assert_eq!(awake.stopped().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_stopped_for_longer_than_its_lease_touches_nothing_any_more() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({}))
+        .await;
+    let older = seat.wakes().await;
+    // Stopped as a machine stops that is migrated: it does not know.
+    older.signal(Signal::SIGSTOP);
+    let until = older.seat.record().await.lease_until.expect("a lease");
+    seat.record_when("without a lease", |_| Timestamp::now() > until)
+        .await;
+    // The lock on the folder is the laptop's own; in the cloud each container has its own disk.
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink(
+        crate::support::state().join("store"),
+        folder.path().join("store"),
+    )
+    .expect("linked");
+    let newer = seat
+        .container()
+        .variable("WORKSPACE_DIR", &folder.path().display().to_string())
+        .starts()
+        .registered()
+        .await;
+    assert_eq!(seat.record().await.generation.0, 2);
+    seat.replaces("one", "Rare stamps", "Old stamps").await;
+    assert_eq!(seat.receipt("one").await.status, Status::Pushed);
+    let record = seat.record().await;
+    let tip = git(repository.path(), &["rev-parse", "edit/spring"]);
+
+    older.signal(Signal::SIGCONT);
+    let (code, said) = older.ended().await;
+    assert_eq!(code, 18, "{said}");
+    let after = seat.record().await;
+    assert_eq!(
+        (after.generation, after.state, after.container_ip),
+        (record.generation, State::Ready, record.container_ip)
+    );
+    assert_eq!(git(repository.path(), &["rev-parse", "edit/spring"]), tip);
+    assert_eq!(newer.visit("/").await.status, 200);
+    assert_eq!(newer.stopped().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_overtakes_what_waits() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({}))
+        .await;
+    for number in 1..=3 {
+        let path = format!("src/pages/page-{number}.md");
+        let change = json!({ "op": "write", "path": path, "content": "# A page\n" });
+        seat.sends(
+            &format!("page-{number}"),
+            json!({ "type": "edit", "changes": [change] }),
+        )
+        .await;
+    }
+    seat.sends(
+        "never-mind",
+        json!({ "type": "cancel", "instructionId": "page-3" }),
+    )
+    .await;
+    let awake = seat.wakes().await;
+    assert_eq!(seat.receipt("never-mind").await.status, Status::Cancelled);
+    assert_eq!(seat.receipt("page-3").await.status, Status::Cancelled);
+    for id in ["page-1", "page-2"] {
+        assert_eq!(seat.receipt(id).await.status, Status::Pushed);
+    }
+    seat.sends(
+        "too-late",
+        json!({ "type": "cancel", "instructionId": "page-1" }),
+    )
+    .await;
+    let receipt = seat.receipt("too-late").await;
+    assert_eq!(receipt.status, Status::Rejected);
+    assert_eq!(receipt.error.expect("an error").code.as_str(), "too_late");
+    // What was called off before it came is not carried out when it comes.
+    seat.sends(
+        "early",
+        json!({ "type": "cancel", "instructionId": "page-4" }),
+    )
+    .await;
+    assert_eq!(seat.receipt("early").await.status, Status::Cancelled);
+    let change = json!({ "op": "write", "path": "src/pages/page-4.md", "content": "# A page\n" });
+    seat.sends("page-4", json!({ "type": "edit", "changes": [change] }))
+        .await;
+    seat.sends(
+        "last",
+        json!({ "type": "edit", "changes": [{ "op": "delete", "path": "src/pages/page-1.md" }] }),
+    )
+    .await;
+    assert_eq!(seat.receipt("last").await.status, Status::Pushed);
+    assert_eq!(seat.receipt("page-4").await.status, Status::Cancelled);
+    let files = git(
+        repository.path(),
+        &["ls-tree", "--name-only", "edit/spring", "src/pages/"],
+    );
+    assert!(
+        files.contains("page-2") && !files.contains("page-3") && !files.contains("page-4"),
+        "{files}"
+    );
+    assert_eq!(awake.stopped().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_by_hand_is_parked_and_comes_back() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({ "idleTimeoutMinutes": 0.05 }))
+        .await;
+    let awake = seat.wakes().await;
+    let tree = crate::support::seat::work_tree(&seat);
+    std::fs::write(tree.join("src/pages/by-hand.md"), "# By hand\n").expect("written");
+    let (code, said) = awake.ended().await;
+    assert_eq!(code, 0, "{said}");
+    let parked = seat.record().await.parked.expect("something is parked");
+    assert_eq!(parked.files, ["src/pages/by-hand.md"]);
+    let ParkedAt::Ref(name) = &parked.place else {
+        panic!("the remote takes it: {parked:?}")
+    };
+    assert_eq!(
+        git(repository.path(), &["rev-parse", name]),
+        parked.commit.as_str()
+    );
+    let branches = git(repository.path(), &["branch", "--format=%(refname)"]);
+    assert!(
+        !branches.contains("rescue"),
+        "no branch of the owner's: {branches}"
+    );
+
+    // The disk of a container is gone with it.
+    std::fs::remove_dir_all(tree.parent().expect("the workspace")).expect("removed");
+    let awake = seat.wakes().await;
+    awake.page_with("/by-hand/", "By hand").await;
+    let status = awake.status().await;
+    assert_eq!(
+        status["uncommitted"],
+        json!(["src/pages/by-hand.md"]),
+        "{status:#}"
+    );
+    seat.sends("keep", json!({ "type": "commit" })).await;
+    assert_eq!(seat.receipt("keep").await.status, Status::Pushed);
+    assert_eq!(awake.stopped().await.0, 0);
+    assert_eq!(seat.record().await.parked, None);
+    let left = git(repository.path(), &["for-each-ref", "refs/edit"]);
+    assert_eq!(left, "", "what was taken up is cleared away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_the_middle_of_an_edit_loses_nothing_and_does_nothing_twice() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({}))
+        .await;
+    for number in 1..=8 {
+        let path = format!("src/pages/page-{number}.md");
+        let change = json!({ "op": "write", "path": path, "content": "# A page\n" });
+        seat.sends(
+            &format!("page-{number}"),
+            json!({ "type": "edit", "changes": [change] }),
+        )
+        .await;
+    }
+    let mut starts = 0;
+    loop {
+        starts += 1;
+        let awake = seat.wakes().await;
+        // One more than the last time, so that each stop hits another place.
+        let next = format!("page-{}", (starts * 3).min(8));
+        seat.receipt(&next).await;
+        let (code, said) = awake.stopped().await;
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(seat.record().await.state, State::Dormant);
+        if next == "page-8" {
+            break;
+        }
+    }
+    let commits = git(
+        repository.path(),
+        &[
+            "log",
+            "--reverse",
+            "--format=%(trailers:key=Edit-Instruction,valueonly,separator=)",
+            "main..edit/spring",
+        ],
+    );
+    let expected: Vec<String> = (1..=8).map(|number| format!("page-{number}")).collect();
+    assert_eq!(commits.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(seat.queue.depth().await.expect("answered").waiting, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_says_why_in_the_record() {
+    let town = Town::on_a_laptop();
+    let repository = site();
+    let nowhere = repository.path().join("nowhere").display().to_string();
+    for (over, code, said) in [
+        (
+            json!({ "repository": { "url": nowhere } }),
+            10,
+            "repository_unusable",
+        ),
+        (
+            json!({ "repository": { "branch": "mian" } }),
+            10,
+            "repository_unusable",
+        ),
+        (json!({ "status": "suspended" }), 21, "client_suspended"),
+        (
+            json!({ "repository": { "url": "ssh://git@127.0.0.1:9/x.git", "deployKey": "env:NO_SUCH_KEY" } }),
+            20,
+            "config_invalid",
+        ),
+    ] {
+        let mut config = json!({ "repository": { "url": address(&repository) } });
+        merge(&mut config, &over);
+        let seat = town.session_of(&address(&repository), config).await;
+        let (exit, log) = seat.container().fails().await;
+        assert_eq!(exit, code, "{over}: {log}");
+        let record = seat.record().await;
+        let failure = record.failure.expect("a failure");
+        assert_eq!(
+            (record.state, failure.code.as_str()),
+            (State::Failed, said),
+            "{over}: {log}"
+        );
+        assert!(!failure.retryable, "{over}");
+        crate::support::is_plain(&failure.message);
+        assert_eq!(record.lease_until, None);
+    }
+}
+
+fn merge(value: &mut serde_json::Value, over: &serde_json::Value) {
+    if let (Some(value), Some(over)) = (value.as_object_mut(), over.as_object()) {
+        for (name, over) in over {
+            merge(value.entry(name).or_insert(serde_json::Value::Null), over);
+        }
+    } else {
+        value.clone_from(over);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_keep_it_awake_and_machines_do_not() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({ "idleTimeoutMinutes": 0.1 }))
+        .await;
+    let awake = seat.wakes().await;
+    assert_eq!(awake.visit("/about/").await.status, 200);
+    let status = awake.status().await;
+    assert!(
+        status["awakeBecause"]
+            .as_str()
+            .is_some_and(|because| because.contains("/about/")),
+        "{status:#}"
+    );
+    let begun = std::time::Instant::now();
+    // Asked all the time, and by nobody.
+    let asked = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            pace.tick().await;
+            awake.request("GET", "/_edit/health", &[], None).await;
+            awake
+                .request("GET", "/@vite/client", &[("accept", "*/*")], None)
+                .await;
+            awake
+                .request(
+                    "GET",
+                    "/",
+                    &[("accept", "text/html"), ("user-agent", "Googlebot/2.1")],
+                    None,
+                )
+                .await;
+        }
+    };
+    tokio::select! {
+        _ = seat.record_when("draining or asleep", |record| matches!(record.state, State::Draining | State::Dormant)) => {}
+        () = asked => {}
+    }
+    assert!(begun.elapsed() < crate::support::PATIENCE);
+    assert_eq!(awake.ended().await.0, 0);
+}
