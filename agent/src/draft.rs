@@ -35,13 +35,6 @@ mod proposal;
 mod publish;
 mod remote;
 mod replant;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the life of an environment in the cloud is what parks"
-    )
-)]
 mod rescue;
 #[cfg(test)]
 mod scene;

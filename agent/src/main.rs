@@ -11,6 +11,7 @@ use clap::Parser as _;
 
 mod change_set;
 mod cli;
+mod content;
 mod crash;
 mod dev;
 mod door;

@@ -26,6 +26,7 @@ use super::home::Home;
 use super::source::Source;
 use super::{Running, suggestion};
 use crate::cli::{Allowance, DevArguments};
+use crate::content::Fetcher;
 use crate::door::{Bar, Door, Hosts, Intake, Opened, SeenOn, Stage};
 use crate::draft::{self, Draft, Lookout, Remote};
 use crate::events::{Event, Events, PhaseName, PhaseState};
@@ -358,6 +359,7 @@ impl Installed {
             lookout,
             followed: None,
             attempts: Attempts::default(),
+            content: Fetcher::on_a_laptop(),
             hands,
             events: events.clone(),
             kinds: open.kinds,
@@ -389,6 +391,7 @@ fn policy(arguments: &DevArguments) -> Policy {
         allow_dependencies: arguments.allow.contains(&Allowance::Dependencies),
         on_broken: arguments.on_broken.into(),
         publish_check: arguments.publish_check.into(),
+        content_sources: arguments.content_source.clone(),
         ..Policy::default()
     }
 }

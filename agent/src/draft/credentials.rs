@@ -23,9 +23,10 @@ const ATTEMPTS_MAX: u32 = 4;
 const SSH_ATTEMPTS_MAX: u32 = 6;
 
 /// The keys of the big forges, as `ssh-keygen -lf` prints them: Ed25519, ECDSA, RSA. From what they publish:
-/// docs.github.com/en/authentication/keeping-your-account-and-data-secure/githubs-ssh-key-fingerprints,
-/// docs.gitlab.com/user/gitlab_com (“SSH host keys fingerprints”), bitbucket.org/blog/ssh-host-key-changes and
-/// bitbucket.org/site/ssh. DSA keys are of no use: libssh2 does not take them any more.
+/// <https://docs.github.com/en/authentication/keeping-your-account-and-data-secure/githubs-ssh-key-fingerprints>,
+/// <https://docs.gitlab.com/user/gitlab_com/#ssh-host-keys-fingerprints>,
+/// <https://bitbucket.org/blog/ssh-host-key-changes> and <https://bitbucket.org/site/ssh>.
+/// DSA keys, of which old lists have one, no forge shows any more.
 const FORGES: [(&str, [&str; 3]); 3] = [
     (
         "github.com",
