@@ -259,7 +259,7 @@ async fn content_comes_from_allowed_places_and_from_nowhere_else() {
         let hint = receipt["error"]["hint"].as_str().unwrap_or_default();
         assert!(hint.contains("contentSources"), "{receipt:#}");
     }
-    let metadata = "https://169.254.170.2/v2/credentials/secret";
+    let metadata = "https://169.254.170.2/v2/credentials/7";
     is_unavailable(
         &environment,
         metadata,
