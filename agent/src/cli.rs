@@ -10,6 +10,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use contract::client_config::{OnBroken, PublishCheck};
 use contract::schema::SchemaName;
 
+use crate::content;
 use crate::draft::Credentials;
 use crate::failure::{Exit, Failure};
 
@@ -94,6 +95,9 @@ pub(crate) struct DevArguments {
     /// What instructions may change beyond pages, content and styles.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) allow: Vec<Allowance>,
+    /// From where instructions may have the bytes behind a `contentUrl`, which continues it: `https://host/path`. This machine itself only by its address, such as `https://127.0.0.1:8443/`. Default: from nowhere.
+    #[arg(long, value_name = "ADDRESS", value_parser = content::check_source)]
+    pub(crate) content_source: Vec<String>,
     /// What becomes of an edit with which a page that rendered before does not render any more.
     #[arg(long, value_enum, default_value_t = BrokenEdit::Rollback, value_name = "WHAT")]
     pub(crate) on_broken: BrokenEdit,
@@ -103,7 +107,7 @@ pub(crate) struct DevArguments {
     /// The key or token for the remote: `file:PATH` or `env:NAME`. Default: what your git uses.
     #[arg(long, value_name = "REFERENCE")]
     pub(crate) deploy_key: Option<String>,
-    /// With --deploy-key: a key by which the ssh server is known, as `ssh-keygen -lf` prints it. Those of GitHub, GitLab and Bitbucket are then known too, and ~/.ssh/known_hosts does not count. Default: what ~/.ssh/known_hosts says.
+    /// With --deploy-key: a key by which the ssh server is known, as `ssh-keygen -lf` prints it. Those of GitHub, GitLab and Bitbucket are then known too, and `~/.ssh/known_hosts` does not count. Default: what `~/.ssh/known_hosts` says.
     #[arg(long, value_name = "SHA256:…", requires = "deploy_key", value_parser = host_key)]
     pub(crate) host_key: Vec<String>,
     /// The Node.js program to use. Default: the one in PATH.

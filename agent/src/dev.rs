@@ -17,6 +17,7 @@ use console::Console;
 use source::Source;
 
 use crate::cli::{Allowance, DevArguments};
+use crate::content::Fetcher;
 use crate::door::Hosts;
 use crate::environment::home::{self, Home};
 use crate::environment::interrupt::Interrupt;
@@ -131,6 +132,7 @@ async fn configure(arguments: &DevArguments) -> Result<((Plan, Source), Option<S
         site: SiteSettings::default(),
         policy: policy(arguments),
         install: !arguments.no_install,
+        content: Fetcher::on_a_laptop(),
         bar: !arguments.no_bar,
         developer: true,
         idle: None,
@@ -145,6 +147,7 @@ fn policy(arguments: &DevArguments) -> Policy {
         allow_dependencies: arguments.allow.contains(&Allowance::Dependencies),
         on_broken: arguments.on_broken.into(),
         publish_check: arguments.publish_check.into(),
+        content_sources: arguments.content_source.clone(),
         ..Policy::default()
     }
 }

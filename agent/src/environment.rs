@@ -30,6 +30,7 @@ use home::Home;
 pub(crate) use start::start;
 
 use crate::activity::Activity;
+use crate::content::Fetcher;
 use crate::door::{Hosts, Stage};
 use crate::draft::Remote;
 use crate::events::{Event, Events, PhaseName, PhaseState};
@@ -63,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) policy: Policy,
     /// Whether dependencies are put in place; if not, they are there.
     pub(crate) install: bool,
+    /// How what instructions have elsewhere is fetched.
+    pub(crate) content: Fetcher,
     /// Whether pages show the bar.
     pub(crate) bar: bool,
     /// Whether whoever looks at the site develops it.

@@ -12,6 +12,7 @@ use clap::Parser as _;
 mod activity;
 mod change_set;
 mod cli;
+mod content;
 mod crash;
 mod dev;
 mod door;

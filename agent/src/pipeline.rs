@@ -56,6 +56,7 @@ use retry::Patience;
 pub(crate) use workshop::{Workshop, WorkshopError};
 
 use crate::activity::Moment;
+use crate::content::Fetcher;
 use crate::draft::{GivenUp, History, Lookout, Seen};
 use crate::events::{Event, Events};
 use crate::kinds::Kinds;
@@ -143,6 +144,8 @@ pub(crate) struct Pipeline {
     pub(crate) followed: Option<Oid>,
     /// What was tried since this start.
     pub(crate) attempts: Attempts,
+    /// Fetches what instructions have elsewhere.
+    pub(crate) content: Fetcher,
     /// What is changed by hand.
     pub(crate) hands: Uncommitted,
     pub(crate) events: Events,
@@ -463,6 +466,7 @@ impl Pipeline {
             instruction: &instruction,
             session_id: &self.identity.session_id,
             policy: &self.policy,
+            content: &self.content,
             landed,
             heartbeat,
             lease: &self.lease,

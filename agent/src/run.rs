@@ -370,6 +370,7 @@ async fn plan(
         site: config.site.clone().unwrap_or_else(SiteSettings::default),
         policy: config.policy.clone().unwrap_or_default(),
         install: true,
+        content: backend.content(),
         bar: true,
         developer: false,
         idle: Some(idle),

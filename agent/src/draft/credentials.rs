@@ -23,9 +23,10 @@ const ATTEMPTS_MAX: u32 = 4;
 const SSH_ATTEMPTS_MAX: u32 = 6;
 
 /// The keys of the big forges, as `ssh-keygen -lf` prints them: Ed25519, ECDSA, RSA. From what they publish:
-/// docs.github.com/en/authentication/keeping-your-account-and-data-secure/githubs-ssh-key-fingerprints,
-/// docs.gitlab.com/user/gitlab_com (“SSH host keys fingerprints”), bitbucket.org/blog/ssh-host-key-changes and
-/// bitbucket.org/site/ssh. DSA keys are of no use: libssh2 does not take them any more.
+/// <https://docs.github.com/en/authentication/keeping-your-account-and-data-secure/githubs-ssh-key-fingerprints>,
+/// <https://docs.gitlab.com/user/gitlab_com/#ssh-host-keys-fingerprints>,
+/// <https://bitbucket.org/blog/ssh-host-key-changes> and <https://bitbucket.org/site/ssh>.
+/// DSA keys, of which old lists have one, no forge shows any more.
 const FORGES: [(&str, [&str; 3]); 3] = [
     (
         "github.com",
@@ -176,7 +177,10 @@ impl Credentials {
             };
             found.map_err(|error| refused(error.message()))
         });
-        if let Self::Deploy(deploy) = self {
+        // Of https libgit2 itself knows whether the certificate is in order, and says so only to whoever does not ask to look at it.
+        if let Self::Deploy(deploy) = self
+            && !own.starts_with("http")
+        {
             callbacks.certificate_check(|certificate, host| deploy.check(certificate, host));
         }
         callbacks
@@ -190,13 +194,10 @@ impl Deploy {
         certificate: &Cert<'_>,
         host: &str,
     ) -> Result<CertificateCheckStatus, git2::Error> {
-        let Some(key) = certificate.as_hostkey() else {
-            // Of https libgit2 itself knows whether it is in order.
-            return Ok(CertificateCheckStatus::CertificatePassthrough);
-        };
-        let shown = match key.hash_sha256() {
+        let hash = certificate.as_hostkey().and_then(|key| key.hash_sha256());
+        let shown = match hash {
             Some(hash) => format!("SHA256:{}", BASE64.encode(hash)),
-            None => "a key without a SHA-256".to_owned(),
+            None => "(without a SHA-256)".to_owned(),
         };
         if is_known(host, &shown, &self.host_keys) {
             return Ok(CertificateCheckStatus::CertificateOk);

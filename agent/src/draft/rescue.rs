@@ -55,6 +55,13 @@ pub(crate) struct RescueName {
 
 /// What became of work that was to be parked.
 #[derive(Debug)]
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the life of an environment in the cloud is what parks"
+    )
+)]
 pub(crate) enum Parking {
     /// There was none: the remote has everything, and nothing was changed by hand.
     Nothing,
@@ -147,17 +154,18 @@ impl Draft {
             // Whoever may push may put anything there.
             if let Some(rescue) = self.rescue(commit)? {
                 let files = self.files_by_hand(&rescue)?;
-                found.push(Parked {
+                let parked = Parked {
                     place: ParkedAt::Ref(reference),
                     commit: commit_id(commit),
                     commits: u32::try_from(self.parked_commits(&rescue)?.len()).unwrap_or(u32::MAX),
                     files: files.into_iter().map(|file| file.path).collect(),
                     at: rescue.at,
-                });
+                };
+                found.push((rescue.generation, parked));
             }
         }
-        found.sort_by_key(|parked| parked.at);
-        Ok(found)
+        found.sort_by_key(|(generation, parked)| (*generation, parked.at));
+        Ok(found.into_iter().map(|(_, parked)| parked).collect())
     }
 
     /// Brings back what was parked: commits onto the draft, files to whoever writes them. To do it twice is to do it once.
@@ -192,7 +200,7 @@ impl Draft {
     }
 
     /// Removes the ref of what was parked, if it still is what we put there. To be asked for when it is safe elsewhere: taken up, and
-    /// then pushed or parked anew. Returns whether it is gone.
+    /// then pushed or parked anew. Returns whether it is gone; a bundle is the caller's.
     pub(crate) fn forget_parked(&self, parked: &Parked) -> Result<bool, DraftError> {
         let ParkedAt::Ref(reference) = &parked.place else {
             return Ok(false);
@@ -417,10 +425,12 @@ impl Draft {
                 .lines()
                 .find_map(|line| line.strip_prefix(trailer)?.strip_prefix(": "))
         };
-        let (Some(_), Ok(tip)) = (value_of(RESCUE_TRAILER), object.parent_id(0)) else {
+        let generation = value_of(RESCUE_TRAILER).and_then(|number| number.trim().parse().ok());
+        let (Some(generation), Ok(tip)) = (generation, object.parent_id(0)) else {
             return Ok(None);
         };
         Ok(Some(Rescue {
+            generation: Generation(generation),
             tip,
             tree: object.tree_id(),
             base: value_of(BASE_TRAILER).and_then(|id| Oid::from_str(id.trim()).ok()),
@@ -564,6 +574,8 @@ impl Draft {
 /// A commit that parks.
 #[derive(Debug)]
 struct Rescue {
+    /// Who parked it.
+    generation: Generation,
     /// The draft's tip as it was.
     tip: Oid,
     /// That with what was changed by hand.

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Boot, Plan, Running, Seat, TakenUpBefore, lease_lost};
 use crate::activity::Activity;
+use crate::content::Fetcher;
 use crate::door::{Bar, Door, Intake, Opened, SeenOn, Stage};
 use crate::draft::{self, Draft, Lookout};
 use crate::events::{Event, Events, PhaseName};
@@ -67,6 +68,7 @@ struct Settled {
     site: contract::client_config::SiteSettings,
     policy: contract::client_config::Policy,
     install: bool,
+    content: Fetcher,
     look_every: Duration,
 }
 
@@ -114,6 +116,7 @@ impl Open {
                 site: plan.site,
                 policy: plan.policy,
                 install: plan.install,
+                content: plan.content,
                 look_every: plan.look_every,
             },
             seat,
@@ -411,6 +414,7 @@ impl Installed {
             lookout,
             followed: None,
             attempts: Attempts::default(),
+            content: plan.content,
             hands,
             events,
             kinds: open.kinds,

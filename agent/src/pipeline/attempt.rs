@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use contract::client_config::{Policy, PublishCheck};
-use contract::instruction::{Content, Instruction};
+use contract::instruction::Instruction;
 use contract::{
     Action, Change, CommitId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status,
     Verdict,
@@ -17,6 +17,7 @@ use super::trial::Checked;
 use super::workshop::{Pushed, TriedOut, Workshop, WorkshopError};
 use super::{PipelineView, milliseconds, receipt_error};
 use crate::change_set::PlanError;
+use crate::content::Fetcher;
 use crate::draft::{CommitMessage, Declined, DraftError, Proposal, Published};
 use crate::events::{Event, Events};
 use crate::lease::Lease;
@@ -34,6 +35,7 @@ pub(super) struct Attempt<'a> {
     pub(super) instruction: &'a Instruction,
     pub(super) session_id: &'a SessionId,
     pub(super) policy: &'a Policy,
+    pub(super) content: &'a Fetcher,
     /// The commit of an earlier attempt.
     pub(super) landed: Option<CommitId>,
     pub(super) heartbeat: &'a Heartbeat,
@@ -203,10 +205,10 @@ impl Attempt<'_> {
     async fn propose(&self, workshop: &mut Workshop) -> Result<Proposal, Outcome> {
         let proposed = match &self.instruction.action {
             Action::Edit { changes } => {
-                refuse_elsewhere(changes)?;
+                let fetched = self.fetch(changes, workshop.stop.clone()).await?;
                 let policy = self.policy.clone();
                 let planned = workshop
-                    .propose_edit(changes.clone(), policy, BTreeMap::new())
+                    .propose_edit(changes.clone(), policy, fetched)
                     .await?;
                 return planned.map_err(rejected);
             }
@@ -228,6 +230,27 @@ impl Attempt<'_> {
             }
         };
         Ok(proposed?)
+    }
+
+    /// The bytes that the changes have elsewhere.
+    async fn fetch(
+        &self,
+        changes: &[Change],
+        stop: CancellationToken,
+    ) -> Result<BTreeMap<String, Vec<u8>>, Outcome> {
+        let fetched = tokio::select! {
+            fetched = self.content.fetch(changes, self.policy) => fetched,
+            // Nothing has been done yet, and it may take long.
+            () = stop.cancelled() => return Err(Outcome::Interrupted),
+        };
+        fetched.map_err(|unavailable| {
+            let mut error = receipt_error(ErrorCode::ContentUnavailable, unavailable.message);
+            if let Some(hint) = unavailable.hint {
+                hint.clone_into(&mut error.hint);
+            }
+            error.details = unavailable.details;
+            Outcome::Rejected(error)
+        })
     }
 
     async fn push(
@@ -447,31 +470,6 @@ fn page_broken(checked: &Checked, circumstances: &str) -> ReceiptError {
     );
     error.problem = Some(Box::new(problem.clone()));
     error
-}
-
-/// Content that is kept elsewhere is fetched from allowed places only, and no place is allowed by a configuration that
-/// this agent knows.
-fn refuse_elsewhere(changes: &[Change]) -> Result<(), Outcome> {
-    for (index, change) in changes.iter().enumerate() {
-        if let Change::Write {
-            path,
-            content: Content::Url { .. },
-            ..
-        } = change
-        {
-            let mut error = receipt_error(
-                ErrorCode::ContentUnavailable,
-                format!("{path}: the client's policy allows no place to fetch `contentUrl` from."),
-            );
-            "Send the bytes in the message as `contentBase64`.".clone_into(&mut error.hint);
-            error.details.push(contract::Problem {
-                path: format!("$.action.changes[{index}].contentUrl"),
-                message: "is not at an allowed place".to_owned(),
-            });
-            return Err(Outcome::Rejected(error));
-        }
-    }
-    Ok(())
 }
 
 fn rejected(error: PlanError) -> Outcome {

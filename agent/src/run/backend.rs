@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use contract::{ClientConfig, Session};
 use platform::aws::{Aws, AwsSettings};
 use platform::local::{LocalObjects, LocalSecrets, LocalStore, QueueSettings};
 use platform::{Clients, Instructions, Objects, PortError, Receipts, Secrets, Sessions};
 
 use super::settings::{Settings, Where};
+use crate::content::{Buckets, Fetcher};
 use crate::failure::{Exit, Failure, chain};
 
 /// Deliveries of one message before it is a dead letter (DESIGN §4).
@@ -29,6 +31,21 @@ pub(super) struct Backend {
 enum Queues {
     Aws(Aws),
     Local(LocalStore),
+}
+
+/// Every bucket that the task's role may read.
+#[derive(Debug)]
+struct AwsBuckets(Aws);
+
+#[async_trait]
+impl Buckets for AwsBuckets {
+    async fn get(&self, bucket: &str, key: &str, max_bytes: u64) -> Result<Vec<u8>, String> {
+        match self.0.objects(bucket).get(key, max_bytes).await {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err("it does not exist".to_owned()),
+            Err(error) => Err(chain(&error)),
+        }
+    }
 }
 
 /// The queues of a session.
@@ -73,6 +90,14 @@ impl Backend {
                     queues: Queues::Local(store),
                 })
             }
+        }
+    }
+
+    /// How what instructions have elsewhere is fetched.
+    pub(super) fn content(&self) -> Fetcher {
+        match &self.queues {
+            Queues::Aws(aws) => Fetcher::new(Some(Arc::new(AwsBuckets(aws.clone())))),
+            Queues::Local(_) => Fetcher::new(None),
         }
     }
 

@@ -395,6 +395,16 @@ impl SshServer {
         format!("file:{}", self.folder.path().join("other_key").display())
     }
 
+    /// `--host-key` for this server's key.
+    pub fn host_key(&self) -> String {
+        fingerprint(&self.folder.path().join("host_key.pub"))
+    }
+
+    /// `--host-key` for the key of another server.
+    pub fn other_host_key(&self) -> String {
+        fingerprint(&self.folder.path().join("other_key.pub"))
+    }
+
     /// A home in which this server is known; or not.
     pub fn home(&self, known: bool) -> TempDir {
         let home = tempfile::tempdir().expect("a folder");
@@ -435,6 +445,16 @@ fn stdio(stream: &TcpStream) -> Stdio {
     let stream = std::net::TcpStream::from(handle);
     stream.set_nonblocking(false).expect("sshd blocks");
     std::os::fd::OwnedFd::from(stream).into()
+}
+
+fn fingerprint(key: &Path) -> String {
+    let printed = std::process::Command::new("ssh-keygen")
+        .arg("-lf")
+        .arg(key)
+        .output()
+        .expect("ssh-keygen runs (Debian's package `openssh-client`)");
+    let line = String::from_utf8_lossy(&printed.stdout).into_owned();
+    line.split(' ').nth(1).expect("a fingerprint").to_owned()
 }
 
 fn key(path: &Path) {

@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 
 use crate::git_servers::{HttpServer, SshServer, TOKEN};
-use crate::support::{Environment, Repository, Start, git};
+use crate::support::{Environment, Repository, Start, git, state};
 
 const DRAFT: &str = "edit/local";
 const INDEX: &str = "src/pages/index.astro";
@@ -20,7 +22,13 @@ async fn a_server_behind_http_takes_edits_and_every_mood_of_it_ends_well() {
     let server = HttpServer::with_token(&bare).await;
     let environment = Start::of(&server.url(&bare))
         .with(&["--deploy-key", "env:DEPLOY_TOKEN"])
+        // As in the cloud. It is about ssh.
+        .with(&[
+            "--host-key",
+            "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
+        ])
         .variable("DEPLOY_TOKEN", TOKEN)
+        .variable("RUST_LOG", "debug")
         .ready()
         .await;
     let story = Story { bare, environment };
@@ -272,16 +280,64 @@ impl Story {
     }
 
     async fn ends_without_having_told_a_secret(self) {
-        let workspace = self.environment.work_tree().join("../draft.git");
+        let workspace = self.environment.workspace();
         let status = self.environment.status().await.to_string();
-        let (_, code, log) = self.environment.stop().await;
-        assert_eq!(code, 0);
-        assert!(!log.contains(TOKEN) && !status.contains(TOKEN));
-        for name in ["config", "edit-clone.json", "FETCH_HEAD"] {
-            let text = fs::read_to_string(workspace.join(name)).unwrap_or_default();
-            assert!(!text.contains(TOKEN), "{name}");
+        let children = self.environment.processes();
+        assert!(!children.is_empty(), "the dev server runs");
+        for (child, command) in children {
+            let variables = fs::read(format!("/proc/{child}/environ")).unwrap_or_default();
+            assert!(
+                !command.contains(TOKEN) && !has_token(&variables),
+                "{command}"
+            );
         }
+        let arguments = fs::read(format!("/proc/{}/cmdline", self.environment.pid()));
+        assert!(!has_token(&arguments.expect("it runs")));
+        let seen = format!("{:?}", self.environment.seen);
+        let (stopped, code, log) = self.environment.stop().await;
+        assert_eq!(code, 0);
+        for said in [&log, &status, &seen, &stopped.to_string()] {
+            assert!(!has_token(said.as_bytes()), "{said}");
+        }
+        assert!(log.contains("DEBUG"), "everything is said");
+        let mut files = 0;
+        files += no_file_has_the_token(&workspace);
+        for database in ["edit.sqlite", "edit.sqlite-wal"] {
+            files += no_file_has_the_token(&state().join(database));
+        }
+        assert!(files > 50, "{files} files were looked at");
     }
+}
+
+/// Whether the token is in there, as it is or as it goes over the wire.
+fn has_token(bytes: &[u8]) -> bool {
+    let encoded = BASE64.encode(format!("x-access-token:{TOKEN}"));
+    [TOKEN, &encoded].iter().any(|token| {
+        let mut parts = bytes.windows(token.len());
+        parts.any(|part| part == token.as_bytes())
+    })
+}
+
+/// Looks into everything that a run left, and returns how many files that was. What was installed is linked from a store.
+fn no_file_has_the_token(path: &Path) -> usize {
+    let Ok(kind) = fs::symlink_metadata(path) else {
+        return 0;
+    };
+    if kind.is_dir() && path.file_name().is_none_or(|name| name != "node_modules") {
+        let entries = fs::read_dir(path).expect("readable").flatten();
+        return entries
+            .map(|entry| no_file_has_the_token(&entry.path()))
+            .sum();
+    }
+    if !kind.is_file() {
+        return 0;
+    }
+    assert!(
+        !has_token(&fs::read(path).expect("readable")),
+        "{}",
+        path.display()
+    );
+    1
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -417,6 +473,67 @@ async fn a_server_behind_ssh_takes_edits_with_a_deploy_key_and_must_be_known() {
     assert_eq!(code, 11, "{words}\n{}", server.log());
     assert!(words.contains("did not accept the credentials"), "{words}");
     assert!(server.connections() <= before + 2, "{}", server.log());
+}
+
+/// As in the cloud: nobody has connected before, and what is in a home counts for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_behind_ssh_is_known_by_the_keys_that_are_named() {
+    let site = Repository::amelia();
+    let bare = site.bare_copy();
+    let server = SshServer::start().await;
+    let (home, nobody) = (server.home(true), server.home(false));
+    let start = |home: &Path, key: &str, host_key: &str| {
+        Start::of(&server.url(&bare))
+            .with(&["--deploy-key", key, "--host-key", host_key])
+            .variable("HOME", &home.display().to_string())
+    };
+
+    // Another server's key: the right key is not even shown to this one, though a home knows it.
+    let other = server.other_host_key();
+    let (code, words) = start(home.path(), &server.deploy_key(), &other)
+        .failure()
+        .await;
+    assert_eq!(code, 11, "{words}");
+    let shown = format!(
+        "shows the key {}, by which it is not known, so nothing was sent",
+        server.host_key()
+    );
+    assert!(words.contains(&shown), "{words}");
+    assert!(
+        words.contains("repository.hostKeys") && words.contains("--host-key"),
+        "{words}"
+    );
+    assert_eq!(server.connections(), 1, "{}", server.log());
+    let log = server.log();
+    let asked = ["publickey", "Accepted", "Postponed", "authenticating user"];
+    assert!(!asked.iter().any(|words| log.contains(words)), "{log}");
+
+    // The right one, and who may not log in.
+    let before = server.connections();
+    let wrong = start(nobody.path(), &server.other_key(), &server.host_key());
+    let (code, words) = wrong.failure().await;
+    assert_eq!(code, 11, "{words}");
+    assert!(words.contains("did not accept the credentials"), "{words}");
+    assert!(server.connections() <= before + 2, "{}", server.log());
+
+    let environment = start(nobody.path(), &server.deploy_key(), &server.host_key())
+        .with(&["--host-key", &other])
+        .ready()
+        .await;
+    let story = Story { bare, environment };
+    story.an_edit_arrives().await;
+    let (_, code, log) = story.environment.stop().await;
+    assert_eq!(code, 0);
+    assert!(!log.contains("PRIVATE KEY"), "{log}");
+
+    let short = Start::of(&server.url(&story.bare)).with(&[
+        "--deploy-key",
+        "env:X",
+        "--host-key",
+        "SHA256:abc",
+    ]);
+    let (code, words) = short.failure().await;
+    assert!(code == 2 && words.contains("ssh-keygen -lf"), "{words}");
 }
 
 #[tokio::test]
