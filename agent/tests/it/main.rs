@@ -23,6 +23,7 @@ mod full_disk;
 mod git_servers;
 mod history;
 mod morning;
+mod presence;
 mod publish;
 mod remotes;
 mod site;
