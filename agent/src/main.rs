@@ -26,6 +26,8 @@ mod random;
 mod send;
 mod site;
 mod system;
+#[expect(dead_code, unused_imports, reason = "`edit-agent run` logs with it")]
+mod telemetry;
 mod verify;
 mod words;
 mod work_tree;
