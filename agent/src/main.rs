@@ -30,6 +30,8 @@ mod run;
 mod send;
 mod site;
 mod system;
+#[expect(dead_code, unused_imports, reason = "`edit-agent run` logs with it")]
+mod telemetry;
 mod verify;
 mod words;
 mod work_tree;

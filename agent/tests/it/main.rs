@@ -24,6 +24,7 @@ mod full_disk;
 mod git_servers;
 mod history;
 mod morning;
+mod presence;
 mod publish;
 mod remotes;
 mod seat;
