@@ -26,7 +26,7 @@ async fn an_environment_wakes_serves_sleeps_and_wakes_again() {
         .await;
 
     let awake = seat.wakes().await;
-    let receipt = awake.watched(seat.receipt("one")).await;
+    let receipt = awake.watched(awake.receipt("one")).await;
     assert_eq!(receipt.status, Status::Pushed, "{receipt:#?}");
     let pushed = git(repository.path(), &["rev-parse", "edit/spring"]);
     assert_eq!(receipt.commit.expect("a commit").as_str(), pushed);
@@ -50,7 +50,7 @@ async fn an_environment_wakes_serves_sleeps_and_wakes_again() {
     seat.replaces("two", "Rare &amp; old stamps", "Old stamps")
         .await;
     let awake = seat.wakes().await;
-    let second = awake.watched(seat.receipt("two")).await;
+    let second = awake.watched(awake.receipt("two")).await;
     assert_eq!(
         second.status,
         Status::Rejected,
@@ -200,17 +200,17 @@ async fn a_cancel_overtakes_what_waits() {
     )
     .await;
     let awake = seat.wakes().await;
-    assert_eq!(seat.receipt("never-mind").await.status, Status::Cancelled);
-    assert_eq!(seat.receipt("page-3").await.status, Status::Cancelled);
+    assert_eq!(awake.receipt("never-mind").await.status, Status::Cancelled);
+    assert_eq!(awake.receipt("page-3").await.status, Status::Cancelled);
     for id in ["page-1", "page-2"] {
-        assert_eq!(seat.receipt(id).await.status, Status::Pushed);
+        assert_eq!(awake.receipt(id).await.status, Status::Pushed);
     }
     seat.sends(
         "too-late",
         json!({ "type": "cancel", "instructionId": "page-1" }),
     )
     .await;
-    let receipt = seat.receipt("too-late").await;
+    let receipt = awake.receipt("too-late").await;
     assert_eq!(receipt.status, Status::Rejected);
     assert_eq!(receipt.error.expect("an error").code.as_str(), "too_late");
     // What was called off before it came is not carried out when it comes.
@@ -219,17 +219,17 @@ async fn a_cancel_overtakes_what_waits() {
         json!({ "type": "cancel", "instructionId": "page-4" }),
     )
     .await;
-    assert_eq!(seat.receipt("early").await.status, Status::Cancelled);
+    assert_eq!(awake.receipt("early").await.status, Status::Cancelled);
     let change = json!({ "op": "write", "path": "src/pages/page-4.md", "content": "# A page\n" });
     seat.sends("page-4", json!({ "type": "edit", "changes": [change] }))
         .await;
     seat.sends(
-        "last",
+        "then",
         json!({ "type": "edit", "changes": [{ "op": "delete", "path": "src/pages/page-1.md" }] }),
     )
     .await;
-    assert_eq!(seat.receipt("last").await.status, Status::Pushed);
-    assert_eq!(seat.receipt("page-4").await.status, Status::Cancelled);
+    assert_eq!(awake.receipt("then").await.status, Status::Pushed);
+    assert_eq!(awake.receipt("page-4").await.status, Status::Cancelled);
     let files = git(
         repository.path(),
         &["ls-tree", "--name-only", "edit/spring", "src/pages/"],
@@ -278,7 +278,7 @@ async fn work_by_hand_is_parked_and_comes_back() {
         "{status:#}"
     );
     seat.sends("keep", json!({ "type": "commit" })).await;
-    let kept = awake.watched(seat.receipt("keep")).await;
+    let kept = awake.watched(awake.receipt("keep")).await;
     assert_eq!(kept.status, Status::Pushed, "{kept:#?}");
     assert_eq!(awake.stopped().await.0, 0);
     assert_eq!(seat.record().await.parked, None);

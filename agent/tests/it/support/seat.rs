@@ -188,6 +188,11 @@ impl Seat {
 
     /// The final receipt of an instruction.
     pub async fn receipt(&self, id: &str) -> Receipt {
+        let found = self.receipt_in_time(id).await;
+        found.unwrap_or_else(|last| panic!("no final receipt of {id}; last: {last:#?}"))
+    }
+
+    async fn receipt_in_time(&self, id: &str) -> Result<Receipt, Option<Receipt>> {
         let id = id.parse().expect("an id");
         let mut pace = tokio::time::interval(Duration::from_millis(50));
         let mut last = None;
@@ -206,7 +211,7 @@ impl Seat {
             }
         })
         .await;
-        found.unwrap_or_else(|_| panic!("no final receipt of {id}; last: {last:#?}"))
+        found.map_err(|_| last)
     }
 
     /// What a container of this session is told.
@@ -379,6 +384,14 @@ impl Awake {
             ),
         ];
         self.request("GET", path, &headers, None).await
+    }
+
+    /// The final receipt of an instruction. If there is none, what it said tells why.
+    pub async fn receipt(&self, id: &str) -> Receipt {
+        let found = self.seat.receipt_in_time(id).await;
+        found.unwrap_or_else(|last| {
+            panic!("no final receipt of {id}; last: {last:#?}\n{}", self.said())
+        })
     }
 
     /// Somebody looks at the front page again and again while something is waited for.
