@@ -60,10 +60,6 @@ pub(crate) struct Unavailable {
 
 impl Fetcher {
     /// For the cloud: only what is public is asked.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "an environment in the cloud is what has buckets")
-    )]
     pub(crate) fn new(buckets: Option<Arc<dyn Buckets>>) -> Self {
         Self {
             buckets,

@@ -85,6 +85,7 @@ async fn start(
                 Arc::new(move |received, all| progress.set(received, all))
             },
         },
+        metrics: None,
     };
     let (plan, source) = boot.phase(PhaseName::Config, configure(arguments)).await?;
     let branch = arguments.branch.as_deref();

@@ -40,6 +40,7 @@ use crate::lease::Lease;
 use crate::pipeline::{Ending, Identity, PipelineView, Results, Workshop};
 use crate::site::Site;
 use crate::site::node::Node;
+use crate::telemetry::Metrics;
 
 /// Everything that is known before anything is touched.
 #[derive(Debug)]
@@ -117,6 +118,8 @@ pub(crate) struct Boot {
     pub(crate) budget: fn(PhaseName) -> Option<Duration>,
     /// Who is shown the progress of long work.
     pub(crate) progress: Progress,
+    /// Where it is measured.
+    pub(crate) metrics: Option<Metrics>,
 }
 
 /// Shows the progress of long work to people who look at a terminal. By default to nobody.
@@ -186,6 +189,9 @@ impl Boot {
         match done {
             Ok(((made, detail), ())) => {
                 let took = began.elapsed();
+                if let Some(metrics) = &self.metrics {
+                    metrics.boot_phase(phase, took);
+                }
                 tracing::info!(
                     phase = phase.as_str(),
                     ms = milliseconds(took),

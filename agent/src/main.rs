@@ -30,7 +30,6 @@ mod run;
 mod send;
 mod site;
 mod system;
-#[expect(dead_code, unused_imports, reason = "`edit-agent run` logs with it")]
 mod telemetry;
 mod verify;
 mod words;
@@ -38,11 +37,15 @@ mod work_tree;
 
 use cli::{Cli, Command};
 use failure::{Exit, Failure, chain};
+use telemetry::Everywhere;
 
 /// How long a git server may take to answer a connection.
 const GIT_CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 /// How long a git server may say nothing.
 const GIT_IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long the last lines of the log may take to be written.
+const LOG_TIME_MAX: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -57,21 +60,40 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    let run = match &cli.command {
-        Command::Run(arguments) => Some(run::Settings::read(arguments)?),
-        _ => None,
-    };
-    start_log(cli.verbose);
     draft::set_time_limits(GIT_CONNECT_TIME_MAX, GIT_IDLE_TIME_MAX)
         .map_err(|error| Failure::internal("set the time limits of git", &error))?;
+    if !matches!(cli.command, Command::Run(_)) {
+        start_log(cli.verbose);
+    }
     match cli.command {
         Command::Schema { name } => cli::print_schema(name.as_deref()),
         Command::Dev(arguments) => in_runtime(dev::run(arguments)),
-        Command::Run(_) => in_runtime(run::run(run.expect("read above"))),
+        Command::Run(arguments) => run_environment(&arguments),
         Command::Check(arguments) => in_runtime(run::check(arguments)),
         Command::Send(arguments) => runtime()?.block_on(send::run(arguments)),
         Command::Log(arguments) => runtime()?.block_on(log::run(arguments)),
     }
+}
+
+/// Runs the environment of a session. Its log is for operators: lines on stdout.
+fn run_environment(arguments: &cli::RunArguments) -> Result<Exit, Failure> {
+    let settings = run::Settings::read(arguments)?;
+    let everywhere = Everywhere::default();
+    let (output, writing) =
+        telemetry::start(&settings.log_level, settings.log_format, everywhere.clone())
+            .map_err(|error| Failure::internal("start the log", &error))?;
+    let ended = in_runtime(run::run(settings, everywhere, output));
+    if let Err(failure) = &ended {
+        tracing::error!(
+            code = failure.code(),
+            exit = failure.exit as u8,
+            hint = failure.hint,
+            "{}",
+            failure.message
+        );
+    }
+    writing.finish(LOG_TIME_MAX);
+    ended
 }
 
 fn in_runtime(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {

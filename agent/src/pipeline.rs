@@ -28,6 +28,7 @@ use platform::{Delivery, Instructions, Lease, Outgoing, PortError, Receipts};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 mod admission;
 mod attempt;
@@ -350,7 +351,19 @@ impl Pipeline {
         let called_off = CancellationToken::new();
         let (view, identity) = (self.view.subscribe(), self.identity.clone());
         let verdict = {
-            let work = self.carry_out(&delivery, &heartbeat, &called_off);
+            let trace_id = delivery
+                .trace_parent
+                .as_deref()
+                .and_then(|trace| trace.split('-').nth(1));
+            let span = tracing::info_span!(
+                "instruction",
+                instruction_id = tracing::field::Empty,
+                trace_id,
+                attempt = delivery.receive_count
+            );
+            let work = self
+                .carry_out(&delivery, &heartbeat, &called_off)
+                .instrument(span);
             tokio::pin!(work);
             loop {
                 tokio::select! {
@@ -402,6 +415,9 @@ impl Pipeline {
             return Verdict::Later(retry::pause(delivery.receive_count));
         }
         let message = admission::read(delivery);
+        if let Some(id) = message.instruction_id() {
+            tracing::Span::current().record("instruction_id", id.as_str());
+        }
         let existing = match message.instruction_id() {
             Some(id) => self.receipts.get(&self.identity.session_id, id).await,
             None => Ok(None),
@@ -510,7 +526,7 @@ impl Pipeline {
         mut receipt: Receipt,
         error: ReceiptError,
     ) -> Verdict {
-        tracing::warn!(instruction = %receipt.instruction_id, attempt = delivery.receive_count, code = error.code.as_str(), message = %error.message, "an attempt failed");
+        tracing::warn!(instruction_id = %receipt.instruction_id, attempt = delivery.receive_count, code = error.code.as_str(), why = %error.message, "an attempt failed");
         receipt.summary.clone_from(&error.message);
         receipt.error = Some(error);
         match self.attempts.judge(&receipt.instruction_id, Instant::now()) {
@@ -612,7 +628,7 @@ impl Pipeline {
         match written {
             Ok(_) => {
                 tracing::info!(
-                    instruction = %receipt.instruction_id,
+                    instruction_id = %receipt.instruction_id,
                     status = receipt.status.as_str(),
                     code = receipt.error.as_ref().map(|error| error.code.as_str()),
                     commit = receipt.commit.as_ref().map(|commit| &commit.as_str()[..10]),

@@ -11,11 +11,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::client_config::{ClientStatus, SiteSettings};
 use contract::proof::Proof;
 use contract::{ClientConfig, Session, Timestamp};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -38,12 +39,13 @@ use crate::draft::{Credentials, Remote};
 use crate::environment::home::{self, Home};
 use crate::environment::interrupt::Interrupt;
 use crate::environment::{self, Boot, Haste, Plan, Progress, Running, Seat};
-use crate::events::{Events, PhaseName};
+use crate::events::{Event, Events, PhaseName};
 use crate::failure::{Exit, Failure};
 use crate::idle;
 use crate::lease::{self, Lease, LeaseError, Terms};
 use crate::pipeline::{Identity, Results};
 use crate::site::{self, node::Node};
+use crate::telemetry::{Everywhere, Metrics, Output};
 use crate::words;
 
 /// How often the remote is asked what others pushed: at most six times a minute.
@@ -74,7 +76,14 @@ fn budget(phase: PhaseName) -> Option<Duration> {
 }
 
 /// Runs the environment of a session, from its configuration to its sleep.
-pub(crate) async fn run(settings: Settings) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    settings: Settings,
+    everywhere: Everywhere,
+    output: Output,
+) -> Result<Exit, Failure> {
+    everywhere.say("client_id", settings.client_id.as_str());
+    everywhere.say("session_id", settings.session_id.redacted());
+    let metrics = Metrics::new(settings.client_id.clone(), output);
     let mut interrupt = Interrupt::listen()?;
     let events = Events::new();
     let backend = Backend::open(&settings).await?;
@@ -83,10 +92,14 @@ pub(crate) async fn run(settings: Settings) -> Result<Exit, Failure> {
         lease: None,
         budget,
         progress: Progress::default(),
+        metrics: Some(metrics.clone()),
     };
     let mut keeper = Keeper::default();
+    let mut counting = JoinSet::new();
+    counting.spawn(count(boot.events.clone(), metrics.clone()));
+    let began = Instant::now();
     let started = tokio::select! {
-        started = start(&settings, &backend, &mut boot, &mut keeper) => started,
+        started = start(&settings, &backend, &everywhere, &mut boot, &mut keeper) => started,
         () = interrupt.requested() => Err(Failure::new(
             Exit::Interrupted,
             "stopped before it was ready",
@@ -95,14 +108,44 @@ pub(crate) async fn run(settings: Settings) -> Result<Exit, Failure> {
         .retryable(true)),
     };
     let ended = match started {
-        Ok(started) => live(started, &backend, &mut interrupt, &mut keeper).await,
+        Ok(started) => {
+            metrics.booted(began.elapsed());
+            tracing::info!(
+                ms = u64::try_from(began.elapsed().as_millis()).ok(),
+                site = ?started.running.health,
+                "ready"
+            );
+            live(started, &backend, &metrics, &mut interrupt, &mut keeper).await
+        }
         Err(failure) => {
+            metrics.boot_failed(failure.code());
             say_why(boot.lease.as_ref(), &failure).await;
             Err(failure)
         }
     };
     keeper.stop().await;
     ended
+}
+
+/// Counts what becomes of instructions.
+async fn count(events: Events, metrics: Metrics) {
+    let (_, mut live) = events.subscribe(None);
+    loop {
+        match live.recv().await {
+            Ok(numbered) => {
+                if let Event::Receipt { receipt } = &*numbered.event {
+                    metrics.receipt(receipt);
+                    if let Some(waited) = receipt.timings.queued_ms {
+                        metrics.queue_age(Duration::from_millis(waited));
+                    }
+                }
+            }
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "some outcomes were not counted");
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
 }
 
 /// Renews the lease, from the claim to the last write.
@@ -133,6 +176,7 @@ struct Started {
 async fn start(
     settings: &Settings,
     backend: &Backend,
+    everywhere: &Everywhere,
     boot: &mut Boot,
     keeper: &mut Keeper,
 ) -> Result<Started, Failure> {
@@ -143,6 +187,7 @@ async fn start(
         .phase(PhaseName::Claim, claim(settings, backend, &read))
         .await?;
     keeper.keep(&claimed.lease);
+    everywhere.say("generation", claimed.lease.generation().0);
     boot.lease = Some(claimed.lease.clone());
     // What is wrong with the configuration is said in the record, so the session has to be ours first.
     let config = usable(settings, read.config?)?;
@@ -455,13 +500,14 @@ async fn say_why(lease: Option<&Lease>, failure: &Failure) {
 async fn live(
     started: Started,
     backend: &Backend,
+    metrics: &Metrics,
     interrupt: &mut Interrupt,
     keeper: &mut Keeper,
 ) -> Result<Exit, Failure> {
     let Started { running, idle } = started;
     let lease = running.seat.lease.clone();
     let reason = tokio::select! {
-        reason = life::serve(&running, &idle) => reason,
+        reason = life::serve(&running, &idle, metrics) => reason,
         () = lease.lost() => Reason::Lost,
         () = running.broke() => Reason::Broke,
         () = interrupt.requested() => Reason::Told,
@@ -515,6 +561,7 @@ async fn live(
             "Its lease is over in 30 s; nothing is lost.",
         ));
     }
+    metrics.slept();
     tracing::info!("asleep");
     left.map_or(Ok(Exit::Success), Err)
 }

@@ -25,15 +25,28 @@ mod output;
 pub(crate) use emf::Metrics;
 pub(crate) use output::{Output, Writing};
 
+pub(crate) use layer::Everywhere;
 use layer::Lines;
 
 /// How lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// One object a line, for programs.
     Json,
     /// One sentence a line, for people.
     Text,
+}
+
+impl FromStr for Format {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err("is json or text"),
+        }
+    }
 }
 
 /// What is logged: `error`, `warn`, `info`, `debug` or `trace` for what is ours, or directives as in `RUST_LOG`.
@@ -79,11 +92,12 @@ fn directives(text: &str) -> Option<String> {
 pub(crate) fn start(
     level: &Level,
     format: Format,
+    everywhere: Everywhere,
 ) -> Result<(Output, Writing), SetGlobalDefaultError> {
     let notice = move |lines| layer::left_out(format, lines);
     let (output, writing) = Output::start(io::stdout(), notice);
     let filter = EnvFilter::try_new(&level.0).unwrap_or_default();
-    let lines = Lines::new(format, output.clone());
+    let lines = Lines::new(format, output.clone(), everywhere);
     tracing::subscriber::set_global_default(Registry::default().with(filter).with(lines))?;
     Ok((output, writing))
 }

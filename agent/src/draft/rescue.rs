@@ -55,13 +55,6 @@ pub(crate) struct RescueName {
 
 /// What became of work that was to be parked.
 #[derive(Debug)]
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the life of an environment in the cloud is what parks"
-    )
-)]
 pub(crate) enum Parking {
     /// There was none: the remote has everything, and nothing was changed by hand.
     Nothing,

@@ -79,10 +79,6 @@ impl WorkshopError {
 
 /// What became of work that was to be parked.
 #[derive(Debug)]
-#[expect(
-    dead_code,
-    reason = "the life of an environment in the cloud is what parks"
-)]
 pub(crate) struct ParkedWork {
     /// Where it is now.
     pub(crate) parking: Parking,
@@ -561,10 +557,6 @@ impl Workshop {
             .await
     }
 
-    #[expect(
-        dead_code,
-        reason = "the life of an environment in the cloud is what parks"
-    )]
     /// Puts what the remote does not have, and what was changed by hand, where the next environment finds it. To be asked when the
     /// pipeline has ended.
     pub(crate) async fn park(&mut self, name: RescueName) -> Result<ParkedWork, WorkshopError> {
@@ -577,13 +569,6 @@ impl Workshop {
         .await
     }
 
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "the life of an environment in the cloud is what parks"
-        )
-    )]
     /// Takes up what an environment before parked: its commits come back onto the draft, the work tree shows them, and what was changed
     /// by hand is changed by hand again. For the start, after [`Workshop::open_work_tree`] and before the site runs.
     pub(crate) fn take_up_parked(
@@ -607,19 +592,11 @@ impl Workshop {
         Ok(taken)
     }
 
-    #[expect(
-        dead_code,
-        reason = "the life of an environment in the cloud is what parks"
-    )]
     /// What is parked of this draft on the remote, newest first: also what no record tells of any more.
     pub(crate) fn parked_on_remote(draft: &Draft) -> Result<Vec<Parked>, WorkshopError> {
         Ok(draft.parked_on_remote()?)
     }
 
-    #[expect(
-        dead_code,
-        reason = "the life of an environment in the cloud is what parks"
-    )]
     /// Removes what was parked, once it is safe elsewhere. Returns whether it is gone.
     pub(crate) async fn forget_parked(&mut self, parked: Parked) -> Result<bool, WorkshopError> {
         self.with_draft(move |draft, _| Ok(draft.forget_parked(&parked)?))

@@ -1,6 +1,6 @@
 //! What an environment does while it serves: it looks who keeps it awake, tells the record, and goes to sleep when it is nobody.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::ClientConfig;
 use contract::client_config::LIFETIME_DEFAULT_MINUTES;
@@ -9,6 +9,7 @@ use crate::activity::Moment;
 use crate::environment::Running;
 use crate::idle::{self, Facts, Verdict};
 use crate::lease::Told;
+use crate::telemetry::Metrics;
 
 /// How often it is looked who is there, at least: what the lease tells at its next renewal is to be true.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -60,7 +61,8 @@ pub(super) fn settings(config: &ClientConfig) -> idle::Settings {
 }
 
 /// Serves until nobody needs it and the record says that it drains.
-pub(super) async fn serve(running: &Running, idle: &idle::Settings) -> Reason {
+pub(super) async fn serve(running: &Running, idle: &idle::Settings, metrics: &Metrics) -> Reason {
+    let mut awake = Awake::new(metrics);
     running.activity.woken(Moment::now());
     let mut queue = Queue::default();
     loop {
@@ -80,6 +82,10 @@ pub(super) async fn serve(running: &Running, idle: &idle::Settings) -> Reason {
             }
             Verdict::Sleep { .. } => (LOOK_PAUSE, None),
         };
+        awake.because(match &verdict {
+            Verdict::Awake { because, .. } => Some(because.code()),
+            Verdict::Sleep { .. } => None,
+        });
         running.seat.lease.tell(Told {
             site: running.site.view().health(),
             last_activity_at: activity,
@@ -93,7 +99,7 @@ pub(super) async fn serve(running: &Running, idle: &idle::Settings) -> Reason {
             if quiet {
                 match running.seat.lease.drain(activity).await {
                     Ok(()) => {
-                        tracing::info!(%why, "it goes to sleep");
+                        tracing::info!(%why, code = why.code(), "it goes to sleep");
                         return match why {
                             idle::SleepReason::Idle { .. } => Reason::Idle,
                             idle::SleepReason::LifetimeOver { .. } => Reason::Lifetime,
@@ -118,10 +124,46 @@ pub(super) async fn serve(running: &Running, idle: &idle::Settings) -> Reason {
     }
 }
 
+/// How long it is awake for one reason, and then for the next.
+#[derive(Debug)]
+struct Awake<'a> {
+    metrics: &'a Metrics,
+    reason: Option<(&'static str, Instant)>,
+}
+
+impl<'a> Awake<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        Self {
+            metrics,
+            reason: None,
+        }
+    }
+
+    fn because(&mut self, reason: Option<&'static str>) {
+        if self.reason.map(|(known, _)| known) != reason {
+            self.tell();
+            self.reason = reason.map(|reason| (reason, Instant::now()));
+        }
+    }
+
+    fn tell(&mut self) {
+        if let Some((reason, since)) = self.reason.take() {
+            self.metrics.awake(reason, since.elapsed());
+        }
+    }
+}
+
+/// However it ends, the last reason is told.
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
 /// How much waits, as the queue said last.
 #[derive(Debug, Default)]
 struct Queue {
-    said: Option<(std::time::Instant, u64)>,
+    said: Option<(Instant, u64)>,
 }
 
 impl Queue {
@@ -141,7 +183,7 @@ impl Queue {
                 1
             }
         };
-        self.said = Some((std::time::Instant::now(), waiting));
+        self.said = Some((Instant::now(), waiting));
         waiting
     }
 }

@@ -10,6 +10,7 @@ use contract::{ClientId, Generation, SessionId};
 
 use crate::cli::RunArguments;
 use crate::failure::{Exit, Failure};
+use crate::telemetry::{Format, Level};
 
 /// A variable of the environment.
 #[derive(Debug)]
@@ -63,8 +64,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
     ),
     variable(
         "WORKSPACE_DIR",
-        Some("/workspace"),
-        "where the clone, the work tree and dependencies are kept",
+        None,
+        "where the clone, the work tree and dependencies are kept; --state if absent, and /workspace without that",
     ),
     variable(
         "PORT",
@@ -128,27 +129,6 @@ pub(crate) fn explain() -> String {
         .collect()
 }
 
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-}
-
-impl FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "json" => Ok(Self::Json),
-            "text" => Ok(Self::Text),
-            _ => Err("is json or text"),
-        }
-    }
-}
-
 /// Where records and messages are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Where {
@@ -188,8 +168,8 @@ pub(crate) struct Settings {
     pub(crate) metadata: Option<String>,
     pub(crate) edit_domain: Option<String>,
     pub(crate) preview_domain: Option<String>,
-    pub(crate) log_level: String,
-    pub(crate) log_format: LogFormat,
+    pub(crate) log_level: Level,
+    pub(crate) log_format: Format,
 }
 
 /// Reads variables and notes what is wrong with each.
@@ -275,12 +255,8 @@ impl Settings {
         let port = read.optional::<u16>("PORT");
         let edit_domain = read.text("EDIT_DOMAIN");
         let preview_domain = read.text("PREVIEW_DOMAIN");
-        let log_level = read.text("LOG_LEVEL").unwrap_or_default();
-        if let Err(error) = log_level.parse::<tracing_subscriber::EnvFilter>() {
-            read.problems
-                .push(format!("LOG_LEVEL={log_level}: {error}"));
-        }
-        let log_format = read.optional::<LogFormat>("LOG_FORMAT");
+        let log_level = read.optional::<Level>("LOG_LEVEL");
+        let log_format = read.optional::<Format>("LOG_FORMAT");
         let metadata = read.text("ECS_CONTAINER_METADATA_URI_V4");
         let told = (arguments.ip.is_some() || arguments.local)
             && (arguments.task.is_some() || arguments.local);
@@ -301,8 +277,21 @@ impl Settings {
             ));
         }
         let problems = std::mem::take(&mut reader.problems);
-        let (Some(client_id), Some(session_id), Some(port), Some(log_format), true) =
-            (client_id, session_id, port, log_format, problems.is_empty())
+        let (
+            Some(client_id),
+            Some(session_id),
+            Some(port),
+            Some(log_level),
+            Some(log_format),
+            true,
+        ) = (
+            client_id,
+            session_id,
+            port,
+            log_level,
+            log_format,
+            problems.is_empty(),
+        )
         else {
             return Err(Failure::new(
                 Exit::Usage,
@@ -398,7 +387,7 @@ mod tests {
         assert_eq!(settings.generation, Some(Generation(7)));
         assert_eq!(settings.port, 8080);
         assert_eq!(settings.state, PathBuf::from("/workspace"));
-        assert_eq!(settings.log_format, LogFormat::Json);
+        assert_eq!(settings.log_format, Format::Json);
         let queue =
             "https://sqs.eu-central-1.amazonaws.com/123456789012/webordinary-edits-amelia_s1.fifo";
         assert_eq!(
@@ -427,7 +416,7 @@ mod tests {
           SESSION_ID is not set: which session (required)
           GENERATION=seven: invalid digit found in string
           PORT=80800: number too large to fit in target type
-          LOG_LEVEL=edit_agent=loud: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5
+          LOG_LEVEL=edit_agent=loud: a log level is error, warn, info, debug or trace, or directives such as edit_agent=debug,info
           LOG_FORMAT=xml: is json or text
           nobody says which task this is and where it is reached: ECS_CONTAINER_METADATA_URI_V4 is not set, so name --ip and --task
           hint: Set the variables named above; `edit-agent run --help` lists all of them.

@@ -1,7 +1,7 @@
 //! Hears what is logged, and makes lines of it.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use contract::Timestamp;
@@ -29,16 +29,32 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub(super) struct Lines {
     format: Format,
     output: Output,
+    /// What every line says: whose environment this process is. Tasks are in no span of each other's.
+    everywhere: Arc<Mutex<Vec<(&'static str, Value)>>>,
     site: Mutex<Limiter>,
 }
 
 impl Lines {
-    pub(super) fn new(format: Format, output: Output) -> Self {
+    pub(super) fn new(format: Format, output: Output, everywhere: Everywhere) -> Self {
         Self {
             format,
             output,
+            everywhere: everywhere.0,
             site: Mutex::default(),
         }
+    }
+}
+
+/// What every line says. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Everywhere(Arc<Mutex<Vec<(&'static str, Value)>>>);
+
+impl Everywhere {
+    /// From now on every line says this as well.
+    pub(crate) fn say(&self, name: &'static str, value: impl Into<Value>) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.retain(|(known, _)| *known != name);
+        said.push((name, value.into()));
     }
 }
 
@@ -108,7 +124,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         if !judgement.logged {
             return;
         }
-        let mut fields = Fields::default();
+        let everywhere = self
+            .everywhere
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut fields = Fields(everywhere.clone());
+        drop(everywhere);
         for span in context
             .event_scope(event)
             .into_iter()
@@ -219,7 +240,8 @@ mod tests {
     fn logged(format: Format, log: impl FnOnce()) -> Vec<String> {
         let kept = Kept::default();
         let (output, writing) = Output::start(kept.clone(), |lines| lines.to_string());
-        let subscriber = Registry::default().with(Lines::new(format, output));
+        let subscriber =
+            Registry::default().with(Lines::new(format, output, Everywhere::default()));
         tracing::subscriber::with_default(subscriber, log);
         assert!(writing.finish(Duration::from_secs(10)));
         kept.text().lines().map(str::to_owned).collect()

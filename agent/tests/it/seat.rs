@@ -26,11 +26,13 @@ async fn an_environment_wakes_serves_sleeps_and_wakes_again() {
         .await;
 
     let awake = seat.wakes().await;
-    let receipt = seat.receipt("one").await;
+    let receipt = awake.watched(seat.receipt("one")).await;
     assert_eq!(receipt.status, Status::Pushed, "{receipt:#?}");
     let pushed = git(repository.path(), &["rev-parse", "edit/spring"]);
     assert_eq!(receipt.commit.expect("a commit").as_str(), pushed);
-    awake.page_with("/", "Rare &amp; old stamps").await;
+    awake
+        .watched(awake.page_with("/", "Rare &amp; old stamps"))
+        .await;
     let ready = seat.record().await;
     assert_eq!((ready.generation.0, ready.phase), (1, None));
 
@@ -48,13 +50,15 @@ async fn an_environment_wakes_serves_sleeps_and_wakes_again() {
     seat.replaces("two", "Rare &amp; old stamps", "Old stamps")
         .await;
     let awake = seat.wakes().await;
-    let second = seat.receipt("two").await;
+    let second = awake.watched(seat.receipt("two")).await;
     assert_eq!(
         second.status,
         Status::Rejected,
         "the file has no `&amp;`: {second:#?}"
     );
-    awake.page_with("/", "Rare &amp; old stamps").await;
+    awake
+        .watched(awake.page_with("/", "Rare &amp; old stamps"))
+        .await;
     assert_eq!(seat.record().await.generation.0, 2);
     assert_eq!(awake.stopped().await.0, 0);
     let history = git(
@@ -266,7 +270,7 @@ async fn work_by_hand_is_parked_and_comes_back() {
     // The disk of a container is gone with it.
     std::fs::remove_dir_all(tree.parent().expect("the workspace")).expect("removed");
     let awake = seat.wakes().await;
-    awake.page_with("/by-hand/", "By hand").await;
+    awake.watched(awake.page_with("/by-hand/", "By hand")).await;
     let status = awake.status().await;
     assert_eq!(
         status["uncommitted"],
@@ -274,7 +278,8 @@ async fn work_by_hand_is_parked_and_comes_back() {
         "{status:#}"
     );
     seat.sends("keep", json!({ "type": "commit" })).await;
-    assert_eq!(seat.receipt("keep").await.status, Status::Pushed);
+    let kept = awake.watched(seat.receipt("keep")).await;
+    assert_eq!(kept.status, Status::Pushed, "{kept:#?}");
     assert_eq!(awake.stopped().await.0, 0);
     assert_eq!(seat.record().await.parked, None);
     let left = git(repository.path(), &["for-each-ref", "refs/edit"]);

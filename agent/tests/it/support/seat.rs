@@ -381,6 +381,18 @@ impl Awake {
         self.request("GET", path, &headers, None).await
     }
 
+    /// Somebody looks at the front page again and again while something is waited for.
+    pub async fn watched<T>(&self, waited: impl Future<Output = T>) -> T {
+        let mut pace = tokio::time::interval(Duration::from_millis(300));
+        let mut waited = std::pin::pin!(waited);
+        loop {
+            tokio::select! {
+                found = &mut waited => return found,
+                _ = pace.tick() => { self.visit("/").await; }
+            }
+        }
+    }
+
     /// Everything at a glance.
     pub async fn status(&self) -> Value {
         self.request("GET", "/_edit/status", &[], None).await.json()
