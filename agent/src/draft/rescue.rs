@@ -136,7 +136,8 @@ impl Draft {
         })
     }
 
-    /// What is parked of this draft on the remote, oldest first: also where the record of it was lost.
+    /// What is parked of this draft on the remote: also where the record of it was lost. Newest first: of
+    /// two that do not go together the one that is taken up first counts, and the newer one was made with the older one at hand.
     pub(crate) fn parked_on_remote(&self) -> Result<Vec<Parked>, DraftError> {
         let beginning = self.rescue_beginning();
         let mut found = Vec::new();
@@ -157,7 +158,7 @@ impl Draft {
                 found.push((rescue.generation, parked));
             }
         }
-        found.sort_by_key(|(generation, parked)| (*generation, parked.at));
+        found.sort_by_key(|(generation, parked)| std::cmp::Reverse((*generation, parked.at)));
         Ok(found.into_iter().map(|(_, parked)| parked).collect())
     }
 
@@ -835,6 +836,11 @@ mod tests {
             let taken = fresh.take_up_parked(parked, None).expect("taken up");
             assert_eq!(taken.files, by_hand(&[("a.txt", content)]));
         }
+        let found = fresh.parked_on_remote().expect("read");
+        assert_eq!(
+            found.last().map(|parked| &parked.place),
+            Some(&parked[0].place)
+        );
         let main = scene.tip("main");
         scene
             .remote

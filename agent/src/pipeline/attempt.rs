@@ -242,6 +242,7 @@ impl Attempt<'_> {
             fetched = self.content.fetch(changes, self.policy) => fetched,
             // Nothing has been done yet, and it may take long.
             () = stop.cancelled() => return Err(Outcome::Interrupted),
+            () = self.called_off.cancelled() => return Err(Outcome::CalledOff),
         };
         fetched.map_err(|unavailable| {
             let mut error = receipt_error(ErrorCode::ContentUnavailable, unavailable.message);

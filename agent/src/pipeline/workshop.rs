@@ -592,7 +592,7 @@ impl Workshop {
         Ok(taken)
     }
 
-    /// What is parked of this draft on the remote, oldest first: also what no record tells of any more.
+    /// What is parked of this draft on the remote, newest first: also what no record tells of any more.
     pub(crate) fn parked_on_remote(draft: &Draft) -> Result<Vec<Parked>, WorkshopError> {
         Ok(draft.parked_on_remote()?)
     }

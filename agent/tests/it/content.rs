@@ -14,7 +14,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::Digest as _;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -23,7 +23,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::support::{Environment, Repository, Start};
+use crate::support::{Environment, PATIENCE, Repository, Start};
 
 const DRAFT: &str = "edit/local";
 const WINDOW: &[u8] = b"\xff\xd8 the shop's window \0\xff\xd9";
@@ -169,15 +169,18 @@ async fn answer(seen: &Seen, request: &Request<Incoming>) -> Result<Answer, Infa
 }
 
 /// An instruction in a file.
-fn instruction(url: &str, content: &[u8]) -> tempfile::NamedTempFile {
+fn instruction(url: &str, content: &[u8]) -> NamedTempFile {
     let sha256: String = sha2::Sha256::digest(content)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let change =
         json!({ "op": "write", "path": "public/window.jpg", "contentUrl": url, "sha256": sha256 });
-    let message = json!({ "action": { "type": "edit", "changes": [change] } });
-    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    in_a_file(&json!({ "action": { "type": "edit", "changes": [change] } }))
+}
+
+fn in_a_file(message: &Value) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a file");
     file.write_all(message.to_string().as_bytes())
         .expect("written");
     file
@@ -291,6 +294,34 @@ async fn content_comes_from_allowed_places_and_from_nowhere_else() {
     let (_, code, log) = environment.stop().await;
     assert_eq!(code, 0);
     assert!(!log.contains("secret"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_called_off_is_not_waited_for() {
+    let media = Media::start().await;
+    let site = Repository::amelia();
+    let environment = Start::of(&site.address())
+        .with(&["--content-source", &media.at("/media/")])
+        .variable("SSL_CERT_FILE", &media.authority().display().to_string())
+        .ready()
+        .await;
+    let file = instruction(&media.at("/media/silent.jpg"), WINDOW);
+    let path = file.path().display().to_string();
+    environment
+        .send(&["--no-wait", "--id", "silent", &path])
+        .await;
+    let asked = tokio::time::timeout(PATIENCE, async {
+        while media.requests_of("/media/silent.jpg") == 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    asked.await.expect("the server is asked");
+    let cancel = json!({ "action": { "type": "cancel", "instructionId": "silent" } });
+    let (_, receipt) = environment.send(&[in_a_file(&cancel).path()]).await;
+    assert_eq!(receipt["status"], "cancelled", "{receipt:#}");
+    let receipt = environment.final_receipt("silent").await;
+    assert_eq!(receipt["status"], "cancelled", "{receipt:#}");
+    assert_eq!(environment.get("/window.jpg").await.status, 404);
 }
 
 #[tokio::test]
