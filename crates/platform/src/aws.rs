@@ -158,7 +158,8 @@ impl Aws {
             loader = loader.endpoint_url(url);
         }
         if let Some(Keys { id, secret }) = keys {
-            loader = loader.credentials_provider(Credentials::new(id, secret, None, None, "settings"));
+            loader =
+                loader.credentials_provider(Credentials::new(id, secret, None, None, "settings"));
         }
         let config = loader.load().await;
         Self {

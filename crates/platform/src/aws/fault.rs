@@ -46,7 +46,9 @@ impl Asked {
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         let code = error.code().unwrap_or_default().to_owned();
-        let status = error.raw_response().map(|response| response.status().as_u16());
+        let status = error
+            .raw_response()
+            .map(|response| response.status().as_u16());
         match error {
             SdkError::ConstructionFailure(failure) => {
                 let said = chain(&SdkError::<E, HttpResponse>::ConstructionFailure(failure));
@@ -81,7 +83,9 @@ impl Asked {
         // Older protocols put the service before the code: `AWS.SimpleQueueService.NonExistentQueue`.
         let last = code.rsplit(['.', '#']).next().unwrap_or(code);
         match last {
-            _ if status.is_some_and(|status| status >= 500 || status == 429) => self.unavailable(said),
+            _ if status.is_some_and(|status| status >= 500 || status == 429) => {
+                self.unavailable(said)
+            }
             "ThrottlingException"
             | "Throttling"
             | "ThrottledException"
@@ -104,12 +108,17 @@ impl Asked {
             | "InternalServerError"
             | "InternalServiceError"
             | "ServiceUnavailable" => self.unavailable(said),
-            "ResourceNotFoundException" | "QueueDoesNotExist" | "NonExistentQueue" | "NoSuchBucket" => self
-                .refused(format!(
-                    "there is no {}: deploy infra/data.yaml there, or name the one that exists",
-                    self.place
-                )),
-            "AccessDeniedException" | "AccessDenied" | "KmsAccessDenied" | "AuthorizationError"
+            "ResourceNotFoundException"
+            | "QueueDoesNotExist"
+            | "NonExistentQueue"
+            | "NoSuchBucket" => self.refused(format!(
+                "there is no {}: deploy infra/data.yaml there, or name the one that exists",
+                self.place
+            )),
+            "AccessDeniedException"
+            | "AccessDenied"
+            | "KmsAccessDenied"
+            | "AuthorizationError"
             | "AccessDeniedByServiceControlPolicy" => self.refused(format!(
                 "the role may not do that to {}: give it what infra/data.yaml gives ({said})",
                 self.place
@@ -238,7 +247,10 @@ mod tests {
             )
         );
         assert_eq!(
-            without_session_ids("session my-own_session-of-old is gone", Some("my-own_session-of-old")),
+            without_session_ids(
+                "session my-own_session-of-old is gone",
+                Some("my-own_session-of-old")
+            ),
             "session session-… is gone"
         );
     }

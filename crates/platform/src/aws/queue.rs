@@ -60,10 +60,7 @@ pub(super) fn asked(operation: &'static str, name: &str, region: &str) -> Asked 
 
 /// The name of a queue in its URL.
 pub(super) fn name_of(url: &str) -> &str {
-    url.trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or(url)
+    url.trim_end_matches('/').rsplit('/').next().unwrap_or(url)
 }
 
 impl SqsQueue {
@@ -368,7 +365,11 @@ mod tests {
                 "Value AQEB… for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired.",
                 true,
             ),
-            ("ReceiptHandleIsInvalid", "The input receipt handle is invalid.", true),
+            (
+                "ReceiptHandleIsInvalid",
+                "The input receipt handle is invalid.",
+                true,
+            ),
             ("AWS.SimpleQueueService.MessageNotInflight", "", true),
             (
                 "InvalidParameterValue",
@@ -379,14 +380,19 @@ mod tests {
             ("AccessDeniedException", "", false),
         ];
         for (code, message, over) in said {
-            assert_eq!(is_over(Some(code), Some(message)), over, "{code}: {message}");
+            assert_eq!(
+                is_over(Some(code), Some(message)),
+                over,
+                "{code}: {message}"
+            );
         }
     }
 
     #[test]
     fn a_queue_of_a_session_is_named_without_its_capability() {
         let session = contract::SessionId::new(&"amelia".parse().expect("valid"), [7; 16]);
-        let url = format!("https://sqs.eu-central-1.amazonaws.com/1/webordinary-edits-{session}.fifo");
+        let url =
+            format!("https://sqs.eu-central-1.amazonaws.com/1/webordinary-edits-{session}.fifo");
         let asked = asked("send to", name_of(&url), "eu-central-1");
         let refused = asked.refused(format!("no access to {session}")).to_string();
         assert!(!refused.contains(session.as_str()), "{refused}");

@@ -44,10 +44,7 @@ impl Receipts for AwsReceipts {
             .send()
             .await
             .map_err(|error| asked.failed(error))?;
-        answer
-            .item
-            .map(|item| decode(&asked, &item))
-            .transpose()
+        answer.item.map(|item| decode(&asked, &item)).transpose()
     }
 
     async fn find(
@@ -109,7 +106,8 @@ impl Receipts for AwsReceipts {
             };
             let standing = match error.as_service_error() {
                 Some(service) if service.is_conditional_check_failed_exception() => {
-                    self.get(&receipt.session_id, &receipt.instruction_id).await?
+                    self.get(&receipt.session_id, &receipt.instruction_id)
+                        .await?
                 }
                 _ => return Err(asked.failed(error)),
             };

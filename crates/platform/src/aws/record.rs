@@ -64,9 +64,12 @@ fn from_attribute(attribute: &AttributeValue) -> Result<Value, serde_json::Error
         AttributeValue::Bool(value) => Value::Bool(*value),
         AttributeValue::N(digits) => Value::Number(from_digits(digits)?),
         AttributeValue::S(value) => Value::String(value.clone()),
-        AttributeValue::L(values) => {
-            Value::Array(values.iter().map(from_attribute).collect::<Result<_, _>>()?)
-        }
+        AttributeValue::L(values) => Value::Array(
+            values
+                .iter()
+                .map(from_attribute)
+                .collect::<Result<_, _>>()?,
+        ),
         AttributeValue::M(fields) => to_json(fields)?,
         // Sets are how some programs write a list of names.
         AttributeValue::Ss(values) => values.iter().cloned().map(Value::String).collect(),
@@ -118,7 +121,10 @@ mod tests {
             "yes": true, "none": null, "list": [1, "a", { "deep": [] }], "map": { "a": { "b": false } },
         });
         let item = to_item(&record).expect("an object");
-        assert_eq!(item["whole"], AttributeValue::N("18446744073709551615".to_owned()));
+        assert_eq!(
+            item["whole"],
+            AttributeValue::N("18446744073709551615".to_owned())
+        );
         assert_eq!(to_json(&item).expect("readable"), record);
     }
 

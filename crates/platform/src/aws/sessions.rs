@@ -30,8 +30,8 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ConditionCheck, KeysAndAttributes, Put, TransactWriteItem, Update,
 };
-use contract::session::{State, Transition};
 use contract::id::hex;
+use contract::session::{State, Transition};
 use contract::{ClientId, Generation, Session, SessionId, ThreadId, Timestamp};
 use sha2::{Digest as _, Sha256};
 
@@ -133,7 +133,11 @@ impl Sessions for AwsSessions {
             if let Some(taken) = self.holder_of_thread(&asked, client, thread).await? {
                 return Ok(Created::ThreadTaken(taken));
             }
-            if self.row(&asked, session.session_id.as_str()).await?.is_some() {
+            if self
+                .row(&asked, session.session_id.as_str())
+                .await?
+                .is_some()
+            {
                 return Ok(Created::IdTaken);
             }
         }
@@ -182,9 +186,7 @@ impl Sessions for AwsSessions {
                     wrote
                 }
                 // Within its lease nobody can have taken the slot away.
-                _ if !lease_is_over(&read.session, now) => {
-                    self.write(&asked, &read, &next).await?
-                }
+                _ if !lease_is_over(&read.session, now) => self.write(&asked, &read, &next).await?,
                 _ => {
                     if !self.holds_slot(&asked, &read).await? {
                         return Ok(Err(TransitionFailed::NoSlot { limit: slots }));
@@ -530,9 +532,7 @@ impl AwsSessions {
             .key("sessionId", text(read.session.session_id.as_str()))
             .condition_expression(change.condition)
             .set_expression_attribute_names(Some(change.names))
-            .set_expression_attribute_values(
-                (!change.values.is_empty()).then_some(change.values),
-            )
+            .set_expression_attribute_values((!change.values.is_empty()).then_some(change.values))
             .build()
             .map_err(|error| asked.refused(error.to_string()))?;
         Ok(TransactWriteItem::builder().condition_check(check).build())
@@ -706,7 +706,9 @@ fn slot_of(read: &Read) -> Option<String> {
 
 fn holder(asked: &Asked, item: &Item) -> Result<SessionId> {
     match item.get("heldBy") {
-        Some(AttributeValue::S(id)) => id.parse().map_err(|error: contract::IdError| asked.corrupt(error)),
+        Some(AttributeValue::S(id)) => id
+            .parse()
+            .map_err(|error: contract::IdError| asked.corrupt(error)),
         _ => Err(asked.corrupt(Incomplete("heldBy"))),
     }
 }

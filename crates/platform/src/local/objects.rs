@@ -82,7 +82,8 @@ impl From<io::Error> for Why {
             | io::ErrorKind::IsADirectory
             | io::ErrorKind::AlreadyExists
             | io::ErrorKind::DirectoryNotEmpty => Self::Refused(
-                "an object and a folder of objects cannot have one name: choose another key".to_owned(),
+                "an object and a folder of objects cannot have one name: choose another key"
+                    .to_owned(),
             ),
             _ => Self::Files(error),
         }

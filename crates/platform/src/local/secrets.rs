@@ -106,10 +106,7 @@ fn refused(thing: String, reason: &str) -> PortError {
     }
 }
 
-fn unavailable(
-    thing: String,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> PortError {
+fn unavailable(thing: String, error: impl std::error::Error + Send + Sync + 'static) -> PortError {
     PortError::Unavailable {
         operation: "read",
         thing,
