@@ -258,3 +258,24 @@ fn every_case_of_the_suite_runs() {
         assert_eq!(listed, written);
     }
 }
+
+/// What cargo sets for every test.
+#[tokio::test]
+async fn a_variable_is_read_as_a_secret() {
+    let read = LocalSecrets.read("env:CARGO_MANIFEST_DIR").await;
+    let read = read.expect("read").expect("cargo sets it");
+    assert_eq!(read.expose(), env!("CARGO_MANIFEST_DIR"));
+}
+
+/// On a laptop nobody has AWS's.
+#[tokio::test]
+async fn a_secret_of_aws_is_refused_on_a_laptop_with_what_to_do() {
+    for reference in [
+        "secretsmanager:arn:aws:secretsmanager:eu-central-1:1:secret:a",
+        "ssm:/a",
+    ] {
+        let refused = LocalSecrets.read(reference).await.expect_err("no AWS");
+        let said = refused.to_string();
+        assert!(said.contains("file:<path> or env:<NAME>"), "{said}");
+    }
+}
