@@ -31,7 +31,7 @@ async fn an_environment_wakes_serves_sleeps_and_wakes_again() {
     let pushed = git(repository.path(), &["rev-parse", "edit/spring"]);
     assert_eq!(receipt.commit.expect("a commit").as_str(), pushed);
     awake
-        .watched(awake.page_with("/", "Rare &amp; old stamps"))
+        .watched(awake.page_with("/", "Rare & old stamps"))
         .await;
     let ready = seat.record().await;
     assert_eq!((ready.generation.0, ready.phase), (1, None));
@@ -57,7 +57,7 @@ async fn an_environment_wakes_serves_sleeps_and_wakes_again() {
         "the file has no `&amp;`: {second:#?}"
     );
     awake
-        .watched(awake.page_with("/", "Rare &amp; old stamps"))
+        .watched(awake.page_with("/", "Rare & old stamps"))
         .await;
     assert_eq!(seat.record().await.generation.0, 2);
     assert_eq!(awake.stopped().await.0, 0);

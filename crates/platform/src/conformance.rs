@@ -1,6 +1,6 @@
 //! The suite that every adapter passes: what the ports promise, in code.
 //!
-//! An adapter's tests implement [`QueueUnderTest`] and [`StoreUnderTest`] and name one macro a port, each in a module of
+//! An adapter's tests implement [`QueueUnderTest`], [`StoreUnderTest`] and their like, and name one macro a port, each in a module of
 //! its own; every case then runs as its own test:
 //!
 //! ```ignore
@@ -18,12 +18,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Clients, Instructions, Receipts, Sessions};
+use crate::{Clients, Instructions, Objects, Receipts, Secrets, Sessions};
 
 pub mod clients;
+pub mod emulator;
+pub mod objects;
 pub mod queue;
 pub mod receipts;
 pub mod records;
+pub mod secrets;
 pub mod sessions;
 
 /// Makes queues of the adapter under test.
@@ -56,6 +59,26 @@ pub struct Stores {
     pub sessions: Arc<dyn Sessions>,
     /// Its receipts.
     pub receipts: Arc<dyn Receipts>,
+}
+
+/// Keeps secrets where the adapter under test reads them.
+#[async_trait]
+pub trait SecretsUnderTest: Send + Sync {
+    /// The adapter.
+    async fn secrets(&self) -> Arc<dyn Secrets>;
+
+    /// Stores `text` in every way that the adapter can be told to read and a test can write; the references.
+    async fn store(&self, text: &str) -> Vec<String>;
+
+    /// References of every kind that the adapter knows, to secrets that are not there.
+    async fn missing(&self) -> Vec<String>;
+}
+
+/// Makes folders of objects of the adapter under test.
+#[async_trait]
+pub trait ObjectsUnderTest: Send + Sync {
+    /// A new folder without any object.
+    async fn fresh(&self) -> Arc<dyn Objects>;
 }
 
 /// Asks again and again until the answer is right. Only for what a port allows to lag.

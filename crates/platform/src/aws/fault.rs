@@ -83,6 +83,13 @@ impl Asked {
         // Older protocols put the service before the code: `AWS.SimpleQueueService.NonExistentQueue`.
         let last = code.rsplit(['.', '#']).next().unwrap_or(code);
         match last {
+            "" => match status {
+                Some(status @ 400..=499) => self.refused(format!(
+                    "HTTP {status} without a word: what is at AWS_ENDPOINT_URL is not AWS, or something stands in between"
+                )),
+                Some(200..=299) => self.corrupt(Said("the answer is not of this service".to_owned())),
+                _ => self.unavailable(said),
+            },
             _ if status.is_some_and(|status| status >= 500 || status == 429) => {
                 self.unavailable(said)
             }
@@ -237,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_session_id_is_shortened_wherever_it_stands() {
-        let id = contract::SessionId::new(&"amelia".parse().expect("valid"), [7; 16]);
+        let id = SessionId::new(&"amelia".parse().expect("valid"), [7; 16]);
         let label = &id.label()[..8];
         let said = format!("no access to webordinary-edits-{id}.fifo, nor to thread_{id}");
         assert_eq!(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::operation::get_object::GetObjectError;
 
 use super::Patience;
 use super::fault::{Asked, without_session_ids};
@@ -62,7 +63,7 @@ impl S3Objects {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|service| service.is_no_such_key()) =>
+                    .is_some_and(GetObjectError::is_no_such_key) =>
             {
                 return Ok(None);
             }

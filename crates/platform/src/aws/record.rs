@@ -2,6 +2,7 @@
 //! program can read and write the rows.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::Serialize;
@@ -38,8 +39,8 @@ pub(super) fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
 }
 
-pub(super) fn number(value: impl ToString) -> AttributeValue {
-    AttributeValue::N(value.to_string())
+pub(super) fn number(value: impl Display) -> AttributeValue {
+    AttributeValue::N(format!("{value}"))
 }
 
 fn to_attribute(value: Value) -> AttributeValue {

@@ -1,6 +1,8 @@
 //! The secrets of Secrets Manager and Systems Manager, and those of this machine.
 
 use async_trait::async_trait;
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
+use aws_sdk_ssm::operation::get_parameter::GetParameterError;
 
 use super::fault::Asked;
 use crate::local::LocalSecrets;
@@ -55,7 +57,7 @@ impl AwsSecrets {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|service| service.is_resource_not_found_exception()) =>
+                    .is_some_and(GetSecretValueError::is_resource_not_found_exception) =>
             {
                 Ok(None)
             }
@@ -80,7 +82,7 @@ impl AwsSecrets {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|service| service.is_parameter_not_found()) =>
+                    .is_some_and(GetParameterError::is_parameter_not_found) =>
             {
                 Ok(None)
             }

@@ -624,7 +624,8 @@ impl Change {
         // Always, so that there is something to set.
         change.set("generation", number(next.generation));
         for (name, value) in &after {
-            if name != "sessionId" && name != "generation" && read.item.get(name) != Some(value) {
+            // Not what others wrote in another way, such as a time without milliseconds.
+            if name != "generation" && known.get(name) != Some(value) {
                 change.set(name, value.clone());
             }
         }

@@ -23,6 +23,7 @@ macro_rules! queue_conformance {
     ($under_test:expr) => {
         $crate::conformance_cases! { queue, $under_test,
             a_message_is_received_as_it_was_sent
+            a_message_carries_its_trace
             an_empty_queue_answers_when_the_wait_is_over
             a_waiting_receiver_gets_a_message_when_it_is_sent
             a_message_is_kept_until_it_is_deleted
@@ -82,6 +83,32 @@ pub async fn a_message_is_received_as_it_was_sent(under_test: &dyn QueueUnderTes
     assert_eq!(received.message_id, sent.message_id);
     assert_eq!(received.receive_count, 1);
     assert!(received.first_received_at >= received.sent_at);
+}
+
+/// To whoever receives it, and to the dead letters.
+pub async fn a_message_carries_its_trace(under_test: &dyn QueueUnderTest) {
+    let (queue, dead) = under_test.fresh_with_dead(1).await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = Outgoing {
+        trace_parent: Some(trace.to_owned()),
+        ..outgoing("one", "a")
+    };
+    queue.send(&traced).await.expect("send");
+    send(&queue, "two", "b").await;
+    for _ in 0..2 {
+        let received = receive(&queue, LONG).await;
+        let expected = (received.body == "a").then_some(trace);
+        assert_eq!(received.trace_parent.as_deref(), expected);
+        if received.body == "a" {
+            let released = queue.extend(&received.handle, Duration::ZERO).await;
+            assert_eq!(released.expect("release"), Lease::Held);
+        } else {
+            delete(&queue, &received).await;
+        }
+    }
+    nothing_comes(&queue).await;
+    let letter = receive(&dead, LONG).await;
+    assert_eq!(letter.trace_parent.as_deref(), Some(trace));
 }
 
 /// Not at once and not with an error.
@@ -611,6 +638,10 @@ pub async fn a_message_that_no_queue_takes_is_refused(under_test: &dyn QueueUnde
         },
         Outgoing {
             deduplication_id: "ü".to_owned(),
+            ..good()
+        },
+        Outgoing {
+            trace_parent: Some("a trace".to_owned()),
             ..good()
         },
     ];

@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use platform::Instructions;
-use platform::conformance::{QueueUnderTest, StoreUnderTest, Stores};
-use platform::local::{LocalStore, QueueSettings};
+use platform::conformance::emulator::Emulator;
+use platform::conformance::{
+    ObjectsUnderTest, QueueUnderTest, SecretsUnderTest, StoreUnderTest, Stores,
+};
+use platform::local::{LocalObjects, LocalSecrets, LocalStore, QueueSettings};
+use platform::{Instructions, Objects, Secrets};
+use serde_json::json;
 use tempfile::TempDir;
 
 /// The local adapter: all queues in one file, each store in one of its own.
@@ -70,7 +74,153 @@ impl StoreUnderTest for Local {
     }
 }
 
+#[async_trait]
+impl SecretsUnderTest for Local {
+    async fn secrets(&self) -> Arc<dyn Secrets> {
+        Arc::new(LocalSecrets)
+    }
+
+    async fn store(&self, text: &str) -> Vec<String> {
+        // Not `env:`: a process cannot safely change its own. It reads what cargo set, in a test of its own.
+        let path = self.folder.path().join(self.name());
+        std::fs::write(&path, text).expect("write");
+        vec![format!("file:{}", path.display())]
+    }
+
+    async fn missing(&self) -> Vec<String> {
+        let path = self.folder.path().join("no such file");
+        vec![
+            format!("file:{}", path.display()),
+            "env:NO_SUCH_VARIABLE_1".to_owned(),
+        ]
+    }
+}
+
+#[async_trait]
+impl ObjectsUnderTest for Local {
+    async fn fresh(&self) -> Arc<dyn Objects> {
+        Arc::new(LocalObjects::new(&self.folder.path().join(self.name())))
+    }
+}
+
+/// The AWS adapters, against an emulator that others wrote.
+struct Emulated {
+    emulator: &'static Emulator,
+    local: Local,
+}
+
+impl Emulated {
+    fn new() -> Self {
+        Self {
+            emulator: Emulator::shared(env!("CARGO_TARGET_TMPDIR")),
+            local: Local::new(),
+        }
+    }
+
+    async fn queue(&self, dead: Option<(&str, u32)>) -> (Arc<dyn Instructions>, String) {
+        let name = format!("{}.fifo", self.emulator.fresh_name());
+        let url = self.emulator.queue(&name, dead).await;
+        (self.emulator.aws().await.queue(&url), url)
+    }
+}
+
+#[async_trait]
+impl QueueUnderTest for Emulated {
+    async fn fresh(&self) -> Arc<dyn Instructions> {
+        self.queue(None).await.0
+    }
+
+    async fn fresh_with_dead(
+        &self,
+        max_receive_count: u32,
+    ) -> (Arc<dyn Instructions>, Arc<dyn Instructions>) {
+        let (dead, url) = self.queue(None).await;
+        let (queue, _) = self.queue(Some((&url, max_receive_count))).await;
+        (queue, dead)
+    }
+}
+
+#[async_trait]
+impl StoreUnderTest for Emulated {
+    async fn fresh(&self) -> Stores {
+        let stack = self.emulator.stack().await;
+        let aws = self.emulator.aws().await;
+        Stores {
+            clients: aws.clients(&stack.clients),
+            sessions: aws.sessions(&stack.sessions),
+            receipts: aws.receipts(&stack.receipts),
+        }
+    }
+}
+
+#[async_trait]
+impl SecretsUnderTest for Emulated {
+    async fn secrets(&self) -> Arc<dyn Secrets> {
+        self.emulator.aws().await.secrets()
+    }
+
+    async fn store(&self, text: &str) -> Vec<String> {
+        let name = self.emulator.fresh_name();
+        let secret = json!({ "Name": name, "SecretString": text });
+        let created = self
+            .emulator
+            .ask("secretsmanager.CreateSecret", &secret)
+            .await;
+        let arn = created["ARN"].as_str().expect("a secret has an ARN");
+        let name = format!("/{name}/deploy-key");
+        let parameter = json!({ "Name": name, "Value": text, "Type": "SecureString" });
+        self.emulator
+            .ask("AmazonSSM.PutParameter", &parameter)
+            .await;
+        let mut references = self.local.store(text).await;
+        references.extend([format!("secretsmanager:{arn}"), format!("ssm:{name}")]);
+        references
+    }
+
+    async fn missing(&self) -> Vec<String> {
+        let arn = "arn:aws:secretsmanager:eu-central-1:000000000000:secret:missing-AbCdEf";
+        let mut references = self.local.missing().await;
+        references.extend([format!("secretsmanager:{arn}"), "ssm:/missing".to_owned()]);
+        references
+    }
+}
+
+#[async_trait]
+impl ObjectsUnderTest for Emulated {
+    async fn fresh(&self) -> Arc<dyn Objects> {
+        let stack = self.emulator.stack().await;
+        self.emulator.aws().await.objects(&stack.rescue)
+    }
+}
+
+mod aws {
+    mod clients {
+        platform::clients_conformance!(super::super::Emulated::new());
+    }
+    mod objects {
+        platform::objects_conformance!(super::super::Emulated::new());
+    }
+    mod receipts {
+        platform::receipts_conformance!(super::super::Emulated::new());
+    }
+    mod secrets {
+        platform::secrets_conformance!(super::super::Emulated::new());
+    }
+    mod sessions {
+        platform::sessions_conformance!(super::super::Emulated::new());
+    }
+    mod queue {
+        platform::queue_conformance!(super::super::Emulated::new());
+    }
+}
+
 mod local {
+    mod objects {
+        platform::objects_conformance!(super::super::Local::new());
+    }
+    mod secrets {
+        platform::secrets_conformance!(super::super::Local::new());
+    }
     mod clients {
         platform::clients_conformance!(super::super::Local::new());
     }
@@ -90,8 +240,10 @@ mod local {
 fn every_case_of_the_suite_runs() {
     let sources = [
         include_str!("../../src/conformance/clients.rs"),
+        include_str!("../../src/conformance/objects.rs"),
         include_str!("../../src/conformance/queue.rs"),
         include_str!("../../src/conformance/receipts.rs"),
+        include_str!("../../src/conformance/secrets.rs"),
         include_str!("../../src/conformance/sessions.rs"),
     ];
     for source in sources {
@@ -104,5 +256,26 @@ fn every_case_of_the_suite_runs() {
             .filter_map(|line| line.split_once('(').map(|(name, _)| name))
             .collect();
         assert_eq!(listed, written);
+    }
+}
+
+/// What cargo sets for every test.
+#[tokio::test]
+async fn a_variable_is_read_as_a_secret() {
+    let read = LocalSecrets.read("env:CARGO_MANIFEST_DIR").await;
+    let read = read.expect("read").expect("cargo sets it");
+    assert_eq!(read.expose(), env!("CARGO_MANIFEST_DIR"));
+}
+
+/// On a laptop nobody has AWS's.
+#[tokio::test]
+async fn a_secret_of_aws_is_refused_on_a_laptop_with_what_to_do() {
+    for reference in [
+        "secretsmanager:arn:aws:secretsmanager:eu-central-1:1:secret:a",
+        "ssm:/a",
+    ] {
+        let refused = LocalSecrets.read(reference).await.expect_err("no AWS");
+        let said = refused.to_string();
+        assert!(said.contains("file:<path> or env:<NAME>"), "{said}");
     }
 }

@@ -2,6 +2,10 @@
 
 mod conformance;
 mod crash;
+mod faults;
 mod file;
 mod model;
+mod rows;
+mod template;
 mod time;
+mod wire;

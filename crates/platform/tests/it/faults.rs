@@ -1,0 +1,548 @@
+//! What the AWS adapters do when AWS is slow, busy, silent, forbids or forgets to answer.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::session::{SiteHealth, State, Transition, TransitionRefused};
+use contract::{Generation, Session, Status};
+use platform::aws::{Aws, AwsSettings, Patience};
+use platform::conformance::emulator::{Emulator, Stack};
+use platform::conformance::records::{client, dawn, proof_key, receipt, session, session_id};
+use platform::{Created, Lease, Outgoing, PortError, Put, Sessions, TransitionFailed};
+
+use crate::wire::{Act, Front, Request};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn emulator() -> &'static Emulator {
+    Emulator::shared(env!("CARGO_TARGET_TMPDIR"))
+}
+
+fn message(body: &str) -> Outgoing {
+    Outgoing {
+        body: body.to_owned(),
+        group: "one".to_owned(),
+        deduplication_id: body.to_owned(),
+        trace_parent: None,
+    }
+}
+
+/// A front that loses the reply of the first request of an operation, and the adapters behind it.
+async fn losing(operation: &'static str) -> (Front, Aws) {
+    let mut lost = false;
+    let front = Front::before(Some(emulator().port()), move |request| {
+        if !lost && request.operation() == operation {
+            lost = true;
+            Act::LoseReply
+        } else {
+            Act::Pass
+        }
+    })
+    .await;
+    let aws = Aws::load(front.settings()).await;
+    (front, aws)
+}
+
+fn wake(seen: u64) -> Transition {
+    Transition::Wake {
+        seen: Generation(seen),
+        proof_key: proof_key(),
+        lease_until: dawn().plus(MINUTE),
+    }
+}
+
+async fn take(
+    sessions: &Arc<dyn Sessions>,
+    generation: u64,
+    transition: Transition,
+) -> Result<Session, TransitionFailed> {
+    let id = session_id(&client("amelia"), 1);
+    sessions
+        .transition(&id, Generation(generation), &transition, 1, dawn())
+        .await
+        .expect("transition")
+}
+
+async fn dormant() -> (Stack, Arc<dyn Sessions>) {
+    let stack = emulator().stack().await;
+    let sessions = emulator().aws().await.sessions(&stack.sessions);
+    let created = sessions.create(&session(&client("amelia"), 1)).await;
+    assert_eq!(created.expect("create"), Created::New);
+    (stack, sessions)
+}
+
+/// The session is woken once, and whoever woke it is told so.
+#[tokio::test]
+async fn a_wake_whose_reply_is_lost_is_not_taken_for_somebody_elses() {
+    let (stack, direct) = dormant().await;
+    let (front, aws) = losing("TransactWriteItems").await;
+    let sessions = aws.sessions(&stack.sessions);
+    let woken = take(&sessions, 0, wake(0)).await.expect("it was ours");
+    assert_eq!(woken.generation, Generation(1));
+    assert_eq!(front.count("TransactWriteItems"), 2);
+    let stored = direct.get(&woken.session_id).await.expect("get");
+    assert_eq!(stored, Some(woken));
+    // A caller who asks again for himself is judged like everybody else.
+    assert_eq!(
+        take(&sessions, 0, wake(0)).await,
+        Err(TransitionFailed::Refused(
+            TransitionRefused::OtherGeneration {
+                acting: Generation(1),
+                asked: Generation(0),
+            }
+        ))
+    );
+}
+
+/// Every step of a life, of which the contract's table refuses a second one.
+#[tokio::test]
+async fn a_transition_whose_reply_is_lost_was_taken() {
+    let (stack, direct) = dormant().await;
+    let life = [
+        wake(0),
+        Transition::Claim {
+            task: "task-1".to_owned(),
+            lease_until: dawn().plus(MINUTE),
+        },
+        Transition::Register {
+            ip: "10.0.0.1".to_owned(),
+            port: 8080,
+            site: SiteHealth::Ok,
+            lease_until: dawn().plus(MINUTE),
+        },
+        Transition::Drain {
+            seen_activity: None,
+        },
+        Transition::Sleep { parked: None },
+    ];
+    for (number, transition) in life.into_iter().enumerate() {
+        let (operation, generation) = match number {
+            0 => ("TransactWriteItems", 0),
+            _ => ("UpdateItem", 1),
+        };
+        let (front, aws) = losing(operation).await;
+        let taken = take(&aws.sessions(&stack.sessions), generation, transition).await;
+        let taken = taken.unwrap_or_else(|error| panic!("step {number}: {error}"));
+        assert_eq!(front.count(operation), 2, "step {number}");
+        let stored = direct.get(&taken.session_id).await.expect("get");
+        assert_eq!(stored, Some(taken), "step {number}");
+    }
+    let slept = direct.get(&session_id(&client("amelia"), 1)).await;
+    let slept = slept.expect("get").expect("it is there");
+    assert_eq!(
+        (slept.state, slept.generation),
+        (State::Dormant, Generation(1))
+    );
+}
+
+/// Or is told that the thread has this very session.
+#[tokio::test]
+async fn a_session_whose_reply_is_lost_was_created() {
+    let stack = emulator().stack().await;
+    let (front, aws) = losing("TransactWriteItems").await;
+    let mine = session(&client("amelia"), 1);
+    let sessions = aws.sessions(&stack.sessions);
+    assert_eq!(sessions.create(&mine).await.expect("create"), Created::New);
+    assert_eq!(front.count("TransactWriteItems"), 2);
+    assert_eq!(
+        sessions.create(&mine).await.expect("create again"),
+        Created::ThreadTaken(mine.session_id)
+    );
+}
+
+#[tokio::test]
+async fn a_receipt_whose_reply_is_lost_was_written() {
+    let stack = emulator().stack().await;
+    let (front, aws) = losing("PutItem").await;
+    let receipts = aws.receipts(&stack.receipts);
+    let pushed = receipt(&client("amelia"), "one", Status::Pushed);
+    assert_eq!(receipts.put(&pushed).await.expect("put"), Put::Written);
+    assert_eq!(front.count("PutItem"), 2);
+}
+
+async fn fresh_queue() -> String {
+    let name = format!("{}.fifo", emulator().fresh_name());
+    emulator().queue(&name, None).await
+}
+
+#[tokio::test]
+async fn a_message_whose_reply_is_lost_is_sent_once() {
+    let url = fresh_queue().await;
+    let (front, aws) = losing("SendMessage").await;
+    let queue = aws.queue(&url);
+    queue.send(&message("a")).await.expect("send");
+    assert_eq!(front.count("SendMessage"), 2);
+    let received = queue.receive(Duration::from_secs(20), MINUTE).await;
+    let received = received.expect("receive").expect("it was sent");
+    assert_eq!(
+        queue.delete(&received.handle).await.expect("delete"),
+        Lease::Held
+    );
+    let nothing = queue.receive(Duration::from_secs(1), MINUTE).await;
+    assert_eq!(nothing.expect("receive"), None);
+}
+
+/// The same attempt id in both, by which SQS answers the second like the first; a new one the next time.
+#[tokio::test]
+async fn a_receive_whose_reply_is_lost_asks_for_the_same_again() {
+    let url = fresh_queue().await;
+    let (front, aws) = losing("ReceiveMessage").await;
+    let queue = aws.queue(&url);
+    for _ in 0..2 {
+        queue
+            .receive(Duration::from_secs(1), MINUTE)
+            .await
+            .expect("receive");
+    }
+    let ids: Vec<String> = front
+        .seen()
+        .iter()
+        .map(|request| {
+            let body: serde_json::Value = serde_json::from_str(&request.body).expect("JSON");
+            body["ReceiveRequestAttemptId"]
+                .as_str()
+                .expect("every receive has one")
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    assert_eq!(ids[0], ids[1]);
+    assert_ne!(ids[1], ids[2]);
+}
+
+/// Whether SQS says of the repeated one that it is done, or that the handle is no more: the message is gone either way.
+#[tokio::test]
+async fn a_delete_whose_reply_is_lost_removes_the_message() {
+    let url = fresh_queue().await;
+    let (front, aws) = losing("DeleteMessage").await;
+    let queue = aws.queue(&url);
+    queue.send(&message("a")).await.expect("send");
+    let received = queue
+        .receive(Duration::from_secs(20), Duration::from_secs(1))
+        .await;
+    let received = received.expect("receive").expect("it was sent");
+    let _either = queue.delete(&received.handle).await.expect("delete");
+    assert_eq!(front.count("DeleteMessage"), 2);
+    let nothing = queue.receive(Duration::from_secs(3), MINUTE).await;
+    assert_eq!(nothing.expect("receive"), None);
+}
+
+const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"Rate exceeded"}"#;
+
+#[tokio::test]
+async fn a_request_that_is_throttled_is_asked_again() {
+    let (stack, _) = dormant().await;
+    let mut left = 3;
+    let front = Front::before(Some(emulator().port()), move |_| {
+        if left > 0 {
+            left -= 1;
+            return Act::Answer(400, THROTTLED.to_owned());
+        }
+        Act::Pass
+    })
+    .await;
+    let sessions = Aws::load(front.settings()).await.sessions(&stack.sessions);
+    let read = sessions.get(&session_id(&client("amelia"), 1)).await;
+    assert!(read.expect("get").is_some());
+    assert_eq!(front.count("GetItem"), 4);
+}
+
+/// As often as was agreed and not once more; then it is the caller's turn to wait.
+#[tokio::test]
+async fn a_request_that_is_throttled_for_ever_is_given_up() {
+    let front = Front::before(None, |_| Act::Answer(400, THROTTLED.to_owned())).await;
+    let aws = Aws::load(front.settings()).await;
+    let id = session_id(&client("amelia"), 1);
+    let busy = aws.sessions("sessions").get(&id).await.expect_err("busy");
+    assert!(busy.is_transient(), "{busy:?}");
+    assert_eq!(front.count("GetItem"), 4);
+    let queue = aws.queue("http://sqs/1/webordinary-intake.fifo");
+    let busy = queue.receive(20 * MINUTE, MINUTE).await;
+    assert!(busy.expect_err("busy").is_transient());
+    assert_eq!(front.count("ReceiveMessage"), 4);
+}
+
+#[tokio::test]
+async fn a_server_that_fails_is_not_available() {
+    let front = Front::before(None, |_| Act::Answer(503, String::new())).await;
+    let aws = Aws::load(front.settings()).await;
+    let failed = aws.clients("clients").get(&client("amelia")).await;
+    let failed = failed.expect_err("it fails");
+    assert!(
+        matches!(failed, PortError::Unavailable { .. }),
+        "{failed:?}"
+    );
+    assert_eq!(front.seen().len(), 4);
+}
+
+/// As of a server that was stopped, a network that swallows, or a load balancer without anybody behind it.
+#[tokio::test]
+async fn a_server_that_never_answers_is_not_available() {
+    let front = Front::before(None, |_| Act::Silence).await;
+    let settings = AwsSettings {
+        patience: Patience {
+            attempt: Duration::from_millis(100),
+            operation: Duration::from_millis(250),
+            transfer: Duration::from_millis(100),
+            pause: Duration::from_millis(10),
+            ..Patience::default()
+        },
+        ..front.settings()
+    };
+    let aws = Aws::load(settings).await;
+    let amelia = client("amelia");
+    let (session, handle) = (session_id(&amelia, 1), Duration::ZERO);
+    let queue = aws.queue("http://sqs/1/webordinary-intake.fifo");
+    let asked = async {
+        [
+            ("clients", aws.clients("c").get(&amelia).await.map(drop)),
+            ("sessions", aws.sessions("s").get(&session).await.map(drop)),
+            (
+                "receipts",
+                aws.receipts("r").recent(&session, 1).await.map(drop),
+            ),
+            ("send", queue.send(&message("a")).await.map(drop)),
+            // The wait is given to the server, and is over then.
+            ("receive", queue.receive(handle, MINUTE).await.map(drop)),
+            ("secrets", aws.secrets().read("ssm:/key").await.map(drop)),
+            ("objects", aws.objects("b").get("key", 9).await.map(drop)),
+            (
+                "queue by name",
+                aws.queue_named("dead.fifo").await.map(drop),
+            ),
+        ]
+    };
+    let answers = tokio::time::timeout(MINUTE, asked)
+        .await
+        .expect("each ends by itself");
+    for (port, answer) in answers {
+        let silent = answer.expect_err("nobody answered");
+        assert!(
+            matches!(silent, PortError::Unavailable { .. }),
+            "{port}: {silent:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_listens_nobody_is_available() {
+    let front = Front::before(None, |_| Act::Silence).await;
+    let settings = front.settings();
+    drop(front);
+    let aws = Aws::load(settings).await;
+    let refused = aws.clients("clients").get(&client("amelia")).await;
+    assert!(refused.expect_err("no connection").is_transient());
+}
+
+/// With the name of what is missing, where it was looked for, and what to do.
+#[tokio::test]
+async fn what_was_not_deployed_is_named() {
+    let aws = emulator().aws().await;
+    let amelia = client("amelia");
+    let (session, id) = (session(&amelia, 1), session_id(&amelia, 1));
+    let (no_sessions, no_receipts) = (aws.sessions("no-sessions"), aws.receipts("no-receipts"));
+    let url = format!("{}/000000000000/no-queue.fifo", emulator().endpoint());
+    let answers = [
+        (
+            "no-clients",
+            aws.clients("no-clients").get(&amelia).await.map(drop),
+        ),
+        (
+            "no-clients",
+            aws.clients("no-clients").list().await.map(drop),
+        ),
+        ("no-sessions", no_sessions.get(&id).await.map(drop)),
+        ("no-sessions", no_sessions.create(&session).await.map(drop)),
+        ("no-sessions", no_sessions.list(&amelia).await.map(drop)),
+        ("no-receipts", no_receipts.recent(&id, 1).await.map(drop)),
+        (
+            "no-receipts",
+            no_receipts
+                .put(&receipt(&amelia, "one", Status::Pushed))
+                .await
+                .map(drop),
+        ),
+        (
+            "no-queue.fifo",
+            aws.queue(&url).send(&message("a")).await.map(drop),
+        ),
+        (
+            "no-queue.fifo",
+            aws.queue(&url)
+                .receive(Duration::ZERO, MINUTE)
+                .await
+                .map(drop),
+        ),
+        ("no-queue.fifo", aws.queue(&url).depth().await.map(drop)),
+        (
+            "no-queue.fifo",
+            aws.queue_named("no-queue.fifo").await.map(drop),
+        ),
+        (
+            "no-bucket",
+            aws.objects("no-bucket").get("key", 9).await.map(drop),
+        ),
+    ];
+    for (name, answer) in answers {
+        let missing = answer.expect_err("it is not there");
+        assert!(matches!(missing, PortError::Refused { .. }), "{missing:?}");
+        let said = missing.to_string();
+        let expected = [name, "there is no ", "deploy infra/data.yaml"];
+        assert!(expected.iter().all(|part| said.contains(part)), "{said}");
+    }
+}
+
+/// AWS repeats the name of the queue and of the row, in which the session's id is.
+#[tokio::test]
+async fn what_is_forbidden_is_said_without_the_capability() {
+    let id = session_id(&client("amelia"), 1);
+    let message_of_aws = format!(
+        "User: arn:aws:sts::1:assumed-role/agent/task is not authorized to perform: sqs:sendmessage on resource: \
+         arn:aws:sqs:eu-central-1:1:webordinary-edits-{id}.fifo because no identity-based policy allows it"
+    );
+    let answer = serde_json::json!({
+        "__type": "com.amazon.coral.service#AccessDeniedException",
+        "message": message_of_aws,
+    });
+    let front = Front::before(None, move |_| Act::Answer(403, answer.to_string())).await;
+    let aws = Aws::load(front.settings()).await;
+    let url = format!("https://sqs.eu-central-1.amazonaws.com/1/webordinary-edits-{id}.fifo");
+    let answers = [
+        aws.queue(&url).send(&message("a")).await.map(drop),
+        aws.sessions("sessions").get(&id).await.map(drop),
+        aws.receipts("receipts").recent(&id, 1).await.map(drop),
+    ];
+    for answer in answers {
+        let forbidden = answer.expect_err("it is forbidden");
+        assert!(
+            matches!(forbidden, PortError::Refused { .. }),
+            "{forbidden:?}"
+        );
+        let said = format!("{forbidden} {forbidden:?}");
+        assert!(!said.contains(id.label()), "{said}");
+        assert!(said.contains(id.redacted()), "{said}");
+        assert!(said.contains("the role may not do that"), "{said}");
+        assert!(said.contains("assumed-role/agent"), "{said}");
+    }
+    assert_eq!(
+        front.seen().len(),
+        3,
+        "nothing is tried again that is forbidden"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_answer_of_aws_is_corrupt() {
+    let front = Front::before(None, |_| {
+        Act::Answer(200, "<html>Welcome to the café's network</html>".to_owned())
+    })
+    .await;
+    let aws = Aws::load(front.settings()).await;
+    let corrupt = aws.clients("clients").get(&client("amelia")).await;
+    let corrupt = corrupt.expect_err("it is HTML");
+    assert!(matches!(corrupt, PortError::Corrupt { .. }), "{corrupt:?}");
+}
+
+const ROLE: &str = "PLATFORM_TEST_CREDENTIALS";
+
+/// Starts this binary again with [`child`] as its only test and only these variables; what it printed.
+async fn in_a_process_with(variables: &[(&str, String)]) -> String {
+    let binary = std::env::current_exe().expect("a test binary has a path");
+    let mut command = Command::new(binary);
+    command
+        .args(["--exact", "faults::child", "--nocapture"])
+        .env_clear()
+        .env(ROLE, "ask twice")
+        .env("AWS_REGION", "eu-central-1")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(variables.iter().map(|(name, value)| (*name, value)));
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("no panic")
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// Not a test of its own: what the tests below start. Asks for a client twice, with what the standard variables say.
+#[tokio::test]
+async fn child() {
+    use std::io::Write as _;
+    if std::env::var_os(ROLE).is_none() {
+        return;
+    }
+    let aws = Aws::load(AwsSettings::default()).await;
+    for _ in 0..2 {
+        let answer = aws.clients("clients").get(&client("amelia")).await;
+        let said = match answer {
+            Ok(found) => format!("found {}", found.is_some()),
+            Err(error) => format!("{error}"),
+        };
+        writeln!(std::io::stdout(), "{said}").expect("somebody reads");
+    }
+}
+
+/// A credentials endpoint like the one of a container, whose keys are numbered and good for so long.
+async fn credentials_endpoint(good_for: Duration) -> Front {
+    let mut number = 0;
+    Front::before(None, move |_| {
+        number += 1;
+        let keys = serde_json::json!({
+            "AccessKeyId": format!("KEY{number}"),
+            "SecretAccessKey": "secret",
+            "Token": format!("token-{number}"),
+            "Expiration": contract::Timestamp::now().plus(good_for).to_string(),
+        });
+        Act::Answer(200, keys.to_string())
+    })
+    .await
+}
+
+/// The keys that the requests were signed with.
+fn keys_of(requests: &[Request]) -> Vec<String> {
+    requests
+        .iter()
+        .map(|request| {
+            let signed = request.header("authorization").expect("it is signed");
+            let (_, key) = signed.split_once("Credential=").expect("by a key");
+            key.split('/').next().unwrap_or_default().to_owned()
+        })
+        .collect()
+}
+
+/// From the endpoint that ECS names, and no oftener than need be.
+#[tokio::test]
+async fn credentials_that_expire_are_read_again() {
+    for (good_for, expected) in [
+        // The SDK renews keys some time before they expire: those are to be renewed at once.
+        (Duration::from_secs(5), ["KEY1", "KEY2"]),
+        (Duration::from_hours(6), ["KEY1", "KEY1"]),
+    ] {
+        let credentials = credentials_endpoint(good_for).await;
+        let dynamodb = Front::before(None, |_| Act::Answer(200, "{}".to_owned())).await;
+        let said = in_a_process_with(&[
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", credentials.url()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url()),
+        ])
+        .await;
+        assert_eq!(said.matches("found false").count(), 2, "{said}");
+        assert_eq!(keys_of(&dynamodb.seen()), expected);
+        let tokens: Vec<_> = dynamodb
+            .seen()
+            .iter()
+            .filter_map(|request| Some(request.header("x-amz-security-token")?.to_owned()))
+            .collect();
+        assert_eq!(tokens.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn without_credentials_it_says_so() {
+    let dynamodb = Front::before(None, |_| Act::Answer(200, "{}".to_owned())).await;
+    let said = in_a_process_with(&[("AWS_ENDPOINT_URL", dynamodb.url())]).await;
+    let expected = "read client amelia: there are no AWS credentials: give the task a role";
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(dynamodb.seen().len(), 0);
+}

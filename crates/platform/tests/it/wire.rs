@@ -1,0 +1,201 @@
+//! A server between an adapter and the emulator: it passes requests on, or does what a network and a busy AWS do.
+
+use std::sync::{Arc, Mutex};
+
+use platform::aws::{AwsSettings, Keys, Patience};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// What becomes of a request.
+pub(crate) enum Act {
+    /// It goes to the emulator, and the answer comes back.
+    Pass,
+    /// It goes to the emulator and is carried out, and then the connection is cut.
+    LoseReply,
+    /// It goes nowhere and gets this answer.
+    Answer(u16, String),
+    /// It is never answered.
+    Silence,
+}
+
+/// A request that came by.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// The first line and the headers.
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Request {
+    /// The operation, such as `DeleteMessage`; the path where there is none.
+    pub(crate) fn operation(&self) -> &str {
+        match self.header("x-amz-target") {
+            Some(target) => target.rsplit('.').next().unwrap_or(target),
+            None => self.head.split_whitespace().nth(1).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// The server. It ends when it is dropped.
+pub(crate) struct Front {
+    port: u16,
+    seen: Arc<Mutex<Vec<Request>>>,
+    _serving: JoinSet<()>,
+}
+
+impl Front {
+    /// Listens on a free port; `decide` is asked about each request, in order.
+    pub(crate) async fn before(
+        upstream: Option<u16>,
+        decide: impl FnMut(&Request) -> Act + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (decide, log) = (Arc::new(Mutex::new(decide)), Arc::clone(&seen));
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                let (decide, log) = (Arc::clone(&decide), Arc::clone(&log));
+                connections.spawn(async move {
+                    let mut connection = connection;
+                    // One request a connection: then each of them is seen.
+                    let Some(request) = read(&mut connection).await else {
+                        return;
+                    };
+                    let act = (decide.lock().expect("no decision panics"))(&request);
+                    log.lock()
+                        .expect("no panic while locked")
+                        .push(request.clone());
+                    match act {
+                        Act::Silence => std::future::pending().await,
+                        Act::Answer(status, body) => {
+                            let answer = format!(
+                                "HTTP/1.1 {status} Status\r\nContent-Type: application/x-amz-json-1.0\r\n\
+                                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                                body.len()
+                            );
+                            // The adapter may have given up meanwhile.
+                            drop(connection.write_all(answer.as_bytes()).await);
+                        }
+                        Act::Pass | Act::LoseReply => {
+                            let answer = ask(upstream.expect("it has one"), &request).await;
+                            if matches!(act, Act::Pass) {
+                                drop(connection.write_all(&answer).await);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self {
+            port,
+            seen,
+            _serving: serving,
+        }
+    }
+
+    /// What came by, in order.
+    pub(crate) fn seen(&self) -> Vec<Request> {
+        self.seen.lock().expect("no panic while locked").clone()
+    }
+
+    /// How often an operation came by.
+    pub(crate) fn count(&self, operation: &str) -> usize {
+        self.seen()
+            .iter()
+            .filter(|request| request.operation() == operation)
+            .count()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The settings that lead here.
+    pub(crate) fn settings(&self) -> AwsSettings {
+        AwsSettings {
+            region: Some("eu-central-1".to_owned()),
+            endpoint_url: Some(self.url()),
+            keys: Some(Keys {
+                id: "test".to_owned(),
+                secret: "test".to_owned(),
+            }),
+            patience: patience(),
+        }
+    }
+}
+
+/// Long enough for an emulator on a busy machine; the pauses are short, because they pass in full.
+pub(crate) fn patience() -> Patience {
+    use std::time::Duration;
+    Patience {
+        attempt: Duration::from_secs(30),
+        operation: Duration::from_secs(90),
+        pause: Duration::from_millis(20),
+        attempts: 4,
+        ..Patience::default()
+    }
+}
+
+async fn read(connection: &mut TcpStream) -> Option<Request> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut chunk = [0; 8192];
+        let length = connection.read(&mut chunk).await.ok()?;
+        if length == 0 {
+            return None;
+        }
+        bytes.extend_from_slice(&chunk[..length]);
+        let text = String::from_utf8_lossy(&bytes);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let request = Request {
+            head: head.to_owned(),
+            body: body.to_owned(),
+        };
+        let expected = request
+            .header("content-length")
+            .and_then(|length| length.parse().ok())
+            .unwrap_or(0);
+        if body.len() >= expected {
+            return Some(request);
+        }
+    }
+}
+
+async fn ask(port: u16, request: &Request) -> Vec<u8> {
+    let mut upstream = TcpStream::connect(("127.0.0.1", port))
+        .await
+        .expect("the emulator listens");
+    let head: Vec<&str> = request
+        .head
+        .lines()
+        .filter(|line| !line.to_ascii_lowercase().starts_with("connection:"))
+        .collect();
+    let sent = format!(
+        "{}\r\nConnection: close\r\n\r\n{}",
+        head.join("\r\n"),
+        request.body
+    );
+    upstream
+        .write_all(sent.as_bytes())
+        .await
+        .expect("the emulator takes the request");
+    let mut answer = Vec::new();
+    upstream
+        .read_to_end(&mut answer)
+        .await
+        .expect("the emulator answers");
+    answer
+}
