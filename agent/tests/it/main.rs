@@ -17,6 +17,7 @@ mod bad_input;
 mod bar;
 mod browser;
 mod by_hand;
+mod cloud;
 mod content;
 mod crash;
 mod edit_loop;

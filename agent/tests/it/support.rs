@@ -18,6 +18,8 @@ use tokio::process::{Child, ChildStdout, Command};
 // Named, so that the benchmark finds it too.
 #[path = "support/browser.rs"]
 pub mod browser;
+#[path = "support/ecs.rs"]
+pub mod ecs;
 #[path = "support/seat.rs"]
 pub mod seat;
 

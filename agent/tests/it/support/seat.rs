@@ -8,6 +8,7 @@ use std::time::Duration;
 use contract::proof::{Nonce, Proof};
 use contract::session::State;
 use contract::{ClientConfig, Receipt, Session, SessionId, Timestamp};
+use platform::conformance::emulator::{Emulator, Stack};
 use platform::local::{LocalStore, QueueSettings};
 use platform::{Clients, Created, Instructions, Outgoing, Receipts, Sessions};
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+use super::ecs::Ecs;
 use super::{Answer, PATIENCE, Repository, agent, ask, state};
 
 /// Where records and messages are, and how a container is told so.
@@ -24,8 +26,10 @@ pub struct Town {
     pub sessions: Arc<dyn Sessions>,
     pub receipts: Arc<dyn Receipts>,
     pub queue: Arc<dyn Fn(&str) -> Arc<dyn Instructions> + Send + Sync>,
-    /// Makes the queue of a session and returns its address.
-    pub make_queue: Arc<dyn Fn(&str) -> String + Send + Sync>,
+    /// The tables and queues, if they are in the cloud.
+    pub stack: Option<Stack>,
+    /// What is beside a container, if it is in the cloud.
+    pub ecs: Option<Ecs>,
     pub arguments: Vec<String>,
     pub variables: Vec<(String, String)>,
 }
@@ -51,9 +55,56 @@ impl Town {
                 };
                 Arc::new(queues.queue(name, settings))
             }),
-            make_queue: Arc::new(|session| format!("webordinary-edits-{session}.fifo")),
+            stack: None,
+            ecs: None,
             arguments,
             variables: Vec::new(),
+        }
+    }
+
+    /// Tables and queues of their own, made from the template that an operator deploys, in an emulator that others wrote; and
+    /// containers that are told what ECS tells them.
+    pub async fn in_the_cloud() -> Self {
+        let emulator = emulator();
+        let stack = emulator.stack().await;
+        let aws = emulator.aws().await;
+        let ecs = Ecs::starts().await;
+        let mut variables = ecs.variables();
+        let own = [
+            ("CLIENT_CONFIGS_TABLE", &stack.clients),
+            ("SESSIONS_TABLE", &stack.sessions),
+            ("RECEIPTS_TABLE", &stack.receipts),
+            ("DEAD_QUEUE_URL", &stack.dead),
+            ("RESCUE_BUCKET", &stack.rescue),
+        ];
+        variables.extend(own.map(|(name, value)| (name.to_owned(), value.clone())));
+        variables.push(("WORKSPACE_DIR".to_owned(), state().display().to_string()));
+        // The keys are the task's, from the endpoint of its credentials.
+        let endpoint = emulator.variables().into_iter();
+        variables.extend(
+            endpoint
+                .filter(|(name, _)| !name.contains("KEY"))
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
+        let queues = aws.clone();
+        Self {
+            clients: aws.clients(&stack.clients),
+            sessions: aws.sessions(&stack.sessions),
+            receipts: aws.receipts(&stack.receipts),
+            queue: Arc::new(move |url| queues.queue(url)),
+            stack: Some(stack),
+            ecs: Some(ecs),
+            arguments: ["--host", "127.0.0.1"].map(str::to_owned).to_vec(),
+            variables,
+        }
+    }
+
+    /// Makes the queue of a session, as the router does, and returns its address.
+    async fn make_queue(&self, session: &SessionId) -> String {
+        let name = format!("webordinary-edits-{session}.fifo");
+        match &self.stack {
+            None => name,
+            Some(stack) => emulator().queue(&name, Some((&stack.dead, 10))).await,
         }
     }
 
@@ -61,6 +112,18 @@ impl Town {
     pub async fn session(&self, remote: &str, settings: Value) -> Seat {
         self.session_of(remote, json!({ "settings": settings }))
             .await
+    }
+
+    /// A session that others made.
+    pub async fn seat_of(&self, client: &str, session: &str, queue: &str) -> Seat {
+        let client = client.parse().expect("an id");
+        let config = self.clients.get(&client).await.expect("answered");
+        Seat {
+            town: self.clone(),
+            config: config.expect("there"),
+            id: session.parse().expect("an id"),
+            queue: (self.queue)(queue),
+        }
     }
 
     /// As [`Town::session`], with anything of the client's configuration put over what it is otherwise.
@@ -88,7 +151,7 @@ impl Town {
             "threadId": "spring",
             "state": "dormant",
             "generation": 0,
-            "queueUrl": (self.make_queue)(id.as_str()),
+            "queueUrl": self.make_queue(&id).await,
             "previewUrl": format!("https://edit.ameliastamps.com/session/{id}/"),
             "draftBranch": "edit/spring",
             "createdAt": Timestamp::now(),
@@ -114,6 +177,11 @@ fn put_over(value: &mut Value, over: Value) {
         }
         (value, over) => *value = over,
     }
+}
+
+/// AWS, as others emulate it.
+pub fn emulator() -> &'static Emulator {
+    Emulator::shared(env!("CARGO_TARGET_TMPDIR"))
 }
 
 /// A session and everything that is known of it outside its containers.
