@@ -341,7 +341,7 @@ pub(crate) enum Haste {
 }
 
 impl Running {
-    /// Lets what waits be, if it was to be carried out before it halts.
+    /// How the pipeline is told to end.
     pub(crate) fn ending(&self) -> Ending {
         self.ending.clone()
     }

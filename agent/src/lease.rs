@@ -20,6 +20,7 @@ use contract::session::{
 };
 use contract::{Generation, Session, SessionId, Timestamp};
 use platform::{PortError, Sessions, TransitionFailed};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// For how long a lease is taken, and how often it is renewed.
@@ -97,6 +98,8 @@ struct Inner {
     terms: Terms,
     slots: u32,
     told: Mutex<Told>,
+    /// The first thing there is to tell is not kept until the next renewal.
+    first_told: Notify,
     valid_until: Mutex<Instant>,
     lost: CancellationToken,
     why: OnceLock<String>,
@@ -147,6 +150,7 @@ impl Lease {
             terms,
             slots,
             told: Mutex::default(),
+            first_told: Notify::new(),
             valid_until: Mutex::new(Instant::now()),
             lost: CancellationToken::new(),
             why: OnceLock::new(),
@@ -208,9 +212,14 @@ impl Lease {
         .await
     }
 
-    /// What the next renewal is to tell.
+    /// What the next renewal is to tell. There is one at once for what is told first: from then on the record says why it is
+    /// awake.
     pub(crate) fn tell(&self, told: Told) {
-        *self.0.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        let mut known = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.awake_because.is_none() && told.awake_because.is_some() {
+            self.0.first_told.notify_one();
+        }
+        *known = told;
     }
 
     /// Ready → draining, unless somebody was there after `seen_activity`.
@@ -245,6 +254,7 @@ impl Lease {
                 () = stop.cancelled() => return,
                 () = self.lost() => return,
                 () = tokio::time::sleep(self.0.terms.every) => {}
+                () = self.0.first_told.notified() => {}
             }
             let renewed = tokio::select! {
                 () = stop.cancelled() => return,

@@ -176,7 +176,7 @@ impl Pipeline {
         let _ended = ending.guard();
         let mut until = ending.watch();
         let stop = ending.stop();
-        let mut mailbox = Mailbox::new(Arc::clone(&self.queue));
+        let mut mailbox = Mailbox::new(Arc::clone(&self.queue), ending.clone());
         self.publish_tip().await;
         loop {
             self.view

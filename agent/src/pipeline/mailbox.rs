@@ -2,8 +2,9 @@
 //! is being carried out.
 //!
 //! The queue gives one message of a group at a time, and `cancel` has a group of its own. So while an instruction runs, its
-//! queue can be asked for more, and only what may overtake it comes. A request that waits is never given up: a message that
-//! a request given up had got would be invisible for its whole timeout, and with it everything behind it.
+//! queue can be asked for more, and only what may overtake it comes. A request that waits is not given up: a message that it
+//! gets when nobody listens any more is invisible for its whole timeout, and with it everything behind it. So none waits
+//! beyond the moment at which the environment is expected to sleep. Only who has to stop at once gives it up.
 //!
 //! ```text
 //!   idle      one request waits
@@ -22,7 +23,7 @@ use futures_util::stream::FuturesUnordered;
 use platform::{Delivery, Instructions, PortError};
 
 use super::VISIBILITY;
-use super::ending::Until;
+use super::ending::{Ending, Until};
 use super::heartbeat::Heartbeat;
 
 /// How long a request waits for a message: SQS's maximum.
@@ -49,6 +50,7 @@ pub(super) struct Letter {
 /// The queue, as the pipeline sees it.
 pub(super) struct Mailbox {
     queue: Arc<dyn Instructions>,
+    ending: Ending,
     requests: FuturesUnordered<BoxFuture<'static, Received>>,
     held: VecDeque<Letter>,
 }
@@ -63,9 +65,10 @@ impl fmt::Debug for Mailbox {
 }
 
 impl Mailbox {
-    pub(super) fn new(queue: Arc<dyn Instructions>) -> Self {
+    pub(super) fn new(queue: Arc<dyn Instructions>, ending: Ending) -> Self {
         Self {
             queue,
+            ending,
             requests: FuturesUnordered::new(),
             held: VecDeque::new(),
         }
@@ -74,9 +77,9 @@ impl Mailbox {
     /// Asks anew, so that what has become free is got without the delay of a request that waits already.
     pub(super) fn ask(&mut self) {
         if self.requests.len() < REQUESTS_MAX {
-            let queue = Arc::clone(&self.queue);
+            let (queue, wait) = (Arc::clone(&self.queue), self.ending.patience(WAIT));
             self.requests.push(Box::pin(
-                async move { queue.receive(WAIT, VISIBILITY).await },
+                async move { queue.receive(wait, VISIBILITY).await },
             ));
         }
     }
@@ -128,13 +131,16 @@ impl Mailbox {
         }
     }
 
-    /// What is in the queue now. Whatever still waits is given up: the session sleeps, and who finds something in its queue
-    /// wakes it.
+    /// What is in the queue now: what still waits is waited for, and then it is looked once more.
     async fn last_look(&mut self) -> Result<Option<Letter>, PortError> {
         if let Some(letter) = self.take_held() {
             return Ok(Some(letter));
         }
-        self.requests.clear();
+        while let Some(received) = self.requests.next().await {
+            if let Some(delivery) = received? {
+                return Ok(Some(self.keep(delivery)));
+            }
+        }
         let received = self.queue.receive(LAST_LOOK_WAIT, VISIBILITY).await?;
         Ok(received.map(|delivery| self.keep(delivery)))
     }
@@ -194,7 +200,7 @@ mod tests {
     async fn a_cancel_comes_while_an_instruction_runs_and_the_next_instruction_does_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let queue = queue(&folder);
-        let mut mailbox = Mailbox::new(Arc::clone(&queue));
+        let mut mailbox = Mailbox::new(Arc::clone(&queue), Ending::default());
         for body in ["one", "two"] {
             send(&queue, "session", body).await;
         }
@@ -217,7 +223,7 @@ mod tests {
     async fn what_was_held_is_given_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let queue = queue(&folder);
-        let mut mailbox = Mailbox::new(Arc::clone(&queue));
+        let mut mailbox = Mailbox::new(Arc::clone(&queue), Ending::default());
         send(&queue, CONTROL_GROUP, "cancel-two").await;
         mailbox.overtaking().await;
         mailbox.close().await;

@@ -82,6 +82,10 @@ pub(super) async fn serve(running: &Running, idle: &idle::Settings, metrics: &Me
             }
             Verdict::Sleep { .. } => (LOOK_PAUSE, None),
         };
+        running.ending().expect(match &verdict {
+            Verdict::Awake { until, .. } => until.map(|until| until.instant),
+            Verdict::Sleep { .. } => Some(now.instant),
+        });
         awake.because(match &verdict {
             Verdict::Awake { because, .. } => Some(because.code()),
             Verdict::Sleep { .. } => None,
