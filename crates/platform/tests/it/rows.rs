@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use contract::session::{State, Transition};
-use contract::{Generation, Status};
+use contract::{Generation, Receipt, Session, Status};
+use platform::aws::Aws;
 use platform::conformance::emulator::{Emulator, Stack};
 use platform::conformance::records::{
     client, client_config, dawn, instruction, proof_key, receipt, session, session_id,
@@ -11,6 +12,8 @@ use platform::conformance::records::{
 use platform::{Created, PortError};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+
+use crate::wire::{Act, Front};
 
 fn emulator() -> &'static Emulator {
     Emulator::shared(env!("CARGO_TARGET_TMPDIR"))
@@ -203,4 +206,31 @@ async fn whole_numbers_are_read_however_they_are_written() {
     put(&stack.receipts, &item).await;
     let read = receipts.get(&mine.session_id, &mine.instruction_id).await;
     assert_eq!(read.expect("get"), Some(mine));
+}
+
+/// `DynamoDB` answers a megabyte at a time.
+#[tokio::test]
+async fn lists_of_several_pages_are_whole() {
+    let stack = emulator().stack().await;
+    let front = Front::before(Some(emulator().port()), |_| Act::Pass).await;
+    let aws = Aws::load(front.settings()).await;
+    let (receipts, sessions) = (aws.receipts(&stack.receipts), aws.sessions(&stack.sessions));
+    let amelia = client("amelia");
+    for number in 1..=14_u8 {
+        let large = Receipt {
+            summary: "x".repeat(100_000),
+            ..receipt(&amelia, &format!("number-{number}"), Status::Pushed)
+        };
+        receipts.put(&large).await.expect("put");
+        let large = Session {
+            awake_because: Some("x".repeat(100_000)),
+            ..session(&amelia, number)
+        };
+        sessions.create(&large).await.expect("create");
+    }
+    let recent = receipts.recent(&session_id(&amelia, 1), 20).await;
+    assert_eq!(recent.expect("recent").len(), 14);
+    assert_eq!(front.count("Query"), 2, "the receipts fit one page");
+    assert_eq!(sessions.list(&amelia).await.expect("list").len(), 14);
+    assert_eq!(front.count("Query"), 4, "the sessions fit one page");
 }
