@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::session::{SiteHealth, State, Transition, TransitionRefused};
-use contract::{Generation, Session, Status};
+use contract::{Generation, Session, Status, Timestamp};
 use platform::aws::{Aws, AwsSettings, Patience};
 use platform::conformance::emulator::{Emulator, Stack};
 use platform::conformance::records::{client, dawn, proof_key, receipt, session, session_id};
 use platform::{
     Created, DeliveryHandle, Lease, Outgoing, PortError, Put, Sessions, TransitionFailed,
 };
+use tokio::sync::Notify;
 
 use crate::wire::{Act, Front, Request};
 
@@ -136,6 +137,96 @@ async fn a_transition_whose_reply_is_lost_was_taken() {
         (slept.state, slept.generation),
         (State::Dormant, Generation(1))
     );
+}
+
+/// Adapters whose first write waits on the way.
+async fn held_up() -> (Front, Aws, Arc<Notify>, Arc<Notify>) {
+    let (there, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut first = Some((Arc::clone(&there), Arc::clone(&go)));
+    let front = Front::before(Some(emulator().port()), move |request| {
+        let is_write = matches!(request.operation(), "TransactWriteItems" | "UpdateItem");
+        match first.take_if(|_| is_write) {
+            Some((there, go)) => Act::Hold(there, go),
+            None => Act::Pass,
+        }
+    })
+    .await;
+    let aws = Aws::load(front.settings()).await;
+    (front, aws, there, go)
+}
+
+/// Session 1 of amelia holds her only slot, and its lease has been over since a minute; session 2 is dormant.
+async fn abandoned() -> (Stack, Arc<dyn Sessions>, Timestamp) {
+    let (stack, sessions) = dormant().await;
+    let created = sessions.create(&session(&client("amelia"), 2)).await;
+    assert_eq!(created.expect("create"), Created::New);
+    take(&sessions, 0, wake(0)).await.expect("dormant");
+    (stack, sessions, dawn().plus(2 * MINUTE))
+}
+
+async fn renew_first(
+    sessions: &Arc<dyn Sessions>,
+    now: Timestamp,
+) -> Result<Session, TransitionFailed> {
+    let renew = Transition::Renew {
+        lease_until: now.plus(MINUTE),
+        site: SiteHealth::Ok,
+        last_activity_at: None,
+        awake_because: None,
+    };
+    let id = session_id(&client("amelia"), 1);
+    sessions
+        .transition(&id, Generation(1), &renew, 1, now)
+        .await
+        .expect("transition")
+}
+
+async fn wake_second(
+    sessions: &Arc<dyn Sessions>,
+    now: Timestamp,
+) -> Result<Session, TransitionFailed> {
+    let wake = Transition::Wake {
+        seen: Generation(0),
+        proof_key: proof_key(),
+        lease_until: now.plus(MINUTE),
+    };
+    let id = session_id(&client("amelia"), 2);
+    sessions
+        .transition(&id, Generation(0), &wake, 1, now)
+        .await
+        .expect("transition")
+}
+
+/// Who was judged to have given up says otherwise before the slot is taken from him.
+#[tokio::test]
+async fn a_wake_takes_no_slot_from_whoever_renews_meanwhile() {
+    let (stack, direct, now) = abandoned().await;
+    let (_front, aws, there, go) = held_up().await;
+    let held_up = aws.sessions(&stack.sessions);
+    let (woken, renewed) = tokio::join!(wake_second(&held_up, now), async {
+        there.notified().await;
+        let renewed = renew_first(&direct, now).await;
+        go.notify_one();
+        renewed
+    });
+    assert!(renewed.is_ok(), "{renewed:?}");
+    assert_eq!(woken, Err(TransitionFailed::NoSlot { limit: 1 }));
+}
+
+/// The other way round.
+#[tokio::test]
+async fn a_late_renewal_does_not_stand_where_the_slot_is_taken_meanwhile() {
+    let (stack, direct, now) = abandoned().await;
+    let (_front, aws, there, go) = held_up().await;
+    let held_up = aws.sessions(&stack.sessions);
+    let (renewed, woken) = tokio::join!(renew_first(&held_up, now), async {
+        there.notified().await;
+        let woken = wake_second(&direct, now).await;
+        go.notify_one();
+        woken
+    });
+    assert!(woken.is_ok(), "{woken:?}");
+    assert_eq!(renewed, Err(TransitionFailed::NoSlot { limit: 1 }));
 }
 
 /// Or is told that the thread has this very session.
