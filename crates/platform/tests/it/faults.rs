@@ -639,7 +639,7 @@ async fn credentials_endpoint(good_for: Duration) -> Front {
             "AccessKeyId": format!("KEY{number}"),
             "SecretAccessKey": "secret",
             "Token": format!("token-{number}"),
-            "Expiration": contract::Timestamp::now().plus(good_for).to_string(),
+            "Expiration": Timestamp::now().plus(good_for).to_string(),
         });
         Act::Answer(200, keys.to_string())
     })

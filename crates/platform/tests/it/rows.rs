@@ -1,5 +1,6 @@
 //! The rows of `DynamoDB` as other programs write and read them.
 
+use std::process::Command;
 use std::time::Duration;
 
 use contract::session::{State, Transition};
@@ -233,4 +234,78 @@ async fn lists_of_several_pages_are_whole() {
     assert_eq!(front.count("Query"), 2, "the receipts fit one page");
     assert_eq!(sessions.list(&amelia).await.expect("list").len(), 14);
     assert_eq!(front.count("Query"), 4, "the sessions fit one page");
+}
+
+/// What a producer in Python writes, without any of our code.
+const BOTO3: &str = r#"
+import decimal, sys, boto3
+table, queue, session = sys.argv[1:]
+boto3.resource("dynamodb").Table(table).put_item(Item={
+    "sessionId": session, "clientId": "amelia", "userId": "amelia@example.com", "threadId": "thread-1",
+    "state": "dormant", "generation": decimal.Decimal(0), "queueUrl": queue, "previewUrl": "https://edit.example.com/",
+    "draftBranch": "edit/thread-1", "createdAt": "2026-11-27T09:30:00.000Z", "tags": {"vip", "new"},
+})
+boto3.client("sqs").send_message(
+    QueueUrl=queue, MessageBody="from boto3", MessageGroupId=session, MessageDeduplicationId="one",
+    MessageAttributes={
+        "traceparent": {"DataType": "String", "StringValue": "00-trace-01"},
+        "priority": {"DataType": "Number", "StringValue": "3"},
+    },
+)
+"#;
+
+#[tokio::test]
+async fn what_boto3_and_the_command_line_of_aws_write_is_read() {
+    let stack = emulator().stack().await;
+    let aws = emulator().aws().await;
+    let id = session_id(&client("amelia"), 1);
+    let url = emulator()
+        .queue(&format!("webordinary-edits-{id}.fifo"), None)
+        .await;
+    let run = |command: &mut Command| {
+        let output = command
+            .env_clear()
+            .envs(emulator().variables())
+            .output()
+            .expect("it was installed");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+    };
+    run(Command::new(emulator().program("python")).args([
+        "-c",
+        BOTO3,
+        &stack.sessions,
+        &url,
+        id.as_str(),
+    ]));
+    run(Command::new(emulator().program("aws"))
+        .args(["--endpoint-url", &emulator().endpoint()])
+        .args(["sqs", "send-message", "--queue-url", &url])
+        .args([
+            "--message-body",
+            "from aws",
+            "--message-group-id",
+            "control",
+        ])
+        .args(["--message-deduplication-id", "two"]));
+
+    let sessions = aws.sessions(&stack.sessions);
+    let read = sessions.get(&id).await.expect("get").expect("it is there");
+    assert_eq!((&read.queue_url, read.generation), (&url, Generation(0)));
+    let queue = aws.queue(&url);
+    let mut received = Vec::new();
+    for _ in 0..2 {
+        let next = queue.receive(Duration::from_secs(20), Duration::from_mins(1));
+        let next = next.await.expect("receive").expect("it was sent");
+        received.push((next.body, next.group, next.trace_parent));
+    }
+    received.sort();
+    let (traced, none) = (Some("00-trace-01".to_owned()), None);
+    assert_eq!(
+        received,
+        [
+            ("from aws".to_owned(), "control".to_owned(), none),
+            ("from boto3".to_owned(), id.to_string(), traced),
+        ]
+    );
 }
