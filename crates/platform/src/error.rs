@@ -50,3 +50,61 @@ impl PortError {
         matches!(self, Self::Unavailable { .. })
     }
 }
+
+/// How much of a session id's random part is shown ([`contract::SessionId::redacted`]).
+const SHOWN: usize = 8;
+
+/// How long the random part is ([`contract::SessionId::new`]).
+const LABEL: usize = 26;
+
+/// Shortens every session id that we made, and `known`, whatever it looks like.
+pub(crate) fn without_session_ids(text: &str, known: Option<&str>) -> String {
+    let mut shown = match known {
+        Some(id) if !id.is_empty() => {
+            let label = id.split_once('_').map_or(id, |(_, label)| label);
+            let start: String = label.chars().take(SHOWN).collect();
+            text.replace(id, &format!("{start}…"))
+        }
+        _ => text.to_owned(),
+    };
+    let mut from = 0;
+    while let Some(found) = shown[from..].find('_') {
+        let label = from + found + 1;
+        let length = shown[label..]
+            .bytes()
+            .take_while(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
+            .count();
+        if length >= LABEL {
+            shown.replace_range(label + SHOWN..label + length, "…");
+        }
+        from = label;
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::SessionId;
+
+    use super::*;
+
+    #[test]
+    fn a_session_id_is_shortened_wherever_it_stands() {
+        let id = SessionId::new(&"amelia".parse().expect("valid"), [7; 16]);
+        let label = &id.label()[..8];
+        let said = format!("no access to webordinary-edits-{id}.fifo, nor to thread_{id}");
+        assert_eq!(
+            without_session_ids(&said, None),
+            format!(
+                "no access to webordinary-edits-amelia_{label}….fifo, nor to thread_amelia_{label}…"
+            )
+        );
+        assert_eq!(
+            without_session_ids(
+                "session my-own_session-of-old is gone",
+                Some("my-own_session-of-old")
+            ),
+            "session session-… is gone"
+        );
+    }
+}

@@ -8,7 +8,8 @@ use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::operation::get_object::GetObjectError;
 
 use super::Patience;
-use super::fault::{Asked, without_session_ids};
+use super::fault::Asked;
+use crate::error::without_session_ids;
 use crate::{Objects, PortError, Result, check_key};
 
 #[derive(Debug)]

@@ -21,8 +21,9 @@ use aws_sdk_sqs::types::{
 use contract::Timestamp;
 use tokio::time::Instant;
 
-use super::fault::{Asked, without_session_ids};
+use super::fault::Asked;
 use super::{Aws, Patience, random};
+use crate::error::without_session_ids;
 use crate::{
     Delivery, DeliveryHandle, Depth, Instructions, Lease, Outgoing, Result, Sent, VISIBILITY_MAX,
 };

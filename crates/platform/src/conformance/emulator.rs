@@ -135,7 +135,8 @@ impl Emulator {
         self.environment.join("bin").join(name)
     }
 
-    /// The standard variables by which a child process finds it.
+    /// The standard variables by which a child process finds it. The command line of AWS (version 1, the one that pip
+    /// has) does not look at `AWS_ENDPOINT_URL`: it wants `--endpoint-url` as well.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL", self.endpoint()),

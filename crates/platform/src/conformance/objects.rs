@@ -8,6 +8,7 @@
 use tokio::task::JoinSet;
 
 use super::ObjectsUnderTest;
+use super::records::{client, session_id};
 use crate::{KEY_MAX_BYTES, PortError};
 
 /// Turns each case into a test.
@@ -21,6 +22,7 @@ macro_rules! objects_conformance {
             a_deleted_object_is_gone
             an_object_of_more_than_the_limit_is_refused
             a_key_that_no_backend_takes_is_refused
+            an_object_is_named_without_the_capability_in_its_key
             whoever_reads_while_others_write_reads_one_whole_object
         }
     };
@@ -106,6 +108,23 @@ pub async fn a_key_that_no_backend_takes_is_refused(under_test: &dyn ObjectsUnde
             assert!(matches!(refused, PortError::Refused { .. }), "{refused:?}");
         }
     }
+}
+
+/// A bundle of a session has the session's id in its key.
+pub async fn an_object_is_named_without_the_capability_in_its_key(
+    under_test: &dyn ObjectsUnderTest,
+) {
+    let objects = under_test.fresh().await;
+    let session = session_id(&client("amelia"), 1);
+    let key = format!("amelia/{session}/7.bundle");
+    objects.put(&key, vec![1; 10]).await.expect("put");
+    let said = objects
+        .get(&key, 9)
+        .await
+        .expect_err("too large")
+        .to_string();
+    assert!(!said.contains(session.label()), "{said}");
+    assert!(said.contains(session.redacted()), "{said}");
 }
 
 /// Never a part of one, nor parts of two.

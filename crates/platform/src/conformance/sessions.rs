@@ -42,6 +42,7 @@ macro_rules! sessions_conformance {
             a_session_that_is_woken_again_keeps_its_slot
             whoever_lost_its_slot_cannot_go_on
             a_late_renewal_stands_while_nobody_took_the_slot
+            of_a_late_renewal_and_a_wake_for_its_slot_one_wins
         }
     };
 }
@@ -487,6 +488,49 @@ pub async fn a_late_renewal_stands_while_nobody_took_the_slot(under_test: &dyn S
         story.wake(2, later).await,
         Err(TransitionFailed::NoSlot { limit: 1 })
     );
+}
+
+/// However close to each other they come: never two environments in one slot.
+pub async fn of_a_late_renewal_and_a_wake_for_its_slot_one_wins(under_test: &dyn StoreUnderTest) {
+    const ROUNDS: u64 = 12;
+    let story = Arc::new(Story::begin(under_test, 1).await);
+    let mut now = dawn();
+    for round in 0..ROUNDS {
+        let (late, wakes) = (story.wake(1, now).await.expect("a free slot"), 2);
+        now = now.plus(LEASE * 2);
+        let renewal = {
+            let (story, acting) = (Arc::clone(&story), late.generation);
+            async move { story.take(1, acting, &renew(now), now).await }
+        };
+        let waking = {
+            let story = Arc::clone(&story);
+            async move { story.wake(wakes, now).await }
+        };
+        let mut both = JoinSet::new();
+        both.spawn(renewal);
+        both.spawn(waking);
+        let won = both
+            .join_all()
+            .await
+            .into_iter()
+            .filter(|answer| match answer {
+                Ok(_) => true,
+                Err(TransitionFailed::NoSlot { limit: 1 }) => false,
+                Err(other) => panic!("{other}"),
+            })
+            .count();
+        assert_eq!(won, 1, "in round {round}");
+        // Whoever won makes room for the next round.
+        for number in [1, wakes] {
+            let read = story.read(number).await;
+            if read.state == State::Waking {
+                story
+                    .take(number, read.generation, &fail(), now)
+                    .await
+                    .expect("waking");
+            }
+        }
+    }
 }
 
 /// How long every lease of the suite is.

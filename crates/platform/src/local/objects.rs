@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 
+use crate::error::without_session_ids;
 use crate::{Objects, PortError, Result, check_key};
 
 /// Objects as files of a folder, which is made when the first one is put. The files are readable by their owner alone:
@@ -33,7 +34,8 @@ impl LocalObjects {
         key: &str,
         work: impl FnOnce(&Path) -> std::result::Result<T, Why> + Send + 'static,
     ) -> Result<T> {
-        let thing = format!("object {key} of folder {}", self.folder.display());
+        let shown = without_session_ids(key, None);
+        let thing = format!("object {shown} of folder {}", self.folder.display());
         if let Err(reason) = check_key(key) {
             return Err(PortError::Refused {
                 operation,

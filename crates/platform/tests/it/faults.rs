@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::session::{SiteHealth, State, Transition, TransitionRefused};
-use contract::{Generation, Session, Status};
+use contract::{Generation, Session, Status, Timestamp};
 use platform::aws::{Aws, AwsSettings, Patience};
 use platform::conformance::emulator::{Emulator, Stack};
 use platform::conformance::records::{client, dawn, proof_key, receipt, session, session_id};
-use platform::{Created, Lease, Outgoing, PortError, Put, Sessions, TransitionFailed};
+use platform::{
+    Created, DeliveryHandle, Lease, Outgoing, PortError, Put, Sessions, TransitionFailed,
+};
+use tokio::sync::Notify;
 
 use crate::wire::{Act, Front, Request};
 
@@ -136,6 +139,96 @@ async fn a_transition_whose_reply_is_lost_was_taken() {
     );
 }
 
+/// Adapters whose first write waits on the way.
+async fn held_up() -> (Front, Aws, Arc<Notify>, Arc<Notify>) {
+    let (there, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut first = Some((Arc::clone(&there), Arc::clone(&go)));
+    let front = Front::before(Some(emulator().port()), move |request| {
+        let is_write = matches!(request.operation(), "TransactWriteItems" | "UpdateItem");
+        match first.take_if(|_| is_write) {
+            Some((there, go)) => Act::Hold(there, go),
+            None => Act::Pass,
+        }
+    })
+    .await;
+    let aws = Aws::load(front.settings()).await;
+    (front, aws, there, go)
+}
+
+/// Session 1 of amelia holds her only slot, and its lease has been over since a minute; session 2 is dormant.
+async fn abandoned() -> (Stack, Arc<dyn Sessions>, Timestamp) {
+    let (stack, sessions) = dormant().await;
+    let created = sessions.create(&session(&client("amelia"), 2)).await;
+    assert_eq!(created.expect("create"), Created::New);
+    take(&sessions, 0, wake(0)).await.expect("dormant");
+    (stack, sessions, dawn().plus(2 * MINUTE))
+}
+
+async fn renew_first(
+    sessions: &Arc<dyn Sessions>,
+    now: Timestamp,
+) -> Result<Session, TransitionFailed> {
+    let renew = Transition::Renew {
+        lease_until: now.plus(MINUTE),
+        site: SiteHealth::Ok,
+        last_activity_at: None,
+        awake_because: None,
+    };
+    let id = session_id(&client("amelia"), 1);
+    sessions
+        .transition(&id, Generation(1), &renew, 1, now)
+        .await
+        .expect("transition")
+}
+
+async fn wake_second(
+    sessions: &Arc<dyn Sessions>,
+    now: Timestamp,
+) -> Result<Session, TransitionFailed> {
+    let wake = Transition::Wake {
+        seen: Generation(0),
+        proof_key: proof_key(),
+        lease_until: now.plus(MINUTE),
+    };
+    let id = session_id(&client("amelia"), 2);
+    sessions
+        .transition(&id, Generation(0), &wake, 1, now)
+        .await
+        .expect("transition")
+}
+
+/// Who was judged to have given up says otherwise before the slot is taken from him.
+#[tokio::test]
+async fn a_wake_takes_no_slot_from_whoever_renews_meanwhile() {
+    let (stack, direct, now) = abandoned().await;
+    let (_front, aws, there, go) = held_up().await;
+    let held_up = aws.sessions(&stack.sessions);
+    let (woken, renewed) = tokio::join!(wake_second(&held_up, now), async {
+        there.notified().await;
+        let renewed = renew_first(&direct, now).await;
+        go.notify_one();
+        renewed
+    });
+    assert!(renewed.is_ok(), "{renewed:?}");
+    assert_eq!(woken, Err(TransitionFailed::NoSlot { limit: 1 }));
+}
+
+/// The other way round.
+#[tokio::test]
+async fn a_late_renewal_does_not_stand_where_the_slot_is_taken_meanwhile() {
+    let (stack, direct, now) = abandoned().await;
+    let (_front, aws, there, go) = held_up().await;
+    let held_up = aws.sessions(&stack.sessions);
+    let (renewed, woken) = tokio::join!(renew_first(&held_up, now), async {
+        there.notified().await;
+        let woken = wake_second(&direct, now).await;
+        go.notify_one();
+        woken
+    });
+    assert!(woken.is_ok(), "{woken:?}");
+    assert_eq!(renewed, Err(TransitionFailed::NoSlot { limit: 1 }));
+}
+
 /// Or is told that the thread has this very session.
 #[tokio::test]
 async fn a_session_whose_reply_is_lost_was_created() {
@@ -226,6 +319,64 @@ async fn a_delete_whose_reply_is_lost_removes_the_message() {
     assert_eq!(front.count("DeleteMessage"), 2);
     let nothing = queue.receive(Duration::from_secs(3), MINUTE).await;
     assert_eq!(nothing.expect("receive"), None);
+}
+
+/// In every way in which SQS says so.
+#[tokio::test]
+async fn a_delivery_that_sqs_says_is_over_is_lost() {
+    let url = fresh_queue().await;
+    for (code, said) in [
+        (
+            "InvalidParameterValue",
+            "Value AQEB for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired.",
+        ),
+        (
+            "ReceiptHandleIsInvalid",
+            "The input receipt handle is invalid.",
+        ),
+        ("MessageNotInflight", "The message is not in flight."),
+    ] {
+        let answer =
+            serde_json::json!({ "__type": format!("com.amazonaws.sqs#{code}"), "message": said });
+        let front = Front::before(Some(emulator().port()), move |request| {
+            match request.operation() {
+                "DeleteMessage" | "ChangeMessageVisibility" => Act::Answer(400, answer.to_string()),
+                _ => Act::Pass,
+            }
+        })
+        .await;
+        let queue = Aws::load(front.settings()).await.queue(&url);
+        for step in ["extend", "delete"] {
+            queue
+                .send(&message(&format!("{code}-{step}")))
+                .await
+                .expect("send");
+            let received = queue
+                .receive(Duration::from_secs(20), Duration::from_secs(1))
+                .await;
+            let handle = received.expect("receive").expect("it was sent").handle;
+            let answer = match step {
+                "extend" => queue.extend(&handle, MINUTE).await,
+                _ => queue.delete(&handle).await,
+            };
+            assert_eq!(answer.expect("an answer"), Lease::Lost, "{step}: {code}");
+            // It is over for good, and SQS need not be asked again.
+            assert_eq!(queue.delete(&handle).await.expect("delete"), Lease::Lost);
+        }
+        let asked = front.count("DeleteMessage") + front.count("ChangeMessageVisibility");
+        assert_eq!(asked, 2, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_handle_that_is_nobodys_is_lost() {
+    let queue = emulator().aws().await.queue(&fresh_queue().await);
+    for handle in ["", "garbage", "1.1"] {
+        let handle = DeliveryHandle::new(handle);
+        let answer = queue.extend(&handle, MINUTE).await;
+        assert_eq!(answer.expect("extend"), Lease::Lost);
+        assert_eq!(queue.delete(&handle).await.expect("delete"), Lease::Lost);
+    }
 }
 
 const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"Rate exceeded"}"#;
@@ -444,16 +595,13 @@ async fn an_answer_that_is_no_answer_of_aws_is_corrupt() {
     assert!(matches!(corrupt, PortError::Corrupt { .. }), "{corrupt:?}");
 }
 
-const ROLE: &str = "PLATFORM_TEST_CREDENTIALS";
-
 /// Starts this binary again with [`child`] as its only test and only these variables; what it printed.
 async fn in_a_process_with(variables: &[(&str, String)]) -> String {
     let binary = std::env::current_exe().expect("a test binary has a path");
     let mut command = Command::new(binary);
     command
-        .args(["--exact", "faults::child", "--nocapture"])
+        .args(["--exact", "--ignored", "faults::child", "--nocapture"])
         .env_clear()
-        .env(ROLE, "ask twice")
         .env("AWS_REGION", "eu-central-1")
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .envs(variables.iter().map(|(name, value)| (*name, value)));
@@ -466,13 +614,11 @@ async fn in_a_process_with(variables: &[(&str, String)]) -> String {
     said
 }
 
-/// Not a test of its own: what the tests below start. Asks for a client twice, with what the standard variables say.
+/// Asks for a client twice, with what the standard variables say.
 #[tokio::test]
+#[ignore = "what the processes of the tests below do, not a test"]
 async fn child() {
     use std::io::Write as _;
-    if std::env::var_os(ROLE).is_none() {
-        return;
-    }
     let aws = Aws::load(AwsSettings::default()).await;
     for _ in 0..2 {
         let answer = aws.clients("clients").get(&client("amelia")).await;
@@ -493,7 +639,7 @@ async fn credentials_endpoint(good_for: Duration) -> Front {
             "AccessKeyId": format!("KEY{number}"),
             "SecretAccessKey": "secret",
             "Token": format!("token-{number}"),
-            "Expiration": contract::Timestamp::now().plus(good_for).to_string(),
+            "Expiration": Timestamp::now().plus(good_for).to_string(),
         });
         Act::Answer(200, keys.to_string())
     })

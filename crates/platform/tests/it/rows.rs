@@ -1,9 +1,11 @@
 //! The rows of `DynamoDB` as other programs write and read them.
 
+use std::process::Command;
 use std::time::Duration;
 
 use contract::session::{State, Transition};
-use contract::{Generation, Status};
+use contract::{Generation, Receipt, Session, Status};
+use platform::aws::Aws;
 use platform::conformance::emulator::{Emulator, Stack};
 use platform::conformance::records::{
     client, client_config, dawn, instruction, proof_key, receipt, session, session_id,
@@ -11,6 +13,8 @@ use platform::conformance::records::{
 use platform::{Created, PortError};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+
+use crate::wire::{Act, Front};
 
 fn emulator() -> &'static Emulator {
     Emulator::shared(env!("CARGO_TARGET_TMPDIR"))
@@ -203,4 +207,105 @@ async fn whole_numbers_are_read_however_they_are_written() {
     put(&stack.receipts, &item).await;
     let read = receipts.get(&mine.session_id, &mine.instruction_id).await;
     assert_eq!(read.expect("get"), Some(mine));
+}
+
+/// `DynamoDB` answers a megabyte at a time.
+#[tokio::test]
+async fn lists_of_several_pages_are_whole() {
+    let stack = emulator().stack().await;
+    let front = Front::before(Some(emulator().port()), |_| Act::Pass).await;
+    let aws = Aws::load(front.settings()).await;
+    let (receipts, sessions) = (aws.receipts(&stack.receipts), aws.sessions(&stack.sessions));
+    let amelia = client("amelia");
+    for number in 1..=14_u8 {
+        let large = Receipt {
+            summary: "x".repeat(100_000),
+            ..receipt(&amelia, &format!("number-{number}"), Status::Pushed)
+        };
+        receipts.put(&large).await.expect("put");
+        let large = Session {
+            awake_because: Some("x".repeat(100_000)),
+            ..session(&amelia, number)
+        };
+        sessions.create(&large).await.expect("create");
+    }
+    let recent = receipts.recent(&session_id(&amelia, 1), 20).await;
+    assert_eq!(recent.expect("recent").len(), 14);
+    assert_eq!(front.count("Query"), 2, "the receipts fit one page");
+    assert_eq!(sessions.list(&amelia).await.expect("list").len(), 14);
+    assert_eq!(front.count("Query"), 4, "the sessions fit one page");
+}
+
+/// What a producer in Python writes, without any of our code.
+const BOTO3: &str = r#"
+import decimal, sys, boto3
+table, queue, session = sys.argv[1:]
+boto3.resource("dynamodb").Table(table).put_item(Item={
+    "sessionId": session, "clientId": "amelia", "userId": "amelia@example.com", "threadId": "thread-1",
+    "state": "dormant", "generation": decimal.Decimal(0), "queueUrl": queue, "previewUrl": "https://edit.example.com/",
+    "draftBranch": "edit/thread-1", "createdAt": "2026-11-27T09:30:00.000Z", "tags": {"vip", "new"},
+})
+boto3.client("sqs").send_message(
+    QueueUrl=queue, MessageBody="from boto3", MessageGroupId=session, MessageDeduplicationId="one",
+    MessageAttributes={
+        "traceparent": {"DataType": "String", "StringValue": "00-trace-01"},
+        "priority": {"DataType": "Number", "StringValue": "3"},
+    },
+)
+"#;
+
+#[tokio::test]
+async fn what_boto3_and_the_command_line_of_aws_write_is_read() {
+    let stack = emulator().stack().await;
+    let aws = emulator().aws().await;
+    let id = session_id(&client("amelia"), 1);
+    let url = emulator()
+        .queue(&format!("webordinary-edits-{id}.fifo"), None)
+        .await;
+    let run = |command: &mut Command| {
+        let output = command
+            .env_clear()
+            .envs(emulator().variables())
+            .output()
+            .expect("it was installed");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+    };
+    run(Command::new(emulator().program("python")).args([
+        "-c",
+        BOTO3,
+        &stack.sessions,
+        &url,
+        id.as_str(),
+    ]));
+    run(Command::new(emulator().program("aws"))
+        .args(["--endpoint-url", &emulator().endpoint()])
+        .args(["sqs", "send-message", "--queue-url", &url])
+        .args([
+            "--message-body",
+            "from aws",
+            "--message-group-id",
+            "control",
+        ])
+        .args(["--message-deduplication-id", "two"]));
+
+    let sessions = aws.sessions(&stack.sessions);
+    let read = sessions.get(&id).await.expect("get").expect("it is there");
+    assert_eq!((&read.queue_url, read.generation), (&url, Generation(0)));
+    let queue = aws.queue(&url);
+    let mut received = Vec::new();
+    for _ in 0..2 {
+        let next = queue.receive(Duration::from_secs(20), Duration::from_mins(1));
+        let next = next.await.expect("receive").expect("it was sent");
+        received.push((next.body, next.group, next.trace_parent));
+    }
+    received.sort();
+    let (traced, none) = (Some("00-trace-01".to_owned()), None);
+    assert_eq!(
+        received,
+        [
+            ("from aws".to_owned(), "control".to_owned(), none),
+            ("from boto3".to_owned(), id.to_string(), traced),
+        ]
+    );
 }

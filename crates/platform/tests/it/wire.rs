@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex};
 use platform::aws::{AwsSettings, Keys, Patience};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// What becomes of a request.
 pub(crate) enum Act {
     /// It goes to the emulator, and the answer comes back.
     Pass,
+    /// It waits on the way to the emulator: tells the first that it is there, and goes on when told by the second.
+    Hold(Arc<Notify>, Arc<Notify>),
     /// It goes to the emulator and is carried out, and then the connection is cut.
     LoseReply,
     /// It goes nowhere and gets this answer.
@@ -87,9 +90,13 @@ impl Front {
                             // The adapter may have given up meanwhile.
                             drop(connection.write_all(answer.as_bytes()).await);
                         }
-                        Act::Pass | Act::LoseReply => {
+                        Act::Pass | Act::LoseReply | Act::Hold(..) => {
+                            if let Act::Hold(there, go) = &act {
+                                there.notify_one();
+                                go.notified().await;
+                            }
                             let answer = ask(upstream.expect("it has one"), &request).await;
-                            if matches!(act, Act::Pass) {
+                            if !matches!(act, Act::LoseReply) {
                                 drop(connection.write_all(&answer).await);
                             }
                         }
