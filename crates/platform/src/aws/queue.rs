@@ -119,9 +119,13 @@ impl Instructions for SqsQueue {
             .sqs
             .send_message()
             .queue_url(&self.url)
-            .message_body(&message.body)
-            .message_group_id(&message.group)
-            .message_deduplication_id(&message.deduplication_id);
+            .message_body(&message.body);
+        // A client's results may go to a standard queue, which takes neither.
+        if name_of(&self.url).ends_with(".fifo") {
+            request = request
+                .message_group_id(&message.group)
+                .message_deduplication_id(&message.deduplication_id);
+        }
         if let Some(trace) = &message.trace_parent {
             let attribute = MessageAttributeValue::builder()
                 .data_type("String")
