@@ -8,7 +8,7 @@
 //! [`start`] builds it step by step; [`Running::halt`] takes it apart in the order that is written there. What comes before
 //! (whose session it is) and after (what its record says) is the launcher's: [`crate::dev`] or [`crate::run`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) listener: TcpListener,
     /// The same, as an address.
     pub(crate) address: SocketAddr,
+    /// Where others reach it: a door that listens on all addresses is at none of them.
+    pub(crate) reached_at: IpAddr,
     /// The host names by which the door is known.
     pub(crate) hosts: Hosts,
     /// What runs the site.

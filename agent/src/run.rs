@@ -9,13 +9,14 @@
 //!
 //! The record of the session says at each step what is true: the waiting page shows it, and the router goes by it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contract::client_config::{ClientStatus, SiteSettings};
 use contract::proof::Proof;
 use contract::{ClientConfig, Session, Timestamp};
+use platform::PortError;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,7 @@ mod task;
 pub(crate) use check::check;
 pub(crate) use settings::{Settings, explain};
 
-use backend::{Backend, failure};
+use backend::{BACKEND_HINT, Backend, SessionQueues, failure};
 use life::Reason;
 use task::Task;
 
@@ -191,9 +192,13 @@ async fn start(
     boot.lease = Some(claimed.lease.clone());
     // What is wrong with the configuration is said in the record, so the session has to be ours first.
     let config = usable(settings, read.config?)?;
+    let task = read.task?;
     let idle = life::settings(&config);
-    let plan = plan(settings, backend, &config, &claimed.session, idle).await?;
     let queues = backend.queues(settings, &claimed.session, &config);
+    let (plan, ()) = tokio::try_join!(
+        plan(settings, backend, &config, &claimed.session, task.ip, idle),
+        within_reach(backend, &queues, &claimed.session),
+    )?;
     let session = claimed.session;
     let bundle = parking::fetch(backend, session.parked.as_ref()).await?;
     let proof = proof(&session)?;
@@ -215,6 +220,55 @@ async fn start(
     };
     let running = environment::start(plan, seat, boot).await?;
     Ok(Started { running, idle })
+}
+
+/// How long what instructions go through may take to say that it is there. Who does not answer in time may do so when the
+/// first instruction comes, and meanwhile people see their pages.
+const REACH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Fails if the queue or the receipts are not there, or do not let us: then no instruction could ever be carried out, and
+/// the environment would wait for ever for what cannot come.
+async fn within_reach(
+    backend: &Backend,
+    queues: &SessionQueues,
+    session: &Session,
+) -> Result<(), Failure> {
+    let asked = async {
+        tokio::join!(
+            queues.own.depth(),
+            backend.receipts.recent(&session.session_id, 1)
+        )
+    };
+    let Ok((queue, receipts)) = tokio::time::timeout(REACH_TIME_MAX, asked).await else {
+        tracing::warn!(
+            "the queue or the receipts do not answer; the environment starts without knowing how they are"
+        );
+        return Ok(());
+    };
+    let answers = [
+        ("ask the session's queue", queue.map(drop)),
+        ("read the receipts", receipts.map(drop)),
+    ];
+    for (operation, answer) in answers {
+        match answer {
+            // A receipt that cannot be read is for whoever asks for it.
+            Ok(()) | Err(PortError::Corrupt { .. }) => {}
+            Err(error) if error.is_transient() => {
+                tracing::warn!(error = %crate::chain(&error), "could not {operation}; the environment starts all the same");
+            }
+            Err(error) => return Err(failure(operation, &error)),
+        }
+    }
+    Ok(())
+}
+
+/// By how much this machine's clock is behind the one that last wrote the record, as far as that can be known: what was
+/// written is never from the future. What is less than clocks of machines usually differ by is nothing.
+fn behind(session: &Session, now: Timestamp) -> Option<Duration> {
+    const USUAL: Duration = Duration::from_secs(5);
+    let written = session.phase_since.max(session.last_activity_at)?;
+    let behind = written.since(now);
+    (behind > USUAL).then_some(behind)
 }
 
 /// What the router proves and is proven.
@@ -239,7 +293,8 @@ struct Read {
     /// The client's configuration, if there is one; or why it could not be read.
     config: Result<Option<ClientConfig>, Failure>,
     session: Session,
-    task: Task,
+    /// Which task this is; or why nobody says so.
+    task: Result<Task, Failure>,
 }
 
 async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<String>), Failure> {
@@ -249,11 +304,8 @@ async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<St
     let session = patiently("read the session's record", || {
         backend.sessions.get(&settings.session_id)
     });
-    let (config, others) = tokio::join!(config, async {
-        tokio::try_join!(session, task::find(settings))
-    });
-    let (session, task) = others?;
-    let Some(session) = session else {
+    let (config, session, task) = tokio::join!(config, session, task::find(settings));
+    let Some(session) = session? else {
         return Err(Failure::new(
             Exit::Config,
             format!("there is no session {}…", settings.session_id.redacted()),
@@ -271,7 +323,14 @@ async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<St
             "Check CLIENT_ID and SESSION_ID.",
         ));
     }
-    let detail = format!("client {}, task {}", settings.client_id, task.arn);
+    if let Some(behind) = behind(&session, Timestamp::now()) {
+        tracing::warn!(
+            seconds = behind.as_secs(),
+            "the clock of this machine is behind the one that last wrote the session's record: leases of this environment look older than they are"
+        );
+    }
+    let task_name = task.as_ref().map_or("unknown", |task| task.arn.as_str());
+    let detail = format!("client {}, task {task_name}", settings.client_id);
     Ok((
         Read {
             config,
@@ -282,27 +341,49 @@ async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<St
     ))
 }
 
-/// Asks a port again and again while it does not answer. The phase's budget ends it.
+/// How long a port is asked again that does not answer: less than a phase has, so that what ends the start is what the
+/// port said, and not that the time was over.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+fn no_answer(operation: &str) -> Failure {
+    Failure::new(
+        Exit::Backend,
+        format!(
+            "could not {operation}: no answer within {} s",
+            PATIENCE.as_secs()
+        ),
+        BACKEND_HINT,
+    )
+    .retryable(true)
+}
+
+/// Asks a port again and again while it does not answer.
 async fn patiently<T, F: Future<Output = platform::Result<T>>>(
     operation: &'static str,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, Failure> {
+    let until = tokio::time::Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(250);
     let mut last = None;
-    // As often as fits into the budget of the phase.
-    for _ in 0..8 {
-        match ask().await {
+    while let Ok(answer) = tokio::time::timeout_at(until, ask()).await {
+        match answer {
             Ok(answer) => return Ok(answer),
             Err(error) if error.is_transient() => {
-                tracing::warn!(error = %crate::chain(&error), "could not {operation}; it is tried again");
+                // Once: what it says in the end is in the failure.
+                if last.is_none() {
+                    tracing::warn!(error = %crate::chain(&error), "could not {operation}; it is tried again");
+                }
                 last = Some(failure(operation, &error));
             }
             Err(error) => return Err(failure(operation, &error)),
         }
+        if tokio::time::Instant::now() + pause >= until {
+            break;
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(4));
     }
-    Err(last.expect("it was tried"))
+    Err(last.unwrap_or_else(|| no_answer(operation)))
 }
 
 /// The session is ours.
@@ -338,7 +419,17 @@ async fn claim(
         Arc::clone(&backend.sessions),
         &settings.session_id,
         generation,
-        read.task.arn.clone(),
+        // What is wrong with the endpoint is said in the record, so the session has to be ours first: by a name that
+        // no other task has.
+        read.task.as_ref().map_or_else(
+            |_| {
+                format!(
+                    "unnamed-{}",
+                    contract::id::hex(&crate::random::bytes::<8>())
+                )
+            },
+            |task| task.arn.clone(),
+        ),
         slots,
         Terms::CONTAINER,
     )
@@ -390,6 +481,7 @@ async fn plan(
     backend: &Backend,
     config: &ClientConfig,
     session: &Session,
+    reached_at: IpAddr,
     idle: idle::Settings,
 ) -> Result<Plan, Failure> {
     let home = Home::open(
@@ -410,6 +502,7 @@ async fn plan(
         published_branch: Some(config.repository.branch.clone()),
         listener,
         address,
+        reached_at,
         hosts: hosts(settings, config, session),
         node,
         site: config.site.clone().unwrap_or_else(SiteSettings::default),

@@ -64,6 +64,7 @@ struct Settled {
     remote: draft::Remote,
     published_branch: Option<String>,
     address: std::net::SocketAddr,
+    reached_at: std::net::IpAddr,
     node: node::Node,
     site: contract::client_config::SiteSettings,
     policy: contract::client_config::Policy,
@@ -112,6 +113,7 @@ impl Open {
                 remote: plan.remote,
                 published_branch: plan.published_branch,
                 address: plan.address,
+                reached_at: plan.reached_at,
                 node: plan.node,
                 site: plan.site,
                 policy: plan.policy,
@@ -360,7 +362,7 @@ impl Installed {
                 .send_replace(Stage::Serving { site: site.clone() });
             seat.lease
                 .register(
-                    plan.address.ip().to_string(),
+                    plan.reached_at.to_string(),
                     plan.address.port(),
                     answer.health(),
                 )

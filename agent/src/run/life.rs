@@ -168,6 +168,8 @@ impl Drop for Awake<'_> {
 #[derive(Debug, Default)]
 struct Queue {
     said: Option<(Instant, u64)>,
+    /// Whether it did not say so the last time.
+    silent: bool,
 }
 
 impl Queue {
@@ -178,13 +180,18 @@ impl Queue {
         }
     }
 
-    /// Asks. Whoever does not answer may have something: then it stays awake.
+    /// Asks. Whoever does not answer may have something: then it stays awake. Whoever refuses will go on to do so: nobody
+    /// stays awake for what it cannot get, and if there is something, it waits.
     async fn ask(&mut self, running: &Running) -> u64 {
-        let waiting = match running.seat.queue.depth().await {
+        let answer = running.seat.queue.depth().await;
+        let was_silent = std::mem::replace(&mut self.silent, answer.is_err());
+        let waiting = match answer {
             Ok(depth) => depth.waiting,
             Err(error) => {
-                tracing::warn!(error = %crate::chain(&error), "the queue does not say how much waits");
-                1
+                if !was_silent {
+                    tracing::warn!(error = %crate::chain(&error), "the queue does not say how much waits");
+                }
+                u64::from(error.is_transient())
             }
         };
         self.said = Some((Instant::now(), waiting));

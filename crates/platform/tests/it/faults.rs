@@ -8,13 +8,12 @@ use contract::session::{SiteHealth, State, Transition, TransitionRefused};
 use contract::{Generation, Session, Status, Timestamp};
 use platform::aws::{Aws, AwsSettings, Patience};
 use platform::conformance::emulator::{Emulator, Stack};
+use platform::conformance::front::{Act, Front, Request};
 use platform::conformance::records::{client, dawn, proof_key, receipt, session, session_id};
 use platform::{
     Created, DeliveryHandle, Lease, Outgoing, PortError, Put, Sessions, TransitionFailed,
 };
 use tokio::sync::Notify;
-
-use crate::wire::{Act, Front, Request};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
