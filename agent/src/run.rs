@@ -262,15 +262,6 @@ async fn within_reach(
     Ok(())
 }
 
-/// By how much this machine's clock is behind the one that last wrote the record, as far as that can be known: what was
-/// written is never from the future. What is less than clocks of machines usually differ by is nothing.
-fn behind(session: &Session, now: Timestamp) -> Option<Duration> {
-    const USUAL: Duration = Duration::from_secs(5);
-    let written = session.phase_since.max(session.last_activity_at)?;
-    let behind = written.since(now);
-    (behind > USUAL).then_some(behind)
-}
-
 /// What the router proves and is proven.
 fn proof(session: &Session) -> Result<Proof, Failure> {
     let missing = || {
@@ -322,12 +313,6 @@ async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<St
             ),
             "Check CLIENT_ID and SESSION_ID.",
         ));
-    }
-    if let Some(behind) = behind(&session, Timestamp::now()) {
-        tracing::warn!(
-            seconds = behind.as_secs(),
-            "the clock of this machine is behind the one that last wrote the session's record: leases of this environment look older than they are"
-        );
     }
     let task_name = task.as_ref().map_or("unknown", |task| task.arn.as_str());
     let detail = format!("client {}, task {task_name}", settings.client_id);

@@ -70,7 +70,7 @@ impl Case {
         let lines = is_for_operators(&log, seat);
         let ends: Vec<&Value> = lines
             .iter()
-            .filter(|line| line["code"].is_string())
+            .filter(|line| line["exit"].is_number())
             .collect();
         assert_eq!(ends.len(), 1, "{what}: it is said once: {log}");
         let end = ends[0];

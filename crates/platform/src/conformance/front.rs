@@ -32,6 +32,8 @@ pub enum Act {
     LoseReply,
     /// It goes nowhere and gets this answer.
     Answer(u16, String),
+    /// The same, with this date in its head.
+    AnswerOn(String, u16, String),
     /// It is never answered.
     Silence,
 }
@@ -170,6 +172,16 @@ fn patience() -> Patience {
     }
 }
 
+async fn answer(connection: &mut TcpStream, headers: &str, status: u16, body: &str) {
+    let answer = format!(
+        "HTTP/1.1 {status} Status\r\nContent-Type: application/x-amz-json-1.0\r\n{headers}\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    // Whoever asked may have given up meanwhile.
+    drop(connection.write_all(answer.as_bytes()).await);
+}
+
 /// One request a connection: then each of them is seen.
 async fn serve(
     mut connection: TcpStream,
@@ -186,14 +198,9 @@ async fn serve(
         .push(request.clone());
     match act {
         Act::Silence => std::future::pending().await,
-        Act::Answer(status, body) => {
-            let answer = format!(
-                "HTTP/1.1 {status} Status\r\nContent-Type: application/x-amz-json-1.0\r\n\
-                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            );
-            // Whoever asked may have given up meanwhile.
-            drop(connection.write_all(answer.as_bytes()).await);
+        Act::Answer(status, body) => answer(&mut connection, "", status, &body).await,
+        Act::AnswerOn(date, status, body) => {
+            answer(&mut connection, &format!("Date: {date}\r\n"), status, &body).await;
         }
         Act::Pass | Act::LoseReply | Act::Hold(..) => {
             if let Act::Hold(there, go) = &act {
