@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use contract::client_config::{ClientStatus, SiteSettings};
 use contract::proof::Proof;
+use contract::session::{Parked, ParkedAt};
 use contract::{ClientConfig, Session, Timestamp};
 use platform::PortError;
 use tokio::sync::broadcast::error::RecvError;
@@ -54,6 +55,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long the instruction that runs may take when the environment is to stop. ECS gives 120 s in all, and the rest is
 /// for parking and the record.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long the record may take to be told that it stops, when that is not ours to decide.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long it may take to be told that it sleeps. With this and what comes before it ends before ECS's 120 s are over, also
+/// where nobody answers.
+const SLEEP_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long what waits may take when the environment goes to sleep. It is bounded by the longest instruction there is.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(35 * 60);
 
@@ -574,6 +580,40 @@ async fn say_why(lease: Option<&Lease>, failure: &Failure) {
     }
 }
 
+/// The record does not know that the environment has ended.
+fn untold(why: &str, parked: Option<&Parked>, left: Option<Failure>) -> Failure {
+    let message = format!("the record could not be told that it sleeps: {why}");
+    if let Some(failure) = left {
+        // What is in the workspace only is the worse of the two.
+        tracing::error!("{message}");
+        return failure;
+    }
+    let hint = match parked.map(|parked| &parked.place) {
+        None => "Its lease is over in 30 s; nothing is lost.".to_owned(),
+        // What is parked on the remote is found there.
+        Some(ParkedAt::Ref(_)) => {
+            "Its lease is over in 30 s; nothing is lost: what could not be pushed is parked on the remote.".to_owned()
+        }
+        Some(ParkedAt::Bundle(name)) => format!(
+            "Its lease is over in 30 s. What could not be pushed is in {name} in RESCUE_BUCKET, and nobody but this line knows it: put it into `parked` of the session's record."
+        ),
+    };
+    Failure::new(Exit::Backend, message, hint).retryable(true)
+}
+
+/// Says in the record that it stops, whoever is there: whoever told us to does not ask. A record that does not answer holds up
+/// nothing that is to be done before we are killed.
+async fn drain(lease: &Lease) -> bool {
+    let seen = Some(Timestamp::now().plus(FAR_AHEAD));
+    let why = match tokio::time::timeout(DRAIN_TIME_MAX, lease.drain(seen)).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => crate::chain(&error),
+        Err(_) => format!("no answer within {} s", DRAIN_TIME_MAX.as_secs()),
+    };
+    tracing::warn!(why, "the record could not be told that it stops");
+    false
+}
+
 /// Serves until nobody needs it, or until it is told to stop, or until the session is another's.
 async fn live(
     started: Started,
@@ -599,13 +639,7 @@ async fn live(
             return Err(environment::stepped_down(&lease));
         }
     };
-    if reason == Reason::Told {
-        // Whoever told us does not ask whether somebody is there.
-        let seen = Some(Timestamp::now().plus(FAR_AHEAD));
-        if let Err(error) = lease.drain(seen).await {
-            tracing::warn!(error = %crate::chain(&error), "the record could not be told that it stops");
-        }
-    }
+    let drained = reason != Reason::Told || drain(&lease).await;
     let ending = running.ending();
     let mut halting = std::pin::pin!(running.halt(haste, time));
     let halted = tokio::select! {
@@ -632,12 +666,18 @@ async fn live(
         Ok(parked) => (parked, None),
         Err(failure) => (None, Some(failure)),
     };
-    if let Err(error) = lease.sleep(parked).await {
-        return Err(Failure::new(
-            Exit::Backend,
-            format!("the record could not be told that it sleeps: {error}"),
-            "Its lease is over in 30 s; nothing is lost.",
-        ));
+    if !drained {
+        // Only who drains can sleep. Where it was told after all, and only its answer was lost, this changes nothing.
+        drain(&lease).await;
+    }
+    let slept = tokio::time::timeout(SLEEP_TIME_MAX, lease.sleep(parked.clone())).await;
+    let why = match slept {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(crate::chain(&error)),
+        Err(_) => Some(format!("no answer within {} s", SLEEP_TIME_MAX.as_secs())),
+    };
+    if let Some(why) = why {
+        return Err(untold(&why, parked.as_ref(), left));
     }
     metrics.slept();
     tracing::info!("asleep");

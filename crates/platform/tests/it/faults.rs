@@ -430,7 +430,10 @@ async fn requests_are_signed_by_the_clock_of_aws_where_ours_is_wrong() {
     // Times of this form are in order as texts are.
     let digits = |text: &str| -> String { text.chars().filter(char::is_ascii_digit).collect() };
     let soon = Timestamp::now().plus(9 * MINUTE).to_string();
-    assert!(digits(&right)[..14] > digits(&soon)[..14], "{wrong}, then {right}");
+    assert!(
+        digits(&right)[..14] > digits(&soon)[..14],
+        "{wrong}, then {right}"
+    );
 }
 
 /// And where AWS does not say it, whoever reads the error is told what to look at; it may pass.
