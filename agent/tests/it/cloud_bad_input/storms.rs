@@ -9,7 +9,7 @@ use platform::conformance::front::{Act, Front, Request};
 use serde_json::json;
 
 use super::{behind, is_for_operators, landed, own_disk, said};
-use crate::support::seat::{Awake, Seat, emulator, site};
+use crate::support::seat::{Awake, Seat, Town, emulator, site};
 use crate::support::{PATIENCE, Repository};
 
 fn address(repository: &Repository) -> String {
@@ -167,6 +167,33 @@ async fn a_queue_that_forbids_is_asked_ever_more_seldom_and_its_messages_wait() 
     assert_eq!(awake.receipt("one").await.status, Status::Pushed);
     awake.says("the queue answers again").await;
     is_whole(awake, &repository, &["one".to_owned()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_whose_queue_is_gone_goes_to_sleep_all_the_same() {
+    let repository = site();
+    let town = Town::in_the_cloud().await;
+    let seat = town
+        .session(&address(&repository), json!({ "idleTimeoutMinutes": 0.1 }))
+        .await;
+    let awake = seat
+        .container()
+        .variable("LOG_LEVEL", "info")
+        .starts()
+        .registered()
+        .await;
+    let queue = json!({ "QueueUrl": seat.record().await.queue_url });
+    emulator().ask("AmazonSQS.DeleteQueue", &queue).await;
+    // There is nothing in it that could be waited for.
+    let (exit, log) = awake.ended().await;
+    assert_eq!(exit, 0, "{log}");
+    assert_eq!(seat.record().await.state, State::Dormant);
+    is_for_operators(&log, &seat);
+    assert!(
+        log.matches("the queue does not answer").count() <= 1,
+        "{log}"
+    );
+    assert_eq!(log.matches("how much waits").count(), 1, "once: {log}");
 }
 
 /// Nobody answers what is written into a session's record; everything else works.
