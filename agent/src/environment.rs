@@ -5,8 +5,8 @@
 //!   Seat   the session that is ours, and the ports to it ───────┴─▶ start ─▶ Running ─▶ halt ─▶ Halted
 //! ```
 //!
-//! [`start`] builds it step by step; [`Running::halt`] takes it apart in the order that is written there. What comes before
-//! (whose session it is) and after (what its record says) is the launcher's: [`crate::dev`] or [`crate::run`].
+//! [`start()`] builds it step by step; [`Running::halt`] takes it apart in the order that is written there. What comes before
+//! (whose session it is) and after (what its record says) is the launcher's: [`crate::dev`] or [`mod@crate::run`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -310,6 +310,7 @@ impl Cloned {
             store: self.open.plan.home.store(),
             staging: self.places.staging.clone(),
             scripts: self.open.plan.site.install_scripts,
+            command: self.open.plan.site.install_words(),
             output: site::OutputLog::default(),
         });
         let say = |words: String| (boot.progress.say)(&words);
