@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use contract::Timestamp;
 use contract::client_config::{Policy, SiteSettings};
 use contract::proof::Proof;
 use contract::session::{Parked, Phase, SiteHealth};
@@ -88,8 +89,10 @@ pub(crate) struct Seat {
     pub(crate) lease: Lease,
     /// What the router proves and is proven; whoever can reach the door is answered if absent.
     pub(crate) proof: Option<Proof>,
-    /// What an environment before parked, with its bundle if it is in one.
-    pub(crate) parked: Option<(Parked, Option<Vec<u8>>)>,
+    /// What environments before parked; none where nothing is ever parked, because the workspace stays.
+    pub(crate) parked: Option<Vec<Kept>>,
+    /// When somebody last did something, as the record says.
+    pub(crate) last_activity_at: Option<Timestamp>,
     /// Where instructions wait.
     pub(crate) queue: Arc<dyn Instructions>,
     /// Where those go that nobody could carry out.
@@ -98,6 +101,15 @@ pub(crate) struct Seat {
     pub(crate) receipts: Arc<dyn Receipts>,
     /// The client's queue for final receipts.
     pub(crate) results: Results,
+}
+
+/// What an environment before parked.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    /// What it is.
+    pub(crate) parked: Parked,
+    /// The bundle, if it is in one and could be read.
+    pub(crate) bundle: Option<Vec<u8>>,
 }
 
 /// What an environment before parked, and this one has taken up.
@@ -222,7 +234,8 @@ impl Boot {
         }
     }
 
-    async fn session_lost(&self) -> Failure {
+    /// Waits until the session is another's.
+    pub(crate) async fn session_lost(&self) -> Failure {
         match &self.lease {
             Some(lease) => {
                 lease.lost().await;

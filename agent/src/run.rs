@@ -38,7 +38,7 @@ use crate::door::Hosts;
 use crate::draft::{Credentials, Remote};
 use crate::environment::home::{self, Home};
 use crate::environment::interrupt::Interrupt;
-use crate::environment::{self, Boot, Haste, Plan, Progress, Running, Seat};
+use crate::environment::{self, Boot, Halted, Haste, Plan, Progress, Running, Seat};
 use crate::events::{Event, Events, PhaseName};
 use crate::failure::{Exit, Failure};
 use crate::idle;
@@ -50,16 +50,27 @@ use crate::words;
 
 /// How often the remote is asked what others pushed: at most six times a minute.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long the instruction that runs may take when the environment is to stop. ECS gives 120 s in all, and the rest is
-/// for parking and the record.
-const FINISH_TIME_MAX: Duration = Duration::from_secs(20);
-/// How long what waits may take when the environment goes to sleep. It is bounded by the longest instruction there is.
+/// How long the instruction that runs may take when the environment is to stop: with the site, the door and the record it is
+/// to be over within 20 s.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(12);
+/// How long what came at the last moment may take when the environment goes to sleep: as long as the longest instruction.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(35 * 60);
 
 /// How long it may take to let go of a session that is another's: nothing is finished.
 const ABANDON_TIME_MAX: Duration = Duration::from_secs(5);
 /// Later than any activity that a record can name.
 const FAR_AHEAD: Duration = Duration::from_secs(3600);
+
+/// For how long a port is asked again that does not answer: less than a phase with its last answer, so that the failure is
+/// the port's.
+const PORT_TIME_MAX: Duration = Duration::from_secs(15);
+const PORT_PAUSE: Duration = Duration::from_millis(250);
+/// How long it may take to have what is needed beside the session.
+const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long everything may take once it is told to stop: ECS kills what has not ended 120 s after it was asked.
+const STOP_TIME_MAX: Duration = Duration::from_secs(110);
+/// How long it may take to tell the record that it stops; the stop itself does not wait for it.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long each phase may take. What goes on for longer is stuck, and the waiting page would say for ever that it goes on.
 fn budget(phase: PhaseName) -> Duration {
@@ -191,19 +202,45 @@ async fn start(
     boot.lease = Some(claimed.lease.clone());
     // What is wrong with the configuration is said in the record, so the session has to be ours first.
     let config = usable(settings, read.config?)?;
+    let prepared = prepare(settings, backend, &config, claimed, read.task.ip);
+    let (plan, seat) = tokio::select! {
+        prepared = tokio::time::timeout(PREPARE_TIME_MAX, prepared) => prepared.unwrap_or_else(|_| Err(Failure::new(
+            Exit::TooSlow,
+            "what the environment needs beside its session could not be had in time",
+            "Look at what it was asking for: the deploy key, the queue, the receipts, what was parked.",
+        )))?,
+        failure = boot.session_lost() => return Err(failure),
+    };
     let idle = life::settings(&config);
-    let plan = plan(
-        settings,
-        backend,
-        &config,
-        &claimed.session,
-        idle,
-        read.task.ip,
-    )
-    .await?;
-    let queues = backend.queues(settings, &claimed.session, &config);
-    let session = claimed.session;
-    let bundle = parking::fetch(backend, session.parked.as_ref()).await?;
+    let running = Box::pin(environment::start(plan, seat, boot)).await?;
+    Ok(Started { running, idle })
+}
+
+/// Everything beside the session that has to be there: what is wrong with it is said before anything is cloned.
+async fn prepare(
+    settings: &Settings,
+    backend: &Backend,
+    config: &ClientConfig,
+    claimed: ClaimedSession,
+    ip: IpAddr,
+) -> Result<(Plan, Seat), Failure> {
+    let ClaimedSession { lease, session } = claimed;
+    let queues = backend.queues(settings, &session, config);
+    let probe = "what-nobody-has-sent".parse().expect("an id");
+    let asked = async {
+        tokio::try_join!(
+            patiently("ask the session's queue", || queues.own.depth()),
+            patiently("read the receipts", || backend
+                .receipts
+                .get(&session.session_id, &probe)),
+        )
+    };
+    let idle = life::settings(config);
+    let (plan, kept, _) = tokio::try_join!(
+        plan(settings, backend, config, &session, idle, ip),
+        async { Ok(parking::fetch(backend, session.parked.clone()).await) },
+        asked,
+    )?;
     let proof = proof(&session)?;
     let seat = Seat {
         identity: Identity {
@@ -213,16 +250,16 @@ async fn start(
             branch: session.draft_branch,
             preview_url: session.preview_url,
         },
-        lease: claimed.lease,
+        lease,
         proof: Some(proof),
-        parked: session.parked.map(|parked| (parked, bundle)),
+        parked: Some(kept),
+        last_activity_at: session.last_activity_at,
         queue: queues.own,
         dead: queues.dead,
         receipts: Arc::clone(&backend.receipts),
         results: Results::from(queues.results),
     };
-    let running = environment::start(plan, seat, boot).await?;
-    Ok(Started { running, idle })
+    Ok((plan, seat))
 }
 
 /// What the router proves and is proven.
@@ -290,27 +327,23 @@ async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<St
     ))
 }
 
-/// Asks a port again and again while it does not answer. The phase's budget ends it.
+/// Asks a port again and again while it does not answer, but not for ever.
 async fn patiently<T, F: Future<Output = platform::Result<T>>>(
     operation: &'static str,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, Failure> {
-    let mut pause = Duration::from_millis(250);
-    let mut last = None;
-    // As often as fits into the budget of the phase.
-    for _ in 0..8 {
+    let (began, mut pause) = (Instant::now(), PORT_PAUSE);
+    loop {
         match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(error) if error.is_transient() => {
+            Err(error) if error.is_transient() && began.elapsed() + pause < PORT_TIME_MAX => {
                 tracing::warn!(error = %crate::chain(&error), "could not {operation}; it is tried again");
-                last = Some(failure(operation, &error));
             }
             Err(error) => return Err(failure(operation, &error)),
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(4));
+        pause *= 2;
     }
-    Err(last.expect("it was tried"))
 }
 
 /// The session is ours.
@@ -524,55 +557,105 @@ async fn live(
         () = interrupt.requested() => Reason::Told,
     };
     tracing::info!(reason = reason.as_str(), "the environment ends");
+    let time_max = reason.time_max();
+    let ended = async {
+        let halted = halt(running, &reason, interrupt).await?;
+        end(halted, reason, backend, metrics, keeper).await
+    };
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(time_max, ended) => ended,
+        () = lease.lost() => return Err(environment::stepped_down(&lease)),
+    };
+    let failure = match ended {
+        Ok(Ok(())) => return Ok(Exit::Success),
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::new(
+            Exit::NotSaved,
+            "it could not save everything in the time it had",
+            "What instructions were to do is still in the queue; what was changed by hand is in the workspace.",
+        )
+        .retryable(true),
+    };
+    say_why(Some(&lease), &failure).await;
+    Err(failure)
+}
+
+/// Takes the environment apart. Nothing is touched if the session is another's.
+async fn halt(
+    running: Running,
+    reason: &Reason,
+    interrupt: &mut Interrupt,
+) -> Result<Halted, Failure> {
+    let lease = running.seat.lease.clone();
     let (haste, time) = match reason {
-        Reason::Idle | Reason::Lifetime => (Haste::Settle, SETTLE_TIME_MAX),
-        Reason::Told | Reason::Broke => (Haste::Finish, FINISH_TIME_MAX),
+        Reason::Idle => (Haste::Settle, SETTLE_TIME_MAX),
+        Reason::Lifetime | Reason::Told | Reason::Broke | Reason::Unusable(_) => {
+            (Haste::Finish, FINISH_TIME_MAX)
+        }
         Reason::Lost => {
             running.halt(Haste::Abandon, ABANDON_TIME_MAX).await;
             return Err(environment::stepped_down(&lease));
         }
     };
-    if reason == Reason::Told {
-        // Whoever told us does not ask whether somebody is there.
-        let seen = Some(Timestamp::now().plus(FAR_AHEAD));
-        if let Err(error) = lease.drain(seen).await {
-            tracing::warn!(error = %crate::chain(&error), "the record could not be told that it stops");
+    let told = async {
+        if matches!(reason, Reason::Told) {
+            // Whoever told us does not ask whether somebody is there.
+            let seen = Some(Timestamp::now().plus(FAR_AHEAD));
+            let drained = tokio::time::timeout(DRAIN_TIME_MAX, lease.drain(seen)).await;
+            if let Ok(Err(error)) = drained {
+                tracing::warn!(error = %crate::chain(&error), "the record could not be told that it stops");
+            }
         }
-    }
+    };
     let ending = running.ending();
-    let mut halting = std::pin::pin!(running.halt(haste, time));
-    let halted = tokio::select! {
-        halted = &mut halting => halted,
-        () = lease.lost() => return Err(environment::stepped_down(&lease)),
-        () = interrupt.requested() => {
-            // What waits has time until the next wake; what runs is finished or taken back.
-            ending.now();
-            halting.await
+    let halting = async {
+        let mut halting = std::pin::pin!(running.halt(haste, time));
+        tokio::select! {
+            halted = &mut halting => halted,
+            () = interrupt.requested() => {
+                // What waits has time until the next wake; what runs is finished or taken back.
+                ending.now();
+                halting.await
+            }
         }
     };
-    let parked = parking::park(halted, backend, &lease).await;
+    let (halted, ()) = tokio::join!(halting, told);
+    Ok(halted)
+}
+
+/// Everything is saved, then the record says that it sleeps.
+async fn end(
+    halted: Halted,
+    reason: Reason,
+    backend: &Backend,
+    metrics: &Metrics,
+    keeper: &mut Keeper,
+) -> Result<(), Failure> {
+    let lease = halted.seat.lease.clone();
+    let rest = parking::park(halted, backend, &lease).await?;
+    match reason {
+        Reason::Broke => {
+            return Err(Failure::new(
+                Exit::Internal,
+                "the pipeline broke",
+                "Look at the log for the panic; the next wake goes on from the remote.",
+            ));
+        }
+        Reason::Unusable(failure) => return Err(failure),
+        Reason::Idle | Reason::Lifetime | Reason::Told | Reason::Lost => {}
+    }
     keeper.stop().await;
-    if reason == Reason::Broke {
-        let failure = Failure::new(
-            Exit::Internal,
-            "the pipeline broke",
-            "Look at the log for the panic; the next wake goes on from the remote.",
-        );
-        say_why(Some(&lease), &failure).await;
-        return Err(failure);
-    }
-    let (parked, left) = match parked {
-        Ok(parked) => (parked, None),
-        Err(failure) => (None, Some(failure)),
+    // A stop that the record could not be told of is told now.
+    let asleep = async {
+        lease.drain(Some(Timestamp::now().plus(FAR_AHEAD))).await?;
+        lease.sleep(rest.parked.clone()).await
     };
-    if let Err(error) = lease.sleep(parked).await {
-        return Err(Failure::new(
-            Exit::Backend,
-            format!("the record could not be told that it sleeps: {error}"),
-            "Its lease is over in 30 s; nothing is lost.",
-        ));
-    }
+    asleep.await.map_err(|error| match error {
+        LeaseError::Refused(_) => environment::stepped_down(&lease),
+        LeaseError::Backend(error) => failure("tell the record that it sleeps", &error),
+    })?;
     metrics.slept();
     tracing::info!("asleep");
-    left.map_or(Ok(Exit::Success), Err)
+    rest.forget(backend).await;
+    Ok(())
 }

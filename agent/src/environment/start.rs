@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Boot, Plan, Running, Seat, TakenUpBefore, lease_lost};
+use super::{Boot, Kept, Plan, Running, Seat, TakenUpBefore, lease_lost};
 use crate::activity::Activity;
 use crate::content::Fetcher;
 use crate::door::{Bar, Door, Intake, Opened, SeenOn, Stage};
@@ -163,11 +163,9 @@ impl Open {
             site_root: self.plan.site.root.clone().unwrap_or_default(),
         };
         let (draft, work_tree) = open_draft(&settings, &places, boot).await?;
-        // In developer mode the workspace stays, and nothing is ever parked.
-        let (draft, work_tree, taken_up) = if self.seat.proof.is_some() {
-            take_up(draft, work_tree, self.seat.parked.take()).await?
-        } else {
-            (draft, work_tree, Vec::new())
+        let (draft, work_tree, taken_up) = match self.seat.parked.take() {
+            Some(kept) => take_up(draft, work_tree, kept).await?,
+            None => (draft, work_tree, Vec::new()),
         };
         let behind = match draft.behind_published()? {
             0 => String::new(),
@@ -228,15 +226,18 @@ async fn open_draft(
 async fn take_up(
     mut draft: Draft,
     work_tree: WorkTree,
-    told: Option<(Parked, Option<Vec<u8>>)>,
+    told: Vec<Kept>,
 ) -> Result<(Draft, WorkTree, Vec<TakenUpBefore>), Failure> {
     let work = tokio::task::spawn_blocking(move || {
-        let mut all: Vec<(Parked, Option<Vec<u8>>)> = told.into_iter().collect();
+        let mut all = told;
         match Workshop::parked_on_remote(&draft) {
             Ok(found) => {
                 for parked in found {
-                    if all.iter().all(|(known, _)| known.commit != parked.commit) {
-                        all.push((parked, None));
+                    if all.iter().all(|known| known.parked.commit != parked.commit) {
+                        all.push(Kept {
+                            parked,
+                            bundle: None,
+                        });
                     }
                 }
             }
@@ -246,7 +247,7 @@ async fn take_up(
         }
         let taken = all
             .into_iter()
-            .map(|(parked, bundle)| {
+            .map(|Kept { parked, bundle }| {
                 let whole = take_up_one(&mut draft, &work_tree, &parked, bundle.as_deref());
                 TakenUpBefore { parked, whole }
             })
@@ -354,6 +355,8 @@ impl Installed {
         tasks.spawn(cloned.work_tree.clone().run(stop_rest.clone()));
         let answered = cloned.open.answered(site_settings, &mut tasks);
         let site = boot.phase(PhaseName::Serve, answered).await?;
+        // The record's phase has been written by now: a late write of it would be refused, and take us for another.
+        cloned.open.register(&site).await?;
         tasks.spawn(report_site(
             site.clone(),
             boot.events.clone(),
@@ -364,7 +367,17 @@ impl Installed {
 }
 
 impl Open {
-    /// Starts the site, and registers once it has answered.
+    /// Says where the door is.
+    async fn register(&self, site: &Site) -> Result<(), Failure> {
+        let (plan, health) = (&self.plan, site.view().health());
+        let registered = self
+            .seat
+            .lease
+            .register(plan.ip.to_string(), plan.address.port(), health);
+        registered.await.map(drop).map_err(lease_lost)
+    }
+
+    /// Starts the site; returns once it has answered.
     async fn answered(
         &self,
         settings: site::Settings,
@@ -375,14 +388,8 @@ impl Open {
         let answer = site.first_answer().await;
         self.stage
             .send_replace(Stage::Serving { site: site.clone() });
-        let plan = &self.plan;
-        self.seat
-            .lease
-            .register(plan.ip.to_string(), plan.address.port(), answer.health())
-            .await
-            .map_err(lease_lost)?;
         let detail = match &answer.problem {
-            None => format!("Astro {astro}, Node {}", plan.node.version),
+            None => format!("Astro {astro}, Node {}", self.plan.node.version),
             Some(problem) => {
                 let words = problem.message.lines().next().unwrap_or_default();
                 format!("Astro {astro}; the site is not well: {words}")

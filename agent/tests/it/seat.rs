@@ -44,7 +44,7 @@ async fn an_environment_wakes_serves_sleeps_and_wakes_again() {
         (asleep.container_ip, asleep.task_arn, asleep.lease_until),
         (None, None, None)
     );
-    assert_eq!(asleep.parked, None);
+    assert_eq!(asleep.parked, []);
 
     // Somebody asks for something, and somebody comes back.
     seat.replaces("two", "Rare &amp; old stamps", "Old stamps")
@@ -252,7 +252,10 @@ async fn work_by_hand_is_parked_and_comes_back() {
     std::fs::write(tree.join("src/pages/by-hand.md"), "# By hand\n").expect("written");
     let (code, said) = awake.ended().await;
     assert_eq!(code, 0, "{said}");
-    let parked = seat.record().await.parked.expect("something is parked");
+    let record = seat.record().await;
+    let [parked] = record.parked.as_slice() else {
+        panic!("something is parked: {record:#?}")
+    };
     assert_eq!(parked.files, ["src/pages/by-hand.md"]);
     let ParkedAt::Ref(name) = &parked.place else {
         panic!("the remote takes it: {parked:?}")
@@ -281,7 +284,7 @@ async fn work_by_hand_is_parked_and_comes_back() {
     let kept = awake.watched(awake.receipt("keep")).await;
     assert_eq!(kept.status, Status::Pushed, "{kept:#?}");
     assert_eq!(awake.stopped().await.0, 0);
-    assert_eq!(seat.record().await.parked, None);
+    assert_eq!(seat.record().await.parked, []);
     let left = git(repository.path(), &["for-each-ref", "refs/edit"]);
     assert_eq!(left, "", "what was taken up is cleared away");
 }
