@@ -126,7 +126,7 @@ async fn configure(arguments: &DevArguments) -> Result<((Plan, Source), Option<S
         published_branch: arguments.branch.clone(),
         listener,
         address,
-        ip: address.ip(),
+        reached_at: address.ip(),
         hosts: Hosts {
             names: arguments.host_names(),
         },

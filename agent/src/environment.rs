@@ -56,8 +56,8 @@ pub(crate) struct Plan {
     pub(crate) listener: TcpListener,
     /// The same, as an address.
     pub(crate) address: SocketAddr,
-    /// The address at which others reach it.
-    pub(crate) ip: IpAddr,
+    /// Where others reach it: a door that listens on all addresses is at none of them.
+    pub(crate) reached_at: IpAddr,
     /// The host names by which the door is known.
     pub(crate) hosts: Hosts,
     /// What runs the site.

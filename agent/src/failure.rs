@@ -231,7 +231,7 @@ mod tests {
         });
         insta::assert_snapshot!(failure.to_string(), @r"
         error: the repository /sites/amelia has no branch mian; it has main, spring
-          hint: Name an existing branch with --branch.
+          hint: Name an existing branch: `repository.branch` of the client's configuration (on a laptop: --branch).
         ");
         assert_eq!(failure.exit, Exit::Repository);
     }

@@ -83,7 +83,8 @@ fn run_environment(arguments: &cli::RunArguments) -> Result<Exit, Failure> {
         telemetry::start(&settings.log_level, settings.log_format, everywhere.clone())
             .map_err(|error| Failure::internal("start the log", &error))?;
     let ended = in_runtime(run::run(settings, everywhere, output));
-    if let Err(failure) = &ended {
+    // It is said here and not on stderr as well: whoever reads a container's log reads both.
+    let exit = ended.unwrap_or_else(|failure| {
         tracing::error!(
             code = failure.code(),
             exit = failure.exit as u8,
@@ -91,9 +92,10 @@ fn run_environment(arguments: &cli::RunArguments) -> Result<Exit, Failure> {
             "{}",
             failure.message
         );
-    }
+        failure.exit
+    });
     writing.finish(LOG_TIME_MAX);
-    ended
+    Ok(exit)
 }
 
 fn in_runtime(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {

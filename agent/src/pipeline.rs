@@ -74,8 +74,12 @@ pub(crate) const INSTRUCTION_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long to wait after a port did not answer that an instruction cannot go on without; doubled each time.
 const PORT_PAUSE: Duration = Duration::from_secs(1);
 const PORT_PAUSE_MAX: Duration = Duration::from_secs(15);
-/// How long to wait after the queue did not answer.
+/// How long to wait after the queue did not answer; doubled each time, up to [`QUEUE_PAUSE_MAX`].
 const QUEUE_PAUSE: Duration = Duration::from_secs(2);
+const QUEUE_PAUSE_MAX: Duration = Duration::from_secs(16);
+/// How often a queue that does not answer is asked for the last messages before the environment sleeps. What is in it waits
+/// there for the next one.
+const LAST_LOOKS_MAX: u32 = 4;
 
 /// Whose instructions these are and where they land.
 #[derive(Debug, Clone)]
@@ -180,6 +184,7 @@ impl Pipeline {
         let mut until = ending.watch();
         let stop = ending.stop();
         let mut mailbox = Mailbox::new(Arc::clone(&self.queue), ending.clone());
+        let mut unanswered = 0_u32;
         self.publish_tip().await;
         loop {
             self.view
@@ -207,6 +212,10 @@ impl Pipeline {
                 () = self.hands.changed() => Arrival::Hands,
                 received = mailbox.arrival(now) => Arrival::Message(received),
             };
+            if unanswered > 0 && matches!(arrival, Arrival::Message(Ok(_))) {
+                tracing::info!(times = unanswered, "the queue answers again");
+                unanswered = 0;
+            }
             match arrival {
                 Arrival::Message(Ok(Some(letter))) => {
                     self.handle(letter, &mut mailbox).await;
@@ -219,11 +228,25 @@ impl Pipeline {
                 Arrival::Others(seen) => self.take_in(seen).await,
                 Arrival::Hands => self.look_at_hands().await,
                 Arrival::Message(Err(error)) => {
-                    tracing::error!(error = %crate::chain(&error), "the queue does not answer");
+                    // Said once, however long it lasts.
+                    if unanswered == 0 {
+                        tracing::error!(
+                            error = %crate::chain(&error),
+                            hint = "Instructions wait in it meanwhile. Check that the queue exists and what the task's role may do with it.",
+                            "the queue does not answer; it is asked again and again"
+                        );
+                    }
+                    let pause = QUEUE_PAUSE * 2_u32.pow(unanswered.min(3));
+                    unanswered = unanswered.saturating_add(1);
+                    let last_look = now == Until::Empty
+                        && (!error.is_transient() || unanswered >= LAST_LOOKS_MAX);
+                    if last_look {
+                        break;
+                    }
                     tokio::select! {
                         () = stop.cancelled() => {}
                         () = self.lease.lost() => {}
-                        () = tokio::time::sleep(QUEUE_PAUSE) => {}
+                        () = tokio::time::sleep(pause.min(QUEUE_PAUSE_MAX)) => {}
                     }
                 }
             }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use contract::client_config::ClientStatus;
 use contract::proof::Proof;
 use contract::{ClientConfig, Session, Timestamp};
+use platform::PortError;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,7 @@ mod task;
 pub(crate) use check::check;
 pub(crate) use settings::{Settings, explain};
 
-use backend::{Backend, failure};
+use backend::{BACKEND_HINT, Backend, SessionQueues, failure};
 use life::Reason;
 use task::Task;
 
@@ -61,10 +62,6 @@ const ABANDON_TIME_MAX: Duration = Duration::from_secs(5);
 /// Later than any activity that a record can name.
 const FAR_AHEAD: Duration = Duration::from_secs(3600);
 
-/// For how long a port is asked again that does not answer: less than a phase with its last answer, so that the failure is
-/// the port's.
-const PORT_TIME_MAX: Duration = Duration::from_secs(15);
-const PORT_PAUSE: Duration = Duration::from_millis(250);
 /// How long it may take to have what is needed beside the session.
 const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long everything may take once it is told to stop: ECS kills what has not ended 120 s after it was asked.
@@ -202,7 +199,8 @@ async fn start(
     boot.lease = Some(claimed.lease.clone());
     // What is wrong with the configuration is said in the record, so the session has to be ours first.
     let config = usable(settings, read.config?)?;
-    let prepared = prepare(settings, backend, &config, claimed, read.task.ip);
+    let task = read.task?;
+    let prepared = prepare(settings, backend, &config, claimed, task.ip);
     let (plan, seat) = tokio::select! {
         prepared = tokio::time::timeout(PREPARE_TIME_MAX, prepared) => prepared.unwrap_or_else(|_| Err(Failure::new(
             Exit::TooSlow,
@@ -222,24 +220,15 @@ async fn prepare(
     backend: &Backend,
     config: &ClientConfig,
     claimed: ClaimedSession,
-    ip: IpAddr,
+    reached_at: IpAddr,
 ) -> Result<(Plan, Seat), Failure> {
     let ClaimedSession { lease, session } = claimed;
     let queues = backend.queues(settings, &session, config);
-    let probe = "what-nobody-has-sent".parse().expect("an id");
-    let asked = async {
-        tokio::try_join!(
-            patiently("ask the session's queue", || queues.own.depth()),
-            patiently("read the receipts", || backend
-                .receipts
-                .get(&session.session_id, &probe)),
-        )
-    };
     let idle = life::settings(config);
-    let (plan, kept, _) = tokio::try_join!(
-        plan(settings, backend, config, &session, idle, ip),
+    let (plan, kept, ()) = tokio::try_join!(
+        plan(settings, backend, config, &session, reached_at, idle),
         async { Ok(parking::fetch(backend, session.parked.clone()).await) },
-        asked,
+        within_reach(backend, &queues, &session),
     )?;
     let proof = proof(&session)?;
     let seat = Seat {
@@ -260,6 +249,46 @@ async fn prepare(
         results: Results::from(queues.results),
     };
     Ok((plan, seat))
+}
+
+/// How long what instructions go through may take to say that it is there. Who does not answer in time may do so when the
+/// first instruction comes, and meanwhile people see their pages.
+const REACH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Fails if the queue or the receipts are not there, or do not let us: then no instruction could ever be carried out, and
+/// the environment would wait for ever for what cannot come.
+async fn within_reach(
+    backend: &Backend,
+    queues: &SessionQueues,
+    session: &Session,
+) -> Result<(), Failure> {
+    let asked = async {
+        tokio::join!(
+            queues.own.depth(),
+            backend.receipts.recent(&session.session_id, 1)
+        )
+    };
+    let Ok((queue, receipts)) = tokio::time::timeout(REACH_TIME_MAX, asked).await else {
+        tracing::warn!(
+            "the queue or the receipts do not answer; the environment starts without knowing how they are"
+        );
+        return Ok(());
+    };
+    let answers = [
+        ("ask the session's queue", queue.map(drop)),
+        ("read the receipts", receipts.map(drop)),
+    ];
+    for (operation, answer) in answers {
+        match answer {
+            // A receipt that cannot be read is for whoever asks for it.
+            Ok(()) | Err(PortError::Corrupt { .. }) => {}
+            Err(error) if error.is_transient() => {
+                tracing::warn!(error = %crate::chain(&error), "could not {operation}; the environment starts all the same");
+            }
+            Err(error) => return Err(failure(operation, &error)),
+        }
+    }
+    Ok(())
 }
 
 /// What the router proves and is proven.
@@ -284,7 +313,8 @@ struct Read {
     /// The client's configuration, if there is one; or why it could not be read.
     config: Result<Option<ClientConfig>, Failure>,
     session: Session,
-    task: Task,
+    /// Which task this is; or why nobody says so.
+    task: Result<Task, Failure>,
 }
 
 async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<String>), Failure> {
@@ -294,11 +324,8 @@ async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<St
     let session = patiently("read the session's record", || {
         backend.sessions.get(&settings.session_id)
     });
-    let (config, others) = tokio::join!(config, async {
-        tokio::try_join!(session, task::find(settings))
-    });
-    let (session, task) = others?;
-    let Some(session) = session else {
+    let (config, session, task) = tokio::join!(config, session, task::find(settings));
+    let Some(session) = session? else {
         return Err(Failure::new(
             Exit::Config,
             format!("there is no session {}…", settings.session_id.redacted()),
@@ -316,7 +343,8 @@ async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<St
             "Check CLIENT_ID and SESSION_ID.",
         ));
     }
-    let detail = format!("client {}, task {}", settings.client_id, task.arn);
+    let task_name = task.as_ref().map_or("unknown", |task| task.arn.as_str());
+    let detail = format!("client {}, task {task_name}", settings.client_id);
     Ok((
         Read {
             config,
@@ -327,23 +355,49 @@ async fn read(settings: &Settings, backend: &Backend) -> Result<(Read, Option<St
     ))
 }
 
-/// Asks a port again and again while it does not answer, but not for ever.
+/// How long a port is asked again that does not answer: less than a phase has, so that what ends the start is what the
+/// port said, and not that the time was over.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+fn no_answer(operation: &str) -> Failure {
+    Failure::new(
+        Exit::Backend,
+        format!(
+            "could not {operation}: no answer within {} s",
+            PATIENCE.as_secs()
+        ),
+        BACKEND_HINT,
+    )
+    .retryable(true)
+}
+
+/// Asks a port again and again while it does not answer.
 async fn patiently<T, F: Future<Output = platform::Result<T>>>(
     operation: &'static str,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, Failure> {
-    let (began, mut pause) = (Instant::now(), PORT_PAUSE);
-    loop {
-        match ask().await {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(250);
+    let mut last = None;
+    while let Ok(answer) = tokio::time::timeout_at(until, ask()).await {
+        match answer {
             Ok(answer) => return Ok(answer),
-            Err(error) if error.is_transient() && began.elapsed() + pause < PORT_TIME_MAX => {
-                tracing::warn!(error = %crate::chain(&error), "could not {operation}; it is tried again");
+            Err(error) if error.is_transient() => {
+                // Once: what it says in the end is in the failure.
+                if last.is_none() {
+                    tracing::warn!(error = %crate::chain(&error), "could not {operation}; it is tried again");
+                }
+                last = Some(failure(operation, &error));
             }
             Err(error) => return Err(failure(operation, &error)),
+        }
+        if tokio::time::Instant::now() + pause >= until {
+            break;
         }
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
+    Err(last.unwrap_or_else(|| no_answer(operation)))
 }
 
 /// The session is ours.
@@ -379,7 +433,17 @@ async fn claim(
         Arc::clone(&backend.sessions),
         &settings.session_id,
         generation,
-        read.task.arn.clone(),
+        // What is wrong with the endpoint is said in the record, so the session has to be ours first: by a name that
+        // no other task has.
+        read.task.as_ref().map_or_else(
+            |_| {
+                format!(
+                    "unnamed-{}",
+                    contract::id::hex(&crate::random::bytes::<8>())
+                )
+            },
+            |task| task.arn.clone(),
+        ),
         slots,
         Terms::CONTAINER,
     )
@@ -431,8 +495,8 @@ async fn plan(
     backend: &Backend,
     config: &ClientConfig,
     session: &Session,
+    reached_at: IpAddr,
     idle: idle::Settings,
-    ip: IpAddr,
 ) -> Result<Plan, Failure> {
     let home = Home::open(
         home::state_folder(Some(&settings.state))?,
@@ -453,7 +517,7 @@ async fn plan(
         published_branch: Some(config.repository.branch.clone()),
         listener,
         address,
-        ip,
+        reached_at,
         hosts: hosts(settings, config, session),
         node,
         site: config.site.clone().unwrap_or_default(),

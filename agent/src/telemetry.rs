@@ -85,7 +85,8 @@ fn directives(text: &str) -> Option<String> {
         .iter()
         .map(|name| format!(",{name}={word}"))
         .collect::<String>();
-    Some(format!("{others},site={site}{ours}"))
+    // It warns at each try that credentials were not to be had, and so do we, once, in our own words.
+    Some(format!("{others},aws_config=error,site={site}{ours}"))
 }
 
 /// Logs to stdout from now on. What comes back writes the last lines when it is told to.
@@ -111,11 +112,11 @@ mod tests {
         for (text, expected) in [
             (
                 "info",
-                Some("warn,site=debug,edit_agent=info,platform=info,relay=info"),
+                Some("warn,aws_config=error,site=debug,edit_agent=info,platform=info,relay=info"),
             ),
             (
                 "WARN",
-                Some("warn,site=warn,edit_agent=warn,platform=warn,relay=warn"),
+                Some("warn,aws_config=error,site=warn,edit_agent=warn,platform=warn,relay=warn"),
             ),
             ("edit_agent=debug,info", Some("edit_agent=debug,info")),
             ("inof", None),

@@ -171,13 +171,17 @@ impl DraftError {
     /// What to do now.
     pub(crate) fn hint(&self) -> &'static str {
         match self {
-            Self::NoRepository { .. } => "Check the path or address of the repository.",
+            Self::NoRepository { .. } => {
+                "Check the path or address of the repository (`repository.url` of the client's configuration), and that our key may read it."
+            }
             Self::Shallow { .. } => "Get the rest of its history with `git fetch --unshallow`.",
             Self::Empty { .. } => "Commit the site to the repository first.",
-            Self::NoBranch { .. } => "Name an existing branch with --branch.",
+            Self::NoBranch { .. } => {
+                "Name an existing branch: `repository.branch` of the client's configuration (on a laptop: --branch)."
+            }
             Self::NameTaken { .. } => "Rename that branch, or use another --thread.",
             Self::Credentials { .. } => {
-                "Name a key or token that may write to the repository: --deploy-key file:PATH or env:NAME."
+                "Name a key or token that may write to the repository: `repository.deployKey` of the client's configuration (on a laptop: --deploy-key file:PATH or env:NAME)."
             }
             Self::UnknownServer { .. } => {
                 "Check its host key (connecting once with `ssh` puts it into ~/.ssh/known_hosts), or its certificate."

@@ -67,7 +67,7 @@ struct Settled {
     remote: draft::Remote,
     published_branch: Option<String>,
     address: std::net::SocketAddr,
-    ip: std::net::IpAddr,
+    reached_at: std::net::IpAddr,
     node: node::Node,
     site: contract::client_config::SiteSettings,
     policy: contract::client_config::Policy,
@@ -116,7 +116,7 @@ impl Open {
                 remote: plan.remote,
                 published_branch: plan.published_branch,
                 address: plan.address,
-                ip: plan.ip,
+                reached_at: plan.reached_at,
                 node: plan.node,
                 site: plan.site,
                 policy: plan.policy,
@@ -370,10 +370,10 @@ impl Open {
     /// Says where the door is.
     async fn register(&self, site: &Site) -> Result<(), Failure> {
         let (plan, health) = (&self.plan, site.view().health());
-        let registered = self
-            .seat
-            .lease
-            .register(plan.ip.to_string(), plan.address.port(), health);
+        let registered =
+            self.seat
+                .lease
+                .register(plan.reached_at.to_string(), plan.address.port(), health);
         registered.await.map(drop).map_err(lease_lost)
     }
 

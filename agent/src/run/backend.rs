@@ -53,6 +53,7 @@ impl Buckets for AwsBuckets {
 pub(super) struct SessionQueues {
     pub(super) own: Arc<dyn Instructions>,
     pub(super) dead: Arc<dyn Instructions>,
+    pub(super) dead_address: String,
     pub(super) results: Option<Arc<dyn Instructions>>,
 }
 
@@ -120,6 +121,19 @@ impl Backend {
                 .as_deref()
                 .map(|url| self.queue(url, None)),
             dead: self.queue(&dead, None),
+            dead_address: dead,
+        }
+    }
+
+    /// Whether a queue is there that may only be sent to.
+    pub(super) async fn find_queue(&self, address: &str) -> platform::Result<()> {
+        match &self.queues {
+            Queues::Aws(aws) => {
+                let name = address.rsplit('/').next().unwrap_or(address);
+                aws.queue_named(name).await.map(drop)
+            }
+            // It is made by whoever sends to it first.
+            Queues::Local(_) => Ok(()),
         }
     }
 
@@ -140,14 +154,21 @@ impl Backend {
 /// A port that does not answer, or does not let us.
 pub(super) fn failure(operation: &str, error: &PortError) -> Failure {
     // What an operator has written and nobody can read is not the backend's fault.
-    let exit = match error {
-        PortError::Corrupt { .. } => Exit::Config,
-        _ => Exit::Backend,
+    let (exit, hint) = match error {
+        PortError::Corrupt { .. } => (
+            Exit::Config,
+            "Put right what is named; `edit-agent schema` prints what is valid.",
+        ),
+        _ => (Exit::Backend, BACKEND_HINT),
     };
     Failure::new(
         exit,
         format!("could not {operation}: {}", chain(error)),
-        "Check the names of tables and queues, the rights of the task's role, and the network.",
+        hint,
     )
     .retryable(error.is_transient())
 }
+
+/// What to look at where a port does not answer or does not let us.
+pub(super) const BACKEND_HINT: &str =
+    "Check the names of tables and queues, the rights of the task's role, and the network.";

@@ -46,23 +46,30 @@ pub(crate) async fn check(arguments: RunArguments) -> Result<Exit, Failure> {
         .and_then(|config| usable(&settings, config));
     if let (Ok(session), Ok(config)) = (&session, &config) {
         let queues = backend.queues(&settings, session, config);
-        for (name, queue) in [
-            ("queue", Some(&queues.own)),
-            ("dead letters", Some(&queues.dead)),
-            ("results", queues.results.as_ref()),
+        let depth = queues.own.depth().await;
+        report.note(
+            "queue",
+            depth
+                .map(|depth| format!("{} wait, {} in flight", depth.waiting, depth.in_flight))
+                .map_err(|error| failure("ask the session's queue", &error)),
+        );
+        // What the role may do with those is send to them, and ask where they are.
+        for (name, address) in [
+            ("dead letters", Some(&queues.dead_address)),
+            ("results", config.results_queue_url.as_ref()),
         ] {
-            if let Some(queue) = queue {
-                let depth = queue.depth().await;
-                report.note(
-                    name,
-                    depth
-                        .map(|depth| {
-                            format!("{} wait, {} in flight", depth.waiting, depth.in_flight)
-                        })
-                        .map_err(|error| failure("ask a queue", &error)),
-                );
+            if let Some(address) = address {
+                let found = backend.find_queue(address).await;
+                let found = found.map(|()| "there".to_owned());
+                report.note(name, found.map_err(|error| failure("find a queue", &error)));
             }
         }
+        let receipts = backend.receipts.recent(&settings.session_id, 1).await;
+        let readable = receipts.map(|_| "can be read".to_owned());
+        report.note(
+            "receipts",
+            readable.map_err(|error| failure("read the receipts", &error)),
+        );
     }
     report.note(
         "session",

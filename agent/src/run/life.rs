@@ -210,6 +210,8 @@ impl Drop for Awake<'_> {
 #[derive(Debug, Default)]
 struct Queue {
     said: Option<(Instant, u64)>,
+    /// Whether it did not say so the last time.
+    silent: bool,
 }
 
 impl Queue {
@@ -223,13 +225,17 @@ impl Queue {
     /// Asks. What was given back and is to come again waits too. A queue that does not answer may have something: then it stays
     /// awake. One that is not there, or does not let us, is no queue to wait for.
     async fn ask(&mut self, running: &Running) -> Result<u64, Failure> {
-        let waiting = match running.seat.queue.depth().await {
+        let answer = running.seat.queue.depth().await;
+        let was_silent = std::mem::replace(&mut self.silent, answer.is_err());
+        let waiting = match answer {
             Ok(depth) => {
                 let ours = u64::from(running.view.borrow().running.is_some());
                 depth.waiting + depth.in_flight.saturating_sub(ours)
             }
             Err(error) if error.is_transient() => {
-                tracing::warn!(error = %crate::chain(&error), "the queue does not say how much waits");
+                if !was_silent {
+                    tracing::warn!(error = %crate::chain(&error), "the queue does not say how much waits");
+                }
                 1
             }
             Err(error) => return Err(super::failure("ask the session's queue", &error)),

@@ -18,6 +18,7 @@ mod bar;
 mod browser;
 mod by_hand;
 mod cloud;
+mod cloud_bad_input;
 mod content;
 mod crash;
 mod edit_loop;

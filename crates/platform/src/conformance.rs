@@ -22,6 +22,7 @@ use crate::{Clients, Instructions, Objects, Receipts, Secrets, Sessions};
 
 pub mod clients;
 pub mod emulator;
+pub mod front;
 pub mod objects;
 pub mod queue;
 pub mod receipts;

@@ -2,7 +2,7 @@
 //!
 //! | what happened | becomes |
 //! |---|---|
-//! | no connection, no answer in time, 5xx, throttling, a conflict of transactions, credentials that expired or could not be fetched | `Unavailable` |
+//! | no connection, no answer in time, 5xx, throttling, a conflict of transactions, credentials that expired or could not be fetched, a clock that is wrong | `Unavailable` |
 //! | no such table, queue or bucket; no permission; no or wrong credentials; a request that is not valid | `Refused`, with what to do now |
 //! | a reply or a row that cannot be read | `Corrupt` |
 //!
@@ -94,6 +94,14 @@ impl Asked {
             _ if status.is_some_and(|status| status >= 500 || status == 429) => {
                 self.unavailable(said)
             }
+            // A machine that was held up between signing and sending says the same as one whose clock is wrong. The SDK
+            // signs again by the clock of AWS where that says what time it is.
+            "RequestTimeTooSkewed" | "RequestExpired" => self.unavailable(&clock(said)),
+            "InvalidSignatureException" | "SignatureDoesNotMatch"
+                if said.contains("Signature expired") || said.contains("not yet current") =>
+            {
+                self.unavailable(&clock(said))
+            }
             "ThrottlingException"
             | "Throttling"
             | "ThrottledException"
@@ -111,8 +119,6 @@ impl Asked {
             | "ReplicatedWriteConflictException"
             | "ExpiredToken"
             | "ExpiredTokenException"
-            | "RequestExpired"
-            | "RequestTimeTooSkewed"
             | "InternalServerError"
             | "InternalServiceError"
             | "ServiceUnavailable" => self.unavailable(said),
@@ -174,6 +180,10 @@ impl Asked {
     fn shown(&self, text: &str) -> String {
         without_session_ids(text, self.capability.as_deref())
     }
+}
+
+fn clock(said: &str) -> String {
+    format!("check the clock of this machine, by which requests are signed: {said}")
 }
 
 /// The credentials' own error, if that is why a request could not be sent.

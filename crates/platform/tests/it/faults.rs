@@ -8,13 +8,12 @@ use contract::session::{SiteHealth, State, Transition, TransitionRefused};
 use contract::{Generation, Session, Status, Timestamp};
 use platform::aws::{Aws, AwsSettings, Patience};
 use platform::conformance::emulator::{Emulator, Stack};
+use platform::conformance::front::{Act, Front, Request};
 use platform::conformance::records::{client, dawn, proof_key, receipt, session, session_id};
 use platform::{
     Created, DeliveryHandle, Lease, Outgoing, PortError, Put, Sessions, TransitionFailed,
 };
 use tokio::sync::Notify;
-
-use crate::wire::{Act, Front, Request};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -397,6 +396,57 @@ async fn a_request_that_is_throttled_is_asked_again() {
     let read = sessions.get(&session_id(&client("amelia"), 1)).await;
     assert!(read.expect("get").is_some());
     assert_eq!(front.count("GetItem"), 4);
+}
+
+const EXPIRED: &str = r#"{"__type":"com.amazon.coral.service#InvalidSignatureException","message":"Signature expired: 20261127T100000Z is now earlier than 20261127T100500Z"}"#;
+
+/// When a request was signed, as it says itself: such as `20261127T100000Z`.
+fn signed_at(request: &Request) -> String {
+    let date = request.header("x-amz-date").expect("it is signed");
+    date.to_owned()
+}
+
+/// A machine whose clock is ten minutes behind is believed once AWS has said what time it is.
+#[tokio::test]
+async fn requests_are_signed_by_the_clock_of_aws_where_ours_is_wrong() {
+    use aws_smithy_types::date_time::{DateTime, Format};
+    let (stack, _) = dormant().await;
+    let its_now = Timestamp::now().plus(10 * MINUTE);
+    let date = DateTime::from_millis(its_now.unix_ms())
+        .fmt(Format::HttpDate)
+        .expect("a date");
+    let mut first = true;
+    let front = Front::before(Some(emulator().port()), move |_| {
+        if std::mem::take(&mut first) {
+            return Act::AnswerOn(date.clone(), 400, EXPIRED.to_owned());
+        }
+        Act::Pass
+    })
+    .await;
+    let sessions = Aws::load(front.settings()).await.sessions(&stack.sessions);
+    let read = sessions.get(&session_id(&client("amelia"), 1)).await;
+    assert!(read.expect("get").is_some());
+    let (wrong, right) = (signed_at(&front.seen()[0]), signed_at(&front.seen()[1]));
+    // Times of this form are in order as texts are.
+    let digits = |text: &str| -> String { text.chars().filter(char::is_ascii_digit).collect() };
+    let soon = Timestamp::now().plus(9 * MINUTE).to_string();
+    assert!(
+        digits(&right)[..14] > digits(&soon)[..14],
+        "{wrong}, then {right}"
+    );
+}
+
+/// And where AWS does not say it, whoever reads the error is told what to look at; it may pass.
+#[tokio::test]
+async fn a_clock_that_is_not_believed_is_named() {
+    let front = Front::before(None, |_| Act::Answer(400, EXPIRED.to_owned())).await;
+    let aws = Aws::load(front.settings()).await;
+    let refused = aws.clients("clients").get(&client("amelia")).await;
+    let refused = refused.expect_err("it is not believed");
+    assert!(refused.is_transient(), "{refused:?}");
+    let said = format!("{refused:?}");
+    assert!(said.contains("check the clock of this machine"), "{said}");
+    assert!(front.seen().len() <= 4);
 }
 
 /// As often as was agreed and not once more; then it is the caller's turn to wait.

@@ -8,4 +8,3 @@ mod model;
 mod rows;
 mod template;
 mod time;
-mod wire;

@@ -7,14 +7,13 @@ use contract::session::{State, Transition};
 use contract::{Generation, Receipt, Session, Status};
 use platform::aws::Aws;
 use platform::conformance::emulator::{Emulator, Stack};
+use platform::conformance::front::{Act, Front};
 use platform::conformance::records::{
     client, client_config, dawn, instruction, proof_key, receipt, session, session_id,
 };
 use platform::{Created, PortError};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-
-use crate::wire::{Act, Front};
 
 fn emulator() -> &'static Emulator {
     Emulator::shared(env!("CARGO_TARGET_TMPDIR"))

@@ -1,15 +1,29 @@
-//! A server between an adapter and the emulator: it passes requests on, or does what a network and a busy AWS do.
+//! A server between whoever asks and the emulator: it passes requests on, or does what a network and a busy AWS do.
+//!
+//! It speaks HTTP as far as the SDK and the emulator do: one request a connection, its length in a header. What it does
+//! with a request is decided by a function that the test gives, and that the test may replace while it runs.
 
-use std::sync::{Arc, Mutex};
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "tests whose server breaks fail, and say why"
+)]
 
-use platform::aws::{AwsSettings, Keys, Patience};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::aws::{AwsSettings, Keys, Patience};
+
+use super::emulator::REGION;
+
 /// What becomes of a request.
-pub(crate) enum Act {
+#[derive(Debug, Clone)]
+pub enum Act {
     /// It goes to the emulator, and the answer comes back.
     Pass,
     /// It waits on the way to the emulator: tells the first that it is there, and goes on when told by the second.
@@ -18,28 +32,38 @@ pub(crate) enum Act {
     LoseReply,
     /// It goes nowhere and gets this answer.
     Answer(u16, String),
+    /// The same, with this date in its head.
+    AnswerOn(String, u16, String),
     /// It is never answered.
     Silence,
 }
 
 /// A request that came by.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
+pub struct Request {
     /// The first line and the headers.
-    pub(crate) head: String,
-    pub(crate) body: String,
+    pub head: String,
+    /// What is sent.
+    pub body: String,
 }
 
 impl Request {
+    /// The service, as the first part of the operation's target says it, such as `AmazonSQS`; nothing where there is none.
+    pub fn service(&self) -> &str {
+        let target = self.header("x-amz-target").unwrap_or_default();
+        target.split('.').next().unwrap_or(target)
+    }
+
     /// The operation, such as `DeleteMessage`; the path where there is none.
-    pub(crate) fn operation(&self) -> &str {
+    pub fn operation(&self) -> &str {
         match self.header("x-amz-target") {
             Some(target) => target.rsplit('.').next().unwrap_or(target),
             None => self.head.split_whitespace().nth(1).unwrap_or_default(),
         }
     }
 
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// A header, by its name in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(':')?;
             found.eq_ignore_ascii_case(name).then(|| value.trim())
@@ -47,91 +71,86 @@ impl Request {
     }
 }
 
-/// The server. It ends when it is dropped.
-pub(crate) struct Front {
+type Decide = Box<dyn FnMut(&Request) -> Act + Send>;
+
+/// The server. It ends when it is dropped, and with it every connection.
+pub struct Front {
     port: u16,
+    decide: Arc<Mutex<Decide>>,
     seen: Arc<Mutex<Vec<Request>>>,
     _serving: JoinSet<()>,
 }
 
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Front")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Front {
     /// Listens on a free port; `decide` is asked about each request, in order.
-    pub(crate) async fn before(
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "its tasks are owned, and end with it"
+    )]
+    pub async fn before(
         upstream: Option<u16>,
         decide: impl FnMut(&Request) -> Act + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("it is bound").port();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (decide, log) = (Arc::new(Mutex::new(decide)), Arc::clone(&seen));
+        let decide: Arc<Mutex<Decide>> = Arc::new(Mutex::new(Box::new(decide)));
+        let (deciding, log) = (Arc::clone(&decide), Arc::clone(&seen));
         let mut serving = JoinSet::new();
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((connection, _)) = listener.accept().await {
-                let (decide, log) = (Arc::clone(&decide), Arc::clone(&log));
-                connections.spawn(async move {
-                    let mut connection = connection;
-                    // One request a connection: then each of them is seen.
-                    let Some(request) = read(&mut connection).await else {
-                        return;
-                    };
-                    let act = (decide.lock().expect("no decision panics"))(&request);
-                    log.lock()
-                        .expect("no panic while locked")
-                        .push(request.clone());
-                    match act {
-                        Act::Silence => std::future::pending().await,
-                        Act::Answer(status, body) => {
-                            let answer = format!(
-                                "HTTP/1.1 {status} Status\r\nContent-Type: application/x-amz-json-1.0\r\n\
-                                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                                body.len()
-                            );
-                            // The adapter may have given up meanwhile.
-                            drop(connection.write_all(answer.as_bytes()).await);
-                        }
-                        Act::Pass | Act::LoseReply | Act::Hold(..) => {
-                            if let Act::Hold(there, go) = &act {
-                                there.notify_one();
-                                go.notified().await;
-                            }
-                            let answer = ask(upstream.expect("it has one"), &request).await;
-                            if !matches!(act, Act::LoseReply) {
-                                drop(connection.write_all(&answer).await);
-                            }
-                        }
-                    }
-                });
+                let (decide, log) = (Arc::clone(&deciding), Arc::clone(&log));
+                connections.spawn(serve(connection, upstream, decide, log));
+                while connections.try_join_next().is_some() {}
             }
         });
         Self {
             port,
+            decide,
             seen,
             _serving: serving,
         }
     }
 
+    /// Decides otherwise from now on. What is under way, or never answered, stays so.
+    pub fn from_now_on(&self, decide: impl FnMut(&Request) -> Act + Send + 'static) {
+        *self.decide.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(decide);
+    }
+
     /// What came by, in order.
-    pub(crate) fn seen(&self) -> Vec<Request> {
-        self.seen.lock().expect("no panic while locked").clone()
+    pub fn seen(&self) -> Vec<Request> {
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// How often an operation came by.
-    pub(crate) fn count(&self, operation: &str) -> usize {
+    pub fn count(&self, operation: &str) -> usize {
         self.seen()
             .iter()
             .filter(|request| request.operation() == operation)
             .count()
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Where it is.
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// The settings that lead here.
-    pub(crate) fn settings(&self) -> AwsSettings {
+    pub fn settings(&self) -> AwsSettings {
         AwsSettings {
-            region: Some("eu-central-1".to_owned()),
+            region: Some(REGION.to_owned()),
             endpoint_url: Some(self.url()),
             keys: Some(Keys {
                 id: "test".to_owned(),
@@ -143,14 +162,56 @@ impl Front {
 }
 
 /// Long enough for an emulator on a busy machine; the pauses are short, because they pass in full.
-pub(crate) fn patience() -> Patience {
-    use std::time::Duration;
+fn patience() -> Patience {
     Patience {
         attempt: Duration::from_secs(30),
         operation: Duration::from_secs(90),
         pause: Duration::from_millis(20),
         attempts: 4,
         ..Patience::default()
+    }
+}
+
+async fn answer(connection: &mut TcpStream, headers: &str, status: u16, body: &str) {
+    let answer = format!(
+        "HTTP/1.1 {status} Status\r\nContent-Type: application/x-amz-json-1.0\r\n{headers}\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    // Whoever asked may have given up meanwhile.
+    drop(connection.write_all(answer.as_bytes()).await);
+}
+
+/// One request a connection: then each of them is seen.
+async fn serve(
+    mut connection: TcpStream,
+    upstream: Option<u16>,
+    decide: Arc<Mutex<Decide>>,
+    log: Arc<Mutex<Vec<Request>>>,
+) {
+    let Some(request) = read(&mut connection).await else {
+        return;
+    };
+    let act = (decide.lock().unwrap_or_else(PoisonError::into_inner))(&request);
+    log.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(request.clone());
+    match act {
+        Act::Silence => std::future::pending().await,
+        Act::Answer(status, body) => answer(&mut connection, "", status, &body).await,
+        Act::AnswerOn(date, status, body) => {
+            answer(&mut connection, &format!("Date: {date}\r\n"), status, &body).await;
+        }
+        Act::Pass | Act::LoseReply | Act::Hold(..) => {
+            if let Act::Hold(there, go) = &act {
+                there.notify_one();
+                go.notified().await;
+            }
+            let answer = ask(upstream.expect("it has one"), &request).await;
+            if !matches!(act, Act::LoseReply) {
+                drop(connection.write_all(&answer).await);
+            }
+        }
     }
 }
 
