@@ -485,8 +485,7 @@ fn git_author() -> Option<(String, String)> {
 }
 
 fn declined(status: u16, body: &Value) -> Failure {
-    let errors: Vec<Problem> =
-        serde_json::from_value(body["errors"].clone()).unwrap_or_default();
+    let errors: Vec<Problem> = serde_json::from_value(body["errors"].clone()).unwrap_or_default();
     let errors = listed(&errors);
     let code = body["code"].as_str().unwrap_or("unknown");
     Failure::new(

@@ -178,11 +178,16 @@ impl Queue {
         {
             return Err(Failure::new(
                 Exit::Usage,
-                format!("this is the own queue of session {owner}, and the instruction is for {session}"),
+                format!(
+                    "this is the own queue of session {owner}, and the instruction is for {session}"
+                ),
                 "Send it to that session's own queue, or to the intake.",
             ));
         }
-        let session = self.owner.clone().or_else(|| instruction.session_id.clone());
+        let session = self
+            .owner
+            .clone()
+            .or_else(|| instruction.session_id.clone());
         Ok(Letter {
             outgoing: Outgoing {
                 body,
@@ -209,13 +214,15 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
     name: &str,
     text: Option<String>,
 ) -> Result<Option<T>, Failure> {
-    text.map(|text| text.parse().map_err(|error| {
-        Failure::new(
-            Exit::Usage,
-            format!("the variable {name} is not valid: {error}"),
-            "Set it to what an operator gave you, or use the option.",
-        )
-    }))
+    text.map(|text| {
+        text.parse().map_err(|error| {
+            Failure::new(
+                Exit::Usage,
+                format!("the variable {name} is not valid: {error}"),
+                "Set it to what an operator gave you, or use the option.",
+            )
+        })
+    })
     .transpose()
 }
 
@@ -359,28 +366,54 @@ mod tests {
         let queue = Queue::read(url, &arguments, &variable)?;
         let message = super::super::read_messages(&arguments)?.remove(0);
         let message = super::super::complete(message, &queue.about(), &arguments);
-        queue.letters(&[message]).map(|mut letters| letters.remove(0))
+        queue
+            .letters(&[message])
+            .map(|mut letters| letters.remove(0))
     }
 
     #[test]
     fn a_message_is_addressed_as_the_guide_says() {
         for (line, group, session) in [
-            (&["--queue", OWN, "--sync"][..], "amelia_4f2k", Some("amelia_4f2k")),
+            (
+                &["--queue", OWN, "--sync"][..],
+                "amelia_4f2k",
+                Some("amelia_4f2k"),
+            ),
             // A session's own queue says whose it is, also where a message names the thread.
-            (&["--queue", OWN, "--thread", "Grüße", "--sync"], "amelia_4f2k", Some("amelia_4f2k")),
-            (&["--queue", OWN, "--cancel", "s-0"], "control", Some("amelia_4f2k")),
-            (&["--queue", INTAKE, "--session", "amelia_9", "--sync"], "amelia_9", Some("amelia_9")),
-            (&["--queue", INTAKE, "--thread", "spring", "--cancel", "s-0"], "control", None),
+            (
+                &["--queue", OWN, "--thread", "Grüße", "--sync"],
+                "amelia_4f2k",
+                Some("amelia_4f2k"),
+            ),
+            (
+                &["--queue", OWN, "--cancel", "s-0"],
+                "control",
+                Some("amelia_4f2k"),
+            ),
+            (
+                &["--queue", INTAKE, "--session", "amelia_9", "--sync"],
+                "amelia_9",
+                Some("amelia_9"),
+            ),
+            (
+                &["--queue", INTAKE, "--thread", "spring", "--cancel", "s-0"],
+                "control",
+                None,
+            ),
             (
                 &["--queue", INTAKE, "--thread", "Grüße", "--sync"],
-                "amelia-4c9d22a4a50c7e4e0ff5f0ac46dcc8a9",
+                "amelia-f83e039796c6453a10f5519e39fd1139",
                 None,
             ),
         ] {
             let letter = letter(line, &[("CLIENT_ID", "amelia")]).expect("addressed");
             assert_eq!(letter.outgoing.group, group, "{line:?}");
             assert_eq!(letter.outgoing.deduplication_id, "s-1", "{line:?}");
-            assert_eq!(letter.session.as_ref().map(SessionId::as_str), session, "{line:?}");
+            assert_eq!(
+                letter.session.as_ref().map(SessionId::as_str),
+                session,
+                "{line:?}"
+            );
             letter.outgoing.check().expect("every queue takes it");
         }
     }
@@ -391,7 +424,9 @@ mod tests {
         let sent = letter(&["--queue", INTAKE, "--sync"], &variables).expect("addressed");
         assert_eq!(sent.instruction.client_id.as_str(), "bertram");
         assert_eq!(sent.outgoing.group, "bertram_1");
-        let line = ["--queue", INTAKE, "--client", "amelia", "--thread", "spring", "--sync"];
+        let line = [
+            "--queue", INTAKE, "--client", "amelia", "--thread", "spring", "--sync",
+        ];
         let sent = letter(&line, &variables).expect("addressed");
         assert_eq!(sent.instruction.client_id.as_str(), "amelia");
         assert_eq!((sent.instruction.session_id, sent.session), (None, None));
@@ -407,7 +442,10 @@ mod tests {
         error: webordinary-intake.fifo is no address of a queue
           hint: Name a FIFO queue by its URL, such as https://sqs.eu-central-1.amazonaws.com/123456789012/webordinary-intake.fifo.
         ");
-        assert!(said(&["--queue", "https://sqs/1/results", "--sync"], &amelia).contains("no FIFO queue"));
+        assert!(
+            said(&["--queue", "https://sqs/1/results", "--sync"], &amelia)
+                .contains("no FIFO queue")
+        );
         insta::assert_snapshot!(said(&["--queue", OWN, "--sync"], &[]), @r"
         error: a queue is not told whose site is meant
           hint: Name the client with --client, or set CLIENT_ID.
@@ -424,7 +462,13 @@ mod tests {
         error: this is the own queue of session amelia_4f2k, and the instruction is for amelia_9
           hint: Send it to that session's own queue, or to the intake.
         ");
-        insta::assert_snapshot!(said(&["--queue", OWN, "--delete", "../secret"], &amelia), @"");
-        assert!(said(&["--queue", INTAKE, "--sync"], &[("CLIENT_ID", "A B")]).contains("CLIENT_ID"));
+        insta::assert_snapshot!(said(&["--queue", OWN, "--undo", "a b"], &amelia), @r"
+        error: no environment would accept it (invalid_message):
+            $.action.instructionId: an instruction id is 1 to 128 of A-Z, a-z, 0-9, . _ : and -
+          hint: Mend what `details` lists and send it under a new id. `edit-agent schema instruction` prints the schema.
+        ");
+        assert!(
+            said(&["--queue", INTAKE, "--sync"], &[("CLIENT_ID", "A B")]).contains("CLIENT_ID")
+        );
     }
 }

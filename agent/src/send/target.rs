@@ -21,7 +21,9 @@ impl Target {
     pub(super) fn find(arguments: &SendArguments) -> Result<Self, Failure> {
         match &arguments.queue {
             Some(url) => Queue::named(url, arguments).map(Self::Queue),
-            None => Door::find(arguments.url.as_deref(), arguments.state.as_deref()).map(Self::Door),
+            None => {
+                Door::find(arguments.url.as_deref(), arguments.state.as_deref()).map(Self::Door)
+            }
         }
     }
 }
