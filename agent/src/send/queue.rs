@@ -32,7 +32,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 const FAILED_LOOKS_MAX: u32 = 5;
 /// The table where an operator gave it no other name.
 const RECEIPTS_TABLE: &str = "webordinary-edit-receipts";
-/// What the name of a session's own queue has around the session's id.
+/// What the name of a session's own queue has around the session's id. Every FIFO queue's name ends so.
 const OWN_QUEUE: (&str, &str) = ("webordinary-edits-", ".fifo");
 
 /// A queue, and for whom messages are put there.
@@ -85,7 +85,7 @@ impl Queue {
             return Err(usage("no address of a queue"));
         }
         let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or(url);
-        if !name.ends_with(".fifo") {
+        if name.strip_suffix(OWN_QUEUE.1).is_none() {
             return Err(usage("no FIFO queue: order holds in no other"));
         }
         let owner = name
