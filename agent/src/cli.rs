@@ -126,10 +126,10 @@ pub(crate) struct DevArguments {
 #[derive(Debug, Default, Args)]
 #[command(after_help = run_help())]
 pub(crate) struct RunArguments {
-    /// Keep records and messages in a file below --state instead of DynamoDB and SQS: one environment of several on a laptop.
+    /// Keep records and messages in a file below --state instead of `DynamoDB` and SQS: one environment of several on a laptop.
     #[arg(long, requires = "state")]
     pub(crate) local: bool,
-    /// Where records, clones and dependencies are kept. Default: WORKSPACE_DIR.
+    /// Where records, clones and dependencies are kept. Default: `WORKSPACE_DIR`.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
     /// The address that the door listens on. Default: 0.0.0.0, and 127.0.0.1 with --local.

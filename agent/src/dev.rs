@@ -74,7 +74,7 @@ async fn start(
     let mut boot = Boot {
         events: events.clone(),
         lease: None,
-        budget: |_| None,
+        budget: None,
         progress: Progress {
             say: {
                 let console = console.clone();
@@ -97,7 +97,7 @@ async fn start(
     };
     let seat = boot.phase(PhaseName::Claim, claim).await?;
     boot.lease = Some(seat.lease.clone());
-    environment::start(plan, seat, &boot).await
+    Box::pin(environment::start(plan, seat, &boot)).await
 }
 
 /// Everything that can be known before anything is touched.
@@ -126,6 +126,7 @@ async fn configure(arguments: &DevArguments) -> Result<((Plan, Source), Option<S
         published_branch: arguments.branch.clone(),
         listener,
         address,
+        ip: address.ip(),
         hosts: Hosts {
             names: arguments.host_names(),
         },

@@ -5,10 +5,10 @@
 //!   Seat   the session that is ours, and the ports to it ───────┴─▶ start ─▶ Running ─▶ halt ─▶ Halted
 //! ```
 //!
-//! [`start`] builds it step by step; [`Running::halt`] takes it apart in the order that is written there. What comes before
-//! (whose session it is) and after (what its record says) is the launcher's: [`crate::dev`] or [`crate::run`].
+//! [`start()`] builds it step by step; [`Running::halt`] takes it apart in the order that is written there. What comes before
+//! (whose session it is) and after (what its record says) is the launcher's: [`crate::dev`] or [`mod@crate::run`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) listener: TcpListener,
     /// The same, as an address.
     pub(crate) address: SocketAddr,
+    /// The address at which others reach it.
+    pub(crate) ip: IpAddr,
     /// The host names by which the door is known.
     pub(crate) hosts: Hosts,
     /// What runs the site.
@@ -115,7 +117,7 @@ pub(crate) struct Boot {
     /// The record, once the session is ours.
     pub(crate) lease: Option<Lease>,
     /// How long each phase may take; for ever if nobody waits but the one who can interrupt it.
-    pub(crate) budget: fn(PhaseName) -> Option<Duration>,
+    pub(crate) budget: Option<fn(PhaseName) -> Duration>,
     /// Who is shown the progress of long work.
     pub(crate) progress: Progress,
     /// Where it is measured.
@@ -163,6 +165,8 @@ impl Boot {
         });
         tracing::info!(phase = phase.as_str(), "begins");
         let began = Instant::now();
+        // A whole start is one large future otherwise, moved about at every step.
+        let work = Box::pin(work);
         // The record is told beside the work: a visitor's waiting page is worth a write, not a wait.
         let told = async {
             match &self.lease {
@@ -171,7 +175,7 @@ impl Boot {
             }
         };
         let within = async {
-            match (self.budget)(phase) {
+            match self.budget.map(|budget| budget(phase)) {
                 None => work.await,
                 Some(budget) => tokio::time::timeout(budget, work).await.unwrap_or_else(|_| {
                     Err(Failure::new(
@@ -304,6 +308,8 @@ pub(crate) struct Running {
     /// What was parked before.
     taken_up: Vec<TakenUpBefore>,
     pipeline: JoinSet<Workshop>,
+    /// The task of the door.
+    door: JoinSet<()>,
     tasks: JoinSet<()>,
     stage: watch::Sender<Stage>,
     ending: Ending,
@@ -405,9 +411,11 @@ impl Running {
         self.stop_rest.cancel();
         self.site.stop().await;
         self.closing.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a task broke");
+        for tasks in [&mut self.tasks, &mut self.door] {
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a task broke");
+                }
             }
         }
         Halted {

@@ -20,8 +20,8 @@ use contract::client_config::Policy;
 use contract::limits::MESSAGE_MAX_BYTES;
 use contract::receipt::Timings;
 use contract::{
-    Action, ClientId, CommitId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status,
-    ThreadId, Timestamp,
+    Action, ClientId, CommitId, ErrorCode, Instruction, InstructionId, Receipt, ReceiptError,
+    SessionId, Status, ThreadId, Timestamp,
 };
 use git2::Oid;
 use platform::{Delivery, Instructions, Lease, Outgoing, PortError, Receipts};
@@ -409,75 +409,16 @@ impl Pipeline {
         called_off: &CancellationToken,
     ) -> Verdict {
         let begun = Instant::now();
-        // What has landed is asked of the draft, so it has to be open: also after its thread broke.
-        if let Err(error) = self.workshop.settle().await {
-            tracing::error!(error = %crate::chain(&error), "the draft cannot be worked on; the instruction waits");
-            return Verdict::Later(retry::pause(delivery.receive_count));
-        }
-        let message = admission::read(delivery);
-        if let Some(id) = message.instruction_id() {
-            tracing::Span::current().record("instruction_id", id.as_str());
-        }
-        let existing = match message.instruction_id() {
-            Some(id) => self.receipts.get(&self.identity.session_id, id).await,
-            None => Ok(None),
-        };
-        let admission = match existing {
-            Ok(existing) => message.admit(&self.identity, existing.as_ref(), &self.workshop),
-            Err(error) => {
-                tracing::error!(error = %crate::chain(&error), "the receipts could not be read; the instruction waits");
-                return Verdict::Later(retry::pause(delivery.receive_count));
-            }
-        };
-        let (instruction, landed) = match admission {
-            Admission::Unreadable { why } => {
-                // No id, so nobody could ask for a receipt.
-                tracing::warn!(message_id = %delivery.message_id, why, "a message without an instruction id was put with the dead letters");
-                return self.bury(delivery).await;
-            }
-            Admission::AlreadyAnswered(receipt) => {
-                // Whoever answered it may have died before the client's own queue was told.
-                self.results
-                    .tell(&receipt, delivery.trace_parent.as_deref())
-                    .await;
-                return Verdict::Done;
-            }
-            Admission::Refused {
-                instruction_id,
-                error,
-                fingerprint,
-            } => {
-                let mut receipt = self.receipt(&instruction_id, delivery, Status::Rejected);
-                receipt.fingerprint = fingerprint;
-                receipt.summary.clone_from(&error.message);
-                receipt.error = Some(error);
-                return self.answer(delivery, receipt).await;
-            }
-            Admission::Admitted {
-                instruction,
-                landed,
-            } => (instruction, landed),
+        let (instruction, landed) = match self.admit(delivery).await {
+            Ok(admitted) => admitted,
+            Err(verdict) => return verdict,
         };
         self.kinds.remember(&instruction);
         if let Action::Cancel { instruction_id } = &instruction.action {
             return self.cancel(delivery, &instruction, instruction_id).await;
         }
         self.attempts.begin(&instruction.instruction_id, begun);
-        let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Running);
-        receipt.fingerprint = Some(instruction.fingerprint.clone());
-        receipt.timings.queued_ms = Some(milliseconds(Timestamp::now().since(delivery.sent_at)));
-        self.view.send_modify(|view| {
-            view.progressed = Some(Instant::now());
-            view.running = Some(Running {
-                instruction_id: instruction.instruction_id.clone(),
-                since: Timestamp::now(),
-                attempt: delivery.receive_count,
-            });
-        });
-        self.events.publish(Event::Progress {
-            receipt: Box::new(receipt.clone()),
-        });
-
+        let mut receipt = self.begin(&instruction, delivery);
         let attempt = Attempt {
             instruction: &instruction,
             session_id: &self.identity.session_id,
@@ -511,12 +452,87 @@ impl Pipeline {
             Outcome::LeaseLost => Verdict::NotOurs,
             Outcome::CalledOff => {
                 receipt.status = Status::Cancelled;
-                receipt.summary = "It was called off before anything was changed.".to_owned();
+                "It was called off before anything was changed.".clone_into(&mut receipt.summary);
                 self.answer(delivery, receipt).await
             }
             Outcome::Interrupted => Verdict::Later(Duration::ZERO),
             Outcome::Trouble(error) => self.be_patient(delivery, receipt, error).await,
         }
+    }
+
+    /// What is to be carried out; or what becomes of the message if nothing is.
+    async fn admit(
+        &mut self,
+        delivery: &Delivery,
+    ) -> Result<(Box<Instruction>, Option<CommitId>), Verdict> {
+        // What has landed is asked of the draft, so it has to be open: also after its thread broke.
+        if let Err(error) = self.workshop.settle().await {
+            tracing::error!(error = %crate::chain(&error), "the draft cannot be worked on; the instruction waits");
+            return Err(Verdict::Later(retry::pause(delivery.receive_count)));
+        }
+        let message = admission::read(delivery);
+        if let Some(id) = message.instruction_id() {
+            tracing::Span::current().record("instruction_id", id.as_str());
+        }
+        let existing = match message.instruction_id() {
+            Some(id) => self.receipts.get(&self.identity.session_id, id).await,
+            None => Ok(None),
+        };
+        let admission = match existing {
+            Ok(existing) => message.admit(&self.identity, existing.as_ref(), &self.workshop),
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "the receipts could not be read; the instruction waits");
+                return Err(Verdict::Later(retry::pause(delivery.receive_count)));
+            }
+        };
+        match admission {
+            Admission::Unreadable { why } => {
+                // No id, so nobody could ask for a receipt.
+                tracing::warn!(message_id = %delivery.message_id, why, "a message without an instruction id was put with the dead letters");
+                Err(self.bury(delivery).await)
+            }
+            Admission::AlreadyAnswered(receipt) => {
+                // Whoever answered it may have died before the client's own queue was told.
+                self.results
+                    .tell(&receipt, delivery.trace_parent.as_deref())
+                    .await;
+                Err(Verdict::Done)
+            }
+            Admission::Refused {
+                instruction_id,
+                error,
+                fingerprint,
+            } => {
+                let mut receipt = self.receipt(&instruction_id, delivery, Status::Rejected);
+                receipt.fingerprint = fingerprint;
+                receipt.summary.clone_from(&error.message);
+                receipt.error = Some(error);
+                Err(self.answer(delivery, receipt).await)
+            }
+            Admission::Admitted {
+                instruction,
+                landed,
+            } => Ok((instruction, landed)),
+        }
+    }
+
+    /// Says that an instruction is being carried out. Returns what its receipt begins as.
+    fn begin(&self, instruction: &Instruction, delivery: &Delivery) -> Receipt {
+        let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Running);
+        receipt.fingerprint = Some(instruction.fingerprint.clone());
+        receipt.timings.queued_ms = Some(milliseconds(Timestamp::now().since(delivery.sent_at)));
+        self.view.send_modify(|view| {
+            view.progressed = Some(Instant::now());
+            view.running = Some(Running {
+                instruction_id: instruction.instruction_id.clone(),
+                since: Timestamp::now(),
+                attempt: delivery.receive_count,
+            });
+        });
+        self.events.publish(Event::Progress {
+            receipt: Box::new(receipt.clone()),
+        });
+        receipt
     }
 
     /// Something went wrong that may pass: try again a few times, then say that it failed.

@@ -9,11 +9,11 @@
 //!
 //! The record of the session says at each step what is true: the waiting page shows it, and the router goes by it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contract::client_config::{ClientStatus, SiteSettings};
+use contract::client_config::ClientStatus;
 use contract::proof::Proof;
 use contract::{ClientConfig, Session, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
@@ -62,7 +62,7 @@ const ABANDON_TIME_MAX: Duration = Duration::from_secs(5);
 const FAR_AHEAD: Duration = Duration::from_secs(3600);
 
 /// How long each phase may take. What goes on for longer is stuck, and the waiting page would say for ever that it goes on.
-fn budget(phase: PhaseName) -> Option<Duration> {
+fn budget(phase: PhaseName) -> Duration {
     let seconds = match phase {
         PhaseName::Config | PhaseName::Claim => 30,
         // A large repository over a slow line.
@@ -72,7 +72,7 @@ fn budget(phase: PhaseName) -> Option<Duration> {
         // The first compilation.
         PhaseName::Serve => 3 * 60,
     };
-    Some(Duration::from_secs(seconds))
+    Duration::from_secs(seconds)
 }
 
 /// Runs the environment of a session, from its configuration to its sleep.
@@ -90,7 +90,7 @@ pub(crate) async fn run(
     let mut boot = Boot {
         events,
         lease: None,
-        budget,
+        budget: Some(budget),
         progress: Progress::default(),
         metrics: Some(metrics.clone()),
     };
@@ -192,7 +192,15 @@ async fn start(
     // What is wrong with the configuration is said in the record, so the session has to be ours first.
     let config = usable(settings, read.config?)?;
     let idle = life::settings(&config);
-    let plan = plan(settings, backend, &config, &claimed.session, idle).await?;
+    let plan = plan(
+        settings,
+        backend,
+        &config,
+        &claimed.session,
+        idle,
+        read.task.ip,
+    )
+    .await?;
     let queues = backend.queues(settings, &claimed.session, &config);
     let session = claimed.session;
     let bundle = parking::fetch(backend, session.parked.as_ref()).await?;
@@ -391,6 +399,7 @@ async fn plan(
     config: &ClientConfig,
     session: &Session,
     idle: idle::Settings,
+    ip: IpAddr,
 ) -> Result<Plan, Failure> {
     let home = Home::open(
         home::state_folder(Some(&settings.state))?,
@@ -398,7 +407,8 @@ async fn plan(
         None,
     )?;
     site::end_orphans(&home.tree()).await;
-    let listener = environment::listen(SocketAddr::new(settings.listen, settings.port)).await?;
+    let listener =
+        environment::listen(SocketAddr::new(settings.place.listen, settings.port)).await?;
     let address = listener
         .local_addr()
         .map_err(|error| Failure::internal("read the port", &error))?;
@@ -410,9 +420,10 @@ async fn plan(
         published_branch: Some(config.repository.branch.clone()),
         listener,
         address,
+        ip,
         hosts: hosts(settings, config, session),
         node,
-        site: config.site.clone().unwrap_or_else(SiteSettings::default),
+        site: config.site.clone().unwrap_or_default(),
         policy: config.policy.clone().unwrap_or_default(),
         install: true,
         content: backend.content(),

@@ -77,7 +77,7 @@ pub(super) async fn park(
     let parking = tokio::time::timeout(TIME_MAX, put(&mut workshop, name, backend));
     let parked = parking
         .await
-        .unwrap_or_else(|_| Err(not_saved("parking took too long".to_owned())))?;
+        .unwrap_or_else(|_| Err(not_saved("parking took too long")))?;
     for before in whole {
         forget(&mut workshop, backend, &before.parked).await;
     }
@@ -85,7 +85,7 @@ pub(super) async fn park(
     Ok(parked.or_else(|| partly.into_iter().next().map(|before| before.parked)))
 }
 
-fn not_saved(why: String) -> Failure {
+fn not_saved(why: &str) -> Failure {
     Failure::new(
         Exit::NotSaved,
         format!("what could not be pushed could not be parked either: {why}"),
@@ -110,15 +110,15 @@ async fn put(
         }
         Parking::Bundle { parked, bytes, why } => {
             let ParkedAt::Bundle(key) = &parked.place else {
-                return Err(not_saved(why));
+                return Err(not_saved(&why));
             };
             let Some(store) = &backend.rescue else {
-                return Err(not_saved(format!("{why}; and there is no rescue bucket")));
+                return Err(not_saved(&format!("{why}; and there is no rescue bucket")));
             };
             store
                 .put(key, bytes)
                 .await
-                .map_err(|error| not_saved(format!("{why}; {}", crate::chain(&error))))?;
+                .map_err(|error| not_saved(&format!("{why}; {}", crate::chain(&error))))?;
             tracing::warn!(why, place = ?parked.place, commits = parked.commits, files = parked.files.len(), "what could not be pushed is parked in a bundle");
             Ok(Some(parked))
         }

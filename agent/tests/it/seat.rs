@@ -422,3 +422,41 @@ async fn people_keep_it_awake_and_machines_do_not() {
     assert!(begun.elapsed() < crate::support::PATIENCE);
     assert_eq!(awake.ended().await.0, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_has_a_site_in_a_folder_its_own_install_its_own_variables_and_its_own_policy() {
+    let developer = Repository::empty();
+    crate::support::copy_tree(
+        &crate::support::fixture(),
+        &developer.path().join("packages/site"),
+    );
+    developer.write(
+        "packages/site/src/pages/shop.astro",
+        "---\nconst shop = import.meta.env.PUBLIC_SHOP;\n---\n<html><body><h1>{shop}</h1></body></html>\n",
+    );
+    developer.commit_all("The site");
+    let repository = developer.bare_copy();
+    let over = json!({
+        "site": {
+            "root": "packages/site",
+            "installCommand": "npm ci --prefer-offline --no-audit",
+            "env": { "PUBLIC_SHOP": "Amelia & daughters" },
+        },
+        "policy": { "allowConfig": true },
+    });
+    let seat = Town::on_a_laptop()
+        .session_of(&address(&repository), over)
+        .await;
+    let awake = seat.wakes().await;
+    awake.page_with("/shop/", "Amelia &amp; daughters").await;
+    let change = json!({ "op": "write", "path": "tsconfig.json", "content": "{ \"extends\": \"astro/tsconfigs/base\" }\n" });
+    seat.sends("config", json!({ "type": "edit", "changes": [change] }))
+        .await;
+    assert_eq!(awake.receipt("config").await.status, Status::Pushed);
+    let changed = git(
+        repository.path(),
+        &["diff", "--name-only", "main", "edit/spring"],
+    );
+    assert_eq!(changed, "packages/site/tsconfig.json");
+    assert_eq!(awake.stopped().await.0, 0);
+}
