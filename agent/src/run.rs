@@ -104,7 +104,8 @@ pub(crate) async fn run(
     };
     let mut keeper = Keeper::default();
     let mut counting = JoinSet::new();
-    counting.spawn(count(boot.events.clone(), metrics.clone()));
+    let counted = CancellationToken::new();
+    counting.spawn(count(boot.events.clone(), metrics.clone(), counted.clone()));
     let began = Instant::now();
     let started = tokio::select! {
         started = start(&settings, &backend, &everywhere, &mut boot, &mut keeper) => started,
@@ -132,14 +133,22 @@ pub(crate) async fn run(
         }
     };
     keeper.stop().await;
+    counted.cancel();
+    while counting.join_next().await.is_some() {}
     ended
 }
 
 /// Counts what becomes of instructions.
-async fn count(events: Events, metrics: Metrics) {
+async fn count(events: Events, metrics: Metrics, stop: CancellationToken) {
     let (_, mut live) = events.subscribe(None);
     loop {
-        match live.recv().await {
+        let heard = tokio::select! {
+            // What has happened is counted before the end.
+            biased;
+            heard = live.recv() => heard,
+            () = stop.cancelled() => return,
+        };
+        match heard {
             Ok(numbered) => {
                 if let Event::Receipt { receipt } = &*numbered.event {
                     metrics.receipt(receipt);

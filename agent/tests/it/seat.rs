@@ -46,21 +46,16 @@ async fn an_environment_wakes_serves_sleeps_and_wakes_again() {
     );
     assert_eq!(asleep.parked, []);
 
-    // Somebody asks for something, and somebody comes back.
-    seat.replaces("two", "Rare &amp; old stamps", "Old stamps")
-        .await;
+    // Somebody asks for something while it sleeps, and nobody comes to look at it.
+    seat.replaces("two", "no such words", "Old stamps").await;
     let awake = seat.wakes().await;
-    let second = awake.watched(awake.receipt("two")).await;
-    assert_eq!(
-        second.status,
-        Status::Rejected,
-        "the file has no `&amp;`: {second:#?}"
-    );
-    awake
-        .watched(awake.page_with("/", "Rare & old stamps"))
-        .await;
-    assert_eq!(seat.record().await.generation.0, 2);
-    assert_eq!(awake.stopped().await.0, 0);
+    let (code, said) = awake.ended().await;
+    assert_eq!(code, 0, "{said}");
+    let second = seat.receipt("two").await;
+    assert_eq!(second.status, Status::Rejected, "{second:#?}");
+    let asleep = seat.record().await;
+    assert_eq!((asleep.state, asleep.generation.0), (State::Dormant, 2));
+    assert!(asleep.last_activity_at.is_some(), "who was there before");
     let history = git(
         repository.path(),
         &["log", "--format=%s", "main..edit/spring"],
