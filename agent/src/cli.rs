@@ -255,13 +255,14 @@ Examples:
   edit-agent send --publish --up-to send-7     only up to this one; the rest stays a draft
   edit-agent send --cancel send-9              call off what has not begun
 
-To a queue of SQS, whether or not an environment runs (docs/producers.md), with the standard variables
-of AWS (AWS_REGION, AWS_PROFILE, …):
+To a queue of SQS, whether or not an environment runs (docs/producers.md), with the standard
+variables of AWS (AWS_REGION, AWS_PROFILE, …):
   edit-agent send --queue https://sqs.eu-central-1.amazonaws.com/1/webordinary-intake.fifo \\
       --client amelia --thread spring --write src/pages/hello.md=@hello.md
 
-Exit codes: 0 it landed (or, with --no-wait, was accepted; or was called off in time), 1 it did not, 2 usage,
-17 no running environment, 22 the queue or the table does not answer, 130 interrupted while it waited.";
+Exit codes: 0 it landed (or, with --no-wait, was accepted; or was called off in time), 1 it did not,
+2 usage, 17 no running environment, 22 the queue or the table does not answer, 130 interrupted while
+it waited.";
 
 /// The options that are changes of one `edit`.
 const CHANGES: [&str; 5] = ["write", "replace", "delete", "move_", "patch"];
