@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use contract::client_config::ClientStatus;
 use contract::proof::Proof;
+use contract::session::{Parked, ParkedAt};
 use contract::{ClientConfig, Session, Timestamp};
 use platform::PortError;
 use tokio::sync::broadcast::error::RecvError;
@@ -68,6 +69,8 @@ const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);
 const STOP_TIME_MAX: Duration = Duration::from_secs(110);
 /// How long it may take to tell the record that it stops; the stop itself does not wait for it.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long it may take to tell the record that it sleeps.
+const SLEEP_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// How long each phase may take. What goes on for longer is stuck, and the waiting page would say for ever that it goes on.
 fn budget(phase: PhaseName) -> Duration {
@@ -613,6 +616,41 @@ async fn say_why(lease: Option<&Lease>, failure: &Failure) {
     }
 }
 
+/// The record does not know that the environment has ended.
+fn untold(why: &str, parked: &[Parked]) -> Failure {
+    let bundles: Vec<&str> = parked
+        .iter()
+        .filter_map(|parked| match &parked.place {
+            // What is parked on the remote is found there.
+            ParkedAt::Ref(_) => None,
+            ParkedAt::Bundle(name) => Some(name.as_str()),
+        })
+        .collect();
+    let hint = if bundles.is_empty() {
+        "Its lease is over in 30 s; nothing is lost.".to_owned()
+    } else {
+        format!(
+            "Its lease is over in 30 s. What could not be pushed is in {} in RESCUE_BUCKET, and perhaps only this line says so: see that it is in `parked` of the session's record.",
+            bundles.join(" and ")
+        )
+    };
+    let message = format!("the record could not be told that it sleeps: {why}");
+    Failure::new(Exit::Backend, message, hint).retryable(true)
+}
+
+/// Says in the record that it stops, whoever is there: whoever told us to does not ask. A record that does not answer holds up
+/// nothing that is to be done before we are killed.
+async fn drain(lease: &Lease) -> bool {
+    let seen = Some(Timestamp::now().plus(FAR_AHEAD));
+    let why = match tokio::time::timeout(DRAIN_TIME_MAX, lease.drain(seen)).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => crate::chain(&error),
+        Err(_) => format!("no answer within {} s", DRAIN_TIME_MAX.as_secs()),
+    };
+    tracing::warn!(why, "the record could not be told that it stops");
+    false
+}
+
 /// Serves until nobody needs it, or until it is told to stop, or until the session is another's.
 async fn live(
     started: Started,
@@ -672,12 +710,7 @@ async fn halt(
     };
     let told = async {
         if matches!(reason, Reason::Told) {
-            // Whoever told us does not ask whether somebody is there.
-            let seen = Some(Timestamp::now().plus(FAR_AHEAD));
-            let drained = tokio::time::timeout(DRAIN_TIME_MAX, lease.drain(seen)).await;
-            if let Ok(Err(error)) = drained {
-                tracing::warn!(error = %crate::chain(&error), "the record could not be told that it stops");
-            }
+            drain(&lease).await;
         }
     };
     let ending = running.ending();
@@ -718,15 +751,20 @@ async fn end(
         Reason::Idle | Reason::Lifetime | Reason::Told | Reason::Lost => {}
     }
     keeper.stop().await;
-    // A stop that the record could not be told of is told now.
     let asleep = async {
+        // Only who drains can sleep. Where it was told already this changes nothing.
         lease.drain(Some(Timestamp::now().plus(FAR_AHEAD))).await?;
         lease.sleep(rest.parked.clone()).await
     };
-    asleep.await.map_err(|error| match error {
-        LeaseError::Refused(_) => environment::stepped_down(&lease),
-        LeaseError::Backend(error) => failure("tell the record that it sleeps", &error),
-    })?;
+    match tokio::time::timeout(SLEEP_TIME_MAX, asleep).await {
+        Ok(Ok(())) => {}
+        Ok(Err(LeaseError::Refused(_))) => return Err(environment::stepped_down(&lease)),
+        Ok(Err(error)) => return Err(untold(&crate::chain(&error), &rest.parked)),
+        Err(_) => {
+            let why = format!("no answer within {} s", SLEEP_TIME_MAX.as_secs());
+            return Err(untold(&why, &rest.parked));
+        }
+    }
     metrics.slept();
     tracing::info!("asleep");
     rest.forget(backend).await;

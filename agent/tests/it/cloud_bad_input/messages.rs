@@ -82,7 +82,7 @@ async fn a_queue_full_of_garbage_ends_in_receipts_and_dead_letters_and_the_good_
         (
             "outside",
             json!({ "action": { "type": "edit", "changes": [{ "op": "write", "path": "../x", "content": "x" }] } }),
-            "path_not_allowed",
+            "invalid_message",
         ),
     ];
     let good: Vec<String> = (1..=5).map(|number| format!("good-{number}")).collect();
@@ -98,16 +98,10 @@ async fn a_queue_full_of_garbage_ends_in_receipts_and_dead_letters_and_the_good_
     }
     // As large as a message can be, and yet an instruction.
     seat.sends_raw("large", own, large("large", 262_000)).await;
-    // An id that is used again: behind the first, in another group, and by other senders' deduplication ids.
+    // An id that is used again, by another sender's deduplication id.
     let again = json!({ "action": { "type": "edit", "changes": [{ "op": "delete", "path": "src/pages/index.astro" }] } });
     seat.sends_raw("again", own, page(&seat, "good-1", &again))
         .await;
-    seat.sends_raw(
-        "and-again",
-        "some-group-of-others",
-        page(&seat, "good-1", &again),
-    )
-    .await;
     // Groups that nobody agreed upon, and what is no cancel in the group of those that overtake.
     seat.sends_raw(
         "foreign",
@@ -123,7 +117,7 @@ async fn a_queue_full_of_garbage_ends_in_receipts_and_dead_letters_and_the_good_
     .await;
     seat.sends_raw("control-garbage", "control", "{".to_owned())
         .await;
-    seat.sends_raw("last", own, page(&seat, "last", &json!({})))
+    seat.sends_raw("the-last", own, page(&seat, "the-last", &json!({})))
         .await;
 
     let awake = seat
@@ -135,7 +129,7 @@ async fn a_queue_full_of_garbage_ends_in_receipts_and_dead_letters_and_the_good_
     for id in good
         .iter()
         .map(String::as_str)
-        .chain(["large", "foreign", "overtaking", "last"])
+        .chain(["large", "foreign", "overtaking", "the-last"])
     {
         assert_eq!(awake.receipt(id).await.status, Status::Pushed, "{id}");
     }
@@ -146,6 +140,15 @@ async fn a_queue_full_of_garbage_ends_in_receipts_and_dead_letters_and_the_good_
         assert_eq!(error.code.as_str(), *code, "{id}: {error:?}");
         assert!(!error.hint.is_empty(), "{id}");
     }
+    // An id that is used again in another group: what it was used for first stands, and what is behind it goes on.
+    for (deduplication, body) in [
+        ("and-again", page(&seat, "good-1", &again)),
+        ("behind-it", page(&seat, "behind-it", &json!({}))),
+    ] {
+        seat.sends_raw(deduplication, "some-group-of-others", body)
+            .await;
+    }
+    assert_eq!(awake.receipt("behind-it").await.status, Status::Pushed);
     // The messages behind the last receipts are deleted before it stops.
     let (exit, log) = awake.stopped().await;
     assert_eq!(exit, 0, "{log}");
@@ -157,15 +160,15 @@ async fn a_queue_full_of_garbage_ends_in_receipts_and_dead_letters_and_the_good_
     let order = landed(&repository);
     let in_own_group: Vec<&String> = order
         .iter()
-        .filter(|id| !["foreign", "overtaking"].contains(&id.as_str()))
+        .filter(|id| !["foreign", "overtaking", "behind-it"].contains(&id.as_str()))
         .collect();
     let expected: Vec<String> = good
         .iter()
         .cloned()
-        .chain(["large".to_owned(), "last".to_owned()])
+        .chain(["large".to_owned(), "the-last".to_owned()])
         .collect();
     assert_eq!(in_own_group, expected.iter().collect::<Vec<_>>());
-    assert_eq!(order.len(), expected.len() + 2, "nothing twice: {order:?}");
+    assert_eq!(order.len(), expected.len() + 3, "nothing twice: {order:?}");
     repository.show("edit/spring", "src/pages/index.astro");
     let first = seat.receipt("good-1").await;
     assert_eq!(
@@ -186,13 +189,24 @@ async fn containers_that_are_killed_in_the_middle_lose_nothing_and_do_nothing_tw
     let repository = site();
     let town = Town::in_the_cloud().await;
     let seat = town.session(&address(&repository), json!({})).await;
-    let ids: Vec<String> = (1..=6).map(|number| format!("page-{number}")).collect();
+    let ids: Vec<String> = (1..=12).map(|number| format!("page-{number}")).collect();
     for id in &ids {
         seat.sends_raw(id, seat.id.as_str(), page(&seat, id, &json!({})))
             .await;
     }
+    let over = |record: &contract::Session| record.lease_until < Some(Timestamp::now());
+    let disk = own_disk();
+    let first = seat
+        .container()
+        .variable("WORKSPACE_DIR", &disk.path().display().to_string())
+        .starts()
+        .registered()
+        .await;
+    assert_eq!(first.receipt("page-1").await.status, Status::Pushed);
+    first.killed().await;
+    seat.record_when("without a lease", over).await;
     // Each dies by itself at its place, as by kill -9; its disk goes with it.
-    for (generation, place) in [(1, "after-commit"), (2, "after-push"), (3, "before-delete")] {
+    for (generation, place) in [(2, "after-commit"), (3, "after-push"), (4, "before-delete")] {
         let disk = own_disk();
         let dying = seat
             .container()
@@ -207,10 +221,7 @@ async fn containers_that_are_killed_in_the_middle_lose_nothing_and_do_nothing_tw
             (State::Ready, generation),
             "{place}"
         );
-        seat.record_when("without a lease", |record| {
-            record.lease_until < Some(Timestamp::now())
-        })
-        .await;
+        seat.record_when("without a lease", over).await;
     }
     let disk = own_disk();
     let awake = seat
@@ -219,7 +230,7 @@ async fn containers_that_are_killed_in_the_middle_lose_nothing_and_do_nothing_tw
         .starts()
         .registered()
         .await;
-    assert_eq!(seat.record().await.generation.0, 4);
+    assert_eq!(seat.record().await.generation.0, 5);
     for id in &ids {
         let receipt = awake.receipt(id).await;
         assert_eq!(receipt.status, Status::Pushed, "{receipt:#?}");

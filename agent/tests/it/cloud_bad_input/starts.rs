@@ -438,6 +438,30 @@ async fn a_metadata_endpoint_that_does_not_say_which_task_it_is_ends_in_the_reco
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_is_not_told_is_named_all_at_once() {
+    let repository = site();
+    let town = Town::in_the_cloud().await;
+    let seat = town.session(&address(&repository), json!({})).await;
+    let before = seat.record().await;
+    let (exit, said) = seat
+        .container()
+        .without("ECS_CONTAINER_METADATA_URI_V4")
+        .without("SESSION_ID")
+        .variable("LOG_FORMAT", "xml")
+        .fails()
+        .await;
+    assert_eq!(exit, 2, "{said}");
+    let named = [
+        "ECS_CONTAINER_METADATA_URI_V4",
+        "SESSION_ID is not set",
+        "LOG_FORMAT=xml",
+        "hint: ",
+    ];
+    assert!(named.iter().all(|name| said.contains(name)), "{said}");
+    assert_eq!(seat.record().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_registers_the_address_that_ecs_says() {
     let repository = site();
     let mut town = Town::in_the_cloud().await;
