@@ -178,6 +178,11 @@ impl Activity {
         });
     }
 
+    /// Somebody is there, as others say.
+    pub(crate) fn heard_of(&self, now: Moment) {
+        self.0.last.send_modify(|last| last.presence = Some(now));
+    }
+
     /// A page says who has it before them.
     pub(crate) fn beacon(&self, beacon: Beacon, now: Moment) -> Result<(), TooMany> {
         {

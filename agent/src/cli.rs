@@ -9,6 +9,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use contract::client_config::{OnBroken, PublishCheck};
 use contract::schema::SchemaName;
+use contract::{ClientId, SessionId};
 
 use crate::content;
 use crate::draft::Credentials;
@@ -40,7 +41,7 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Check what `run` would be told, and whether it could work, without starting anything.
     Check(RunArguments),
-    /// Send an instruction to a running environment, and follow it to its receipt.
+    /// Send an instruction to a running environment or a queue, and follow it to its receipt.
     Send(SendArguments),
     /// List what was done on the draft of a running environment.
     Log(LogArguments),
@@ -125,10 +126,10 @@ pub(crate) struct DevArguments {
 #[derive(Debug, Default, Args)]
 #[command(after_help = run_help())]
 pub(crate) struct RunArguments {
-    /// Keep records and messages in a file below --state instead of DynamoDB and SQS: one environment of several on a laptop.
+    /// Keep records and messages in a file below --state instead of `DynamoDB` and SQS: one environment of several on a laptop.
     #[arg(long, requires = "state")]
     pub(crate) local: bool,
-    /// Where records, clones and dependencies are kept. Default: WORKSPACE_DIR.
+    /// Where records, clones and dependencies are kept. Default: `WORKSPACE_DIR`.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
     /// The address that the door listens on. Default: 0.0.0.0, and 127.0.0.1 with --local.
@@ -252,13 +253,28 @@ Examples:
   edit-agent send --sync                       bring in what was published meanwhile
   edit-agent send --publish                    put the draft on the published branch
   edit-agent send --publish --up-to send-7     only up to this one; the rest stays a draft
+  edit-agent send --cancel send-9              call off what has not begun
 
-Exit codes: 0 it landed (or, with --no-wait, was accepted), 1 it did not, 2 usage, 17 no running environment.";
+To a queue of SQS, whether or not an environment runs (docs/producers.md), with the standard
+variables of AWS (AWS_REGION, AWS_PROFILE, …):
+  edit-agent send --queue https://sqs.eu-central-1.amazonaws.com/1/webordinary-intake.fifo \\
+      --client amelia --thread spring --write src/pages/hello.md=@hello.md
+
+Exit codes: 0 it landed (or, with --no-wait, was accepted; or was called off in time), 1 it did not,
+2 usage, 17 no running environment, 22 the queue or the table does not answer, 130 interrupted while
+it waited.";
 
 /// The options that are changes of one `edit`.
 const CHANGES: [&str; 5] = ["write", "replace", "delete", "move_", "patch"];
 /// The options that are actions of their own.
-const ACTIONS: [&str; 5] = ["undo", "publish", "sync", "discard", "commit_mine"];
+const ACTIONS: [&str; 6] = [
+    "undo",
+    "publish",
+    "sync",
+    "discard",
+    "commit_mine",
+    "cancel",
+];
 
 /// What to send, and where.
 #[derive(Debug, Args)]
@@ -295,7 +311,7 @@ pub(crate) struct SendArguments {
     pub(crate) publish: bool,
     /// With --publish: only up to and with this instruction.
     // That others conflict follows from `requires`, but clap does not require what would conflict.
-    #[arg(long, value_name = "ID", requires = "publish", conflicts_with_all = ["undo", "sync", "discard", "commit_mine"])]
+    #[arg(long, value_name = "ID", requires = "publish", conflicts_with_all = ["undo", "sync", "discard", "commit_mine", "cancel"])]
     pub(crate) up_to: Option<String>,
     /// Bring what was published meanwhile into the draft.
     #[arg(long, group = "action")]
@@ -306,6 +322,9 @@ pub(crate) struct SendArguments {
     /// Commit everything that was changed by hand in the workspace. Nothing else ever does.
     #[arg(long, group = "action")]
     pub(crate) commit_mine: bool,
+    /// Do not carry out an instruction that waits or has not changed anything yet. It overtakes what waits.
+    #[arg(long, value_name = "ID", group = "action")]
+    pub(crate) cancel: Option<String>,
     /// The idempotency key: the same id is carried out once. Default: a new one.
     #[arg(long)]
     pub(crate) id: Option<String>,
@@ -318,6 +337,18 @@ pub(crate) struct SendArguments {
     /// The environment. Default: the one that runs; if several do, the one of the folder you stand in.
     #[arg(long, value_name = "http://127.0.0.1:PORT")]
     pub(crate) url: Option<String>,
+    /// Send to this queue of SQS instead of an environment that runs: the intake, or the session's own.
+    #[arg(long, value_name = "URL", conflicts_with = "url")]
+    pub(crate) queue: Option<String>,
+    /// With --queue: whose site. Default: `CLIENT_ID`.
+    #[arg(long, value_name = "ID", requires = "queue")]
+    pub(crate) client: Option<ClientId>,
+    /// With --queue: which session, instead of a thread. Default: that whose own queue it is, else `SESSION_ID`.
+    #[arg(long, value_name = "ID", requires = "queue", conflicts_with = "thread")]
+    pub(crate) session: Option<SessionId>,
+    /// With --queue: the table in which receipts are looked for. Default: `RECEIPTS_TABLE`, else `webordinary-edit-receipts`.
+    #[arg(long, value_name = "NAME", requires = "queue")]
+    pub(crate) receipts_table: Option<String>,
     /// Where `dev` keeps its state, if that was given there.
     #[arg(long, value_name = "DIR", env = "EDIT_AGENT_STATE")]
     pub(crate) state: Option<PathBuf>,

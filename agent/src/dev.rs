@@ -74,7 +74,7 @@ async fn start(
     let mut boot = Boot {
         events: events.clone(),
         lease: None,
-        budget: |_| None,
+        budget: None,
         progress: Progress {
             say: {
                 let console = console.clone();
@@ -97,7 +97,7 @@ async fn start(
     };
     let seat = boot.phase(PhaseName::Claim, claim).await?;
     boot.lease = Some(seat.lease.clone());
-    environment::start(plan, seat, &boot).await
+    Box::pin(environment::start(plan, seat, &boot)).await
 }
 
 /// Everything that can be known before anything is touched.

@@ -5,14 +5,15 @@
 //!   Seat   the session that is ours, and the ports to it ───────┴─▶ start ─▶ Running ─▶ halt ─▶ Halted
 //! ```
 //!
-//! [`start`] builds it step by step; [`Running::halt`] takes it apart in the order that is written there. What comes before
-//! (whose session it is) and after (what its record says) is the launcher's: [`crate::dev`] or [`crate::run`].
+//! [`start()`] builds it step by step; [`Running::halt`] takes it apart in the order that is written there. What comes before
+//! (whose session it is) and after (what its record says) is the launcher's: [`crate::dev`] or [`mod@crate::run`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use contract::Timestamp;
 use contract::client_config::{Policy, SiteSettings};
 use contract::proof::Proof;
 use contract::session::{Parked, Phase, SiteHealth};
@@ -88,8 +89,10 @@ pub(crate) struct Seat {
     pub(crate) lease: Lease,
     /// What the router proves and is proven; whoever can reach the door is answered if absent.
     pub(crate) proof: Option<Proof>,
-    /// What an environment before parked, with its bundle if it is in one.
-    pub(crate) parked: Option<(Parked, Option<Vec<u8>>)>,
+    /// What environments before parked; none where nothing is ever parked, because the workspace stays.
+    pub(crate) parked: Option<Vec<Kept>>,
+    /// When somebody last did something, as the record says.
+    pub(crate) last_activity_at: Option<Timestamp>,
     /// Where instructions wait.
     pub(crate) queue: Arc<dyn Instructions>,
     /// Where those go that nobody could carry out.
@@ -98,6 +101,15 @@ pub(crate) struct Seat {
     pub(crate) receipts: Arc<dyn Receipts>,
     /// The client's queue for final receipts.
     pub(crate) results: Results,
+}
+
+/// What an environment before parked.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    /// What it is.
+    pub(crate) parked: Parked,
+    /// The bundle, if it is in one and could be read.
+    pub(crate) bundle: Option<Vec<u8>>,
 }
 
 /// What an environment before parked, and this one has taken up.
@@ -117,7 +129,7 @@ pub(crate) struct Boot {
     /// The record, once the session is ours.
     pub(crate) lease: Option<Lease>,
     /// How long each phase may take; for ever if nobody waits but the one who can interrupt it.
-    pub(crate) budget: fn(PhaseName) -> Option<Duration>,
+    pub(crate) budget: Option<fn(PhaseName) -> Duration>,
     /// Who is shown the progress of long work.
     pub(crate) progress: Progress,
     /// Where it is measured.
@@ -165,6 +177,8 @@ impl Boot {
         });
         tracing::info!(phase = phase.as_str(), "begins");
         let began = Instant::now();
+        // A whole start is one large future otherwise, moved about at every step.
+        let work = Box::pin(work);
         // The record is told beside the work: a visitor's waiting page is worth a write, not a wait.
         let told = async {
             match &self.lease {
@@ -173,7 +187,7 @@ impl Boot {
             }
         };
         let within = async {
-            match (self.budget)(phase) {
+            match self.budget.map(|budget| budget(phase)) {
                 None => work.await,
                 Some(budget) => tokio::time::timeout(budget, work).await.unwrap_or_else(|_| {
                     Err(Failure::new(
@@ -220,7 +234,8 @@ impl Boot {
         }
     }
 
-    async fn session_lost(&self) -> Failure {
+    /// Waits until the session is another's.
+    pub(crate) async fn session_lost(&self) -> Failure {
         match &self.lease {
             Some(lease) => {
                 lease.lost().await;
@@ -306,6 +321,8 @@ pub(crate) struct Running {
     /// What was parked before.
     taken_up: Vec<TakenUpBefore>,
     pipeline: JoinSet<Workshop>,
+    /// The task of the door.
+    door: JoinSet<()>,
     tasks: JoinSet<()>,
     stage: watch::Sender<Stage>,
     ending: Ending,
@@ -407,9 +424,11 @@ impl Running {
         self.stop_rest.cancel();
         self.site.stop().await;
         self.closing.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a task broke");
+        for tasks in [&mut self.tasks, &mut self.door] {
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a task broke");
+                }
             }
         }
         Halted {

@@ -1,15 +1,17 @@
 //! Whether the environment may sleep, and who keeps it awake. Pure.
 //!
 //! ```text
-//!   what is to be done (an instruction runs, some wait) ──────────────────────▶ awake, however long that takes
+//!   an instruction runs ──────────────────────────────────────────────────────▶ awake, however long that takes
 //!   the lifetime is over ─────────────────────────────────────────────────────▶ sleep
+//!   instructions wait ────────────────────────────────────────────────────────▶ awake, as long as the lifetime
 //!   what would be left behind (commits that are nowhere else) ────────────────▶ awake, as long as the lifetime
 //!   who was there (a page, a touch, a hand at work, the wake itself) ─────────▶ awake, for the idle time
 //!   none of it ───────────────────────────────────────────────────────────────▶ sleep
 //! ```
 //!
 //! Work by hand is no reason for ever: whoever left it an idle time ago is gone, and it is parked like whatever else cannot be
-//! pushed. The lifetime cuts short what people do, never what they asked for: instructions that wait are carried out before.
+//! pushed. The lifetime cuts short everything but the instruction that runs: what waits is the next environment's, or who sends
+//! without end would keep this one for ever.
 //!
 //! The same facts that say sleep say it later too: what has not been renewed only grows older. So whoever has decided may
 //! act on it after a while, as long as no fact is newer (`Activity::watch`).
@@ -257,7 +259,8 @@ pub(crate) fn reasons(facts: &Facts, settings: Option<&Settings>) -> Vec<Reason>
             until: None,
         });
     }
-    if facts.queued > 0 {
+    let over = settings.is_some_and(|settings| facts.now.since(settings.born) >= settings.lifetime);
+    if facts.queued > 0 && !over {
         reasons.push(Reason {
             because: AwakeBecause::InstructionsQueued(facts.queued),
             since: None,
@@ -279,7 +282,7 @@ pub(crate) fn reasons(facts: &Facts, settings: Option<&Settings>) -> Vec<Reason>
         return reasons;
     };
     let end = settings.born.plus(settings.lifetime);
-    if facts.now.since(settings.born) >= settings.lifetime {
+    if over {
         return reasons;
     }
     if facts.unpushed > 0 {
@@ -527,7 +530,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_to_be_done_is_done_first((facts, born) in anything()) {
-            prop_assert!(!(sleeps(&facts, born) && (facts.running.is_some() || facts.queued > 0)));
+            let over = facts.now.since(born) >= settings(born).lifetime;
+            let waits = facts.queued > 0 && !over;
+            prop_assert!(!(sleeps(&facts, born) && (facts.running.is_some() || waits)));
         }
 
         #[test]
@@ -553,7 +558,7 @@ mod tests {
 
         #[test]
         fn nobody_keeps_it_awake_beyond_its_lifetime((mut facts, born) in anything()) {
-            (facts.running, facts.queued) = (None, 0);
+            facts.running = None;
             let over = facts.now.since(born) >= settings(born).lifetime;
             prop_assert!(!over || sleeps(&facts, born));
         }

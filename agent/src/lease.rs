@@ -184,6 +184,11 @@ impl Lease {
         self.0.why.get().map_or("", String::as_str)
     }
 
+    /// The record as it is.
+    pub(crate) async fn record(&self) -> Result<Option<Session>, PortError> {
+        self.0.sessions.get(&self.0.session_id).await
+    }
+
     /// The generation in which we act.
     pub(crate) fn generation(&self) -> Generation {
         self.0.generation
@@ -230,7 +235,7 @@ impl Lease {
     }
 
     /// Everything is saved; the session is nobody's.
-    pub(crate) async fn sleep(&self, parked: Option<Parked>) -> Result<(), LeaseError> {
+    pub(crate) async fn sleep(&self, parked: Vec<Parked>) -> Result<(), LeaseError> {
         self.step(|_| Transition::Sleep {
             parked: parked.clone(),
         })
@@ -304,7 +309,8 @@ impl Lease {
         loop {
             let sent = Instant::now();
             let now = Timestamp::now();
-            let step = transition(now.plus(self.0.terms.validity));
+            let lease_until = now.plus(self.0.terms.validity);
+            let step = transition(lease_until);
             let answer = self
                 .0
                 .sessions
@@ -318,7 +324,8 @@ impl Lease {
                 .await;
             match answer {
                 Ok(Ok(session)) => {
-                    if session.lease_until.is_some() {
+                    // Not every step prolongs it.
+                    if session.lease_until == Some(lease_until) {
                         self.extend(sent + self.0.terms.validity);
                     }
                     return Ok(session);
@@ -449,7 +456,7 @@ mod tests {
         assert!(!older.may_act());
         older.lost().await;
         assert_eq!(older.why_lost(), "generation 2 acts, not 1");
-        assert!(older.sleep(None).await.is_err());
+        assert!(older.sleep(Vec::new()).await.is_err());
         let record = sessions.get(&id).await.expect("read").expect("there");
         assert_eq!(record, woken);
         assert_eq!(record.state, State::Waking);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cli::LogArguments;
 use crate::failure::{Exit, Failure};
-use crate::send::{Target, Wire, moment};
+use crate::send::{Door, Wire, moment};
 
 /// Instructions that are listed where nobody says how many: what fits on a screen.
 const LISTED: usize = 20;
@@ -20,14 +20,14 @@ const FILES_LISTED: usize = 20;
 
 /// Prints the history of the running environment's draft.
 pub(crate) async fn run(arguments: LogArguments) -> Result<Exit, Failure> {
-    let target = Target::find(arguments.url.as_deref(), arguments.state.as_deref())?;
+    let door = Door::find(arguments.url.as_deref(), arguments.state.as_deref())?;
     // The list itself needs no receipts; they are long.
     let history = if arguments.json {
         "/_edit/history?receipts"
     } else {
         "/_edit/history"
     };
-    let mut body = Wire::new(&target).get(history).await?.expect_status(200)?;
+    let mut body = Wire::new(&door).get(history).await?.expect_status(200)?;
     let text = if arguments.json {
         if let (Some(number), Some(entries)) = (
             arguments.number,

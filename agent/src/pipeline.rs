@@ -20,11 +20,11 @@ use contract::client_config::Policy;
 use contract::limits::MESSAGE_MAX_BYTES;
 use contract::receipt::Timings;
 use contract::{
-    Action, ClientId, CommitId, ErrorCode, InstructionId, Receipt, ReceiptError, SessionId, Status,
-    ThreadId, Timestamp,
+    Action, ClientId, CommitId, ErrorCode, Instruction, InstructionId, Receipt, ReceiptError,
+    SessionId, Status, ThreadId, Timestamp,
 };
 use git2::Oid;
-use platform::{Delivery, Instructions, Lease, Outgoing, PortError, Receipts};
+use platform::{Delivery, Instructions, Lease, Outgoing, PortError, Put, Receipts};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,9 @@ pub(crate) const VISIBILITY: Duration = Duration::from_secs(60);
 /// publish looks at up to 60 pages, 4 at once and twice if they are slow, which is 5 minutes, and may build for 10; it says so
 /// before each.
 pub(crate) const INSTRUCTION_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+/// How long to wait after a port did not answer that an instruction cannot go on without; doubled each time.
+const PORT_PAUSE: Duration = Duration::from_secs(1);
+const PORT_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// How long to wait after the queue did not answer; doubled each time, up to [`QUEUE_PAUSE_MAX`].
 const QUEUE_PAUSE: Duration = Duration::from_secs(2);
 const QUEUE_PAUSE_MAX: Duration = Duration::from_secs(16);
@@ -432,75 +435,20 @@ impl Pipeline {
         called_off: &CancellationToken,
     ) -> Verdict {
         let begun = Instant::now();
-        // What has landed is asked of the draft, so it has to be open: also after its thread broke.
-        if let Err(error) = self.workshop.settle().await {
-            tracing::error!(error = %crate::chain(&error), "the draft cannot be worked on; the instruction waits");
-            return Verdict::Later(retry::pause(delivery.receive_count));
-        }
-        let message = admission::read(delivery);
-        if let Some(id) = message.instruction_id() {
-            tracing::Span::current().record("instruction_id", id.as_str());
-        }
-        let existing = match message.instruction_id() {
-            Some(id) => self.receipts.get(&self.identity.session_id, id).await,
-            None => Ok(None),
+        let hand = InHand {
+            delivery,
+            heartbeat,
         };
-        let admission = match existing {
-            Ok(existing) => message.admit(&self.identity, existing.as_ref(), &self.workshop),
-            Err(error) => {
-                tracing::error!(error = %crate::chain(&error), "the receipts could not be read; the instruction waits");
-                return Verdict::Later(retry::pause(delivery.receive_count));
-            }
-        };
-        let (instruction, landed) = match admission {
-            Admission::Unreadable { why } => {
-                // No id, so nobody could ask for a receipt.
-                tracing::warn!(message_id = %delivery.message_id, why, "a message without an instruction id was put with the dead letters");
-                return self.bury(delivery).await;
-            }
-            Admission::AlreadyAnswered(receipt) => {
-                // Whoever answered it may have died before the client's own queue was told.
-                self.results
-                    .tell(&receipt, delivery.trace_parent.as_deref())
-                    .await;
-                return Verdict::Done;
-            }
-            Admission::Refused {
-                instruction_id,
-                error,
-                fingerprint,
-            } => {
-                let mut receipt = self.receipt(&instruction_id, delivery, Status::Rejected);
-                receipt.fingerprint = fingerprint;
-                receipt.summary.clone_from(&error.message);
-                receipt.error = Some(error);
-                return self.answer(delivery, receipt).await;
-            }
-            Admission::Admitted {
-                instruction,
-                landed,
-            } => (instruction, landed),
+        let (instruction, landed) = match self.admit(hand).await {
+            Ok(admitted) => admitted,
+            Err(verdict) => return verdict,
         };
         self.kinds.remember(&instruction);
         if let Action::Cancel { instruction_id } = &instruction.action {
-            return self.cancel(delivery, &instruction, instruction_id).await;
+            return self.cancel(hand, &instruction, instruction_id).await;
         }
         self.attempts.begin(&instruction.instruction_id, begun);
-        let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Running);
-        receipt.fingerprint = Some(instruction.fingerprint.clone());
-        receipt.timings.queued_ms = Some(milliseconds(Timestamp::now().since(delivery.sent_at)));
-        self.view.send_modify(|view| {
-            view.progressed = Some(Instant::now());
-            view.running = Some(Running {
-                instruction_id: instruction.instruction_id.clone(),
-                since: Timestamp::now(),
-                attempt: delivery.receive_count,
-            });
-        });
-        self.events.publish(Event::Progress {
-            receipt: Box::new(receipt.clone()),
-        });
-
+        let mut receipt = self.begin(&instruction, delivery);
         let attempt = Attempt {
             instruction: &instruction,
             session_id: &self.identity.session_id,
@@ -519,40 +467,116 @@ impl Pipeline {
         match outcome {
             Outcome::Pushed => {
                 receipt.status = Status::Pushed;
-                self.answer(delivery, receipt).await
+                self.answer(hand, receipt).await
             }
             Outcome::Published => {
                 receipt.status = Status::Published;
-                self.answer(delivery, receipt).await
+                self.answer(hand, receipt).await
             }
             Outcome::Rejected(error) => {
                 receipt.status = Status::Rejected;
                 receipt.summary.clone_from(&error.message);
                 receipt.error = Some(error);
-                self.answer(delivery, receipt).await
+                self.answer(hand, receipt).await
             }
             Outcome::LeaseLost => Verdict::NotOurs,
             Outcome::CalledOff => {
                 receipt.status = Status::Cancelled;
-                receipt.summary = "It was called off before anything was changed.".to_owned();
-                self.answer(delivery, receipt).await
+                "It was called off before anything was changed.".clone_into(&mut receipt.summary);
+                self.answer(hand, receipt).await
             }
             Outcome::Interrupted => Verdict::Later(Duration::ZERO),
-            Outcome::Trouble(error) => self.be_patient(delivery, receipt, error).await,
+            Outcome::Trouble(error) => self.be_patient(hand, receipt, error).await,
         }
+    }
+
+    /// What is to be carried out; or what becomes of the message if nothing is.
+    async fn admit(
+        &mut self,
+        hand: InHand<'_>,
+    ) -> Result<(Box<Instruction>, Option<CommitId>), Verdict> {
+        // What has landed is asked of the draft, so it has to be open: also after its thread broke.
+        if let Err(error) = self.workshop.settle().await {
+            tracing::error!(error = %crate::chain(&error), "the draft cannot be worked on; the instruction waits");
+            return Err(Verdict::Later(retry::pause(hand.delivery.receive_count)));
+        }
+        let message = admission::read(hand.delivery);
+        if let Some(id) = message.instruction_id() {
+            tracing::Span::current().record("instruction_id", id.as_str());
+        }
+        let stop = self.workshop.stop.clone();
+        let existing = match message.instruction_id() {
+            Some(id) => {
+                let (receipts, session) = (&self.receipts, &self.identity.session_id);
+                let found = insist(hand, &self.lease, &stop, || receipts.get(session, id));
+                found.await?
+            }
+            None => None,
+        };
+        match message.admit(&self.identity, existing.as_ref(), &self.workshop) {
+            Admission::Unreadable { why } => {
+                // No id, so nobody could ask for a receipt.
+                tracing::warn!(message_id = %hand.delivery.message_id, why, "a message without an instruction id was put with the dead letters");
+                Err(self.bury(hand.delivery).await)
+            }
+            Admission::AlreadyAnswered(receipt) => {
+                // Whoever answered it may have died before the client's own queue was told.
+                self.results
+                    .tell(&receipt, hand.delivery.trace_parent.as_deref())
+                    .await;
+                Err(Verdict::Done)
+            }
+            Admission::Refused {
+                instruction_id,
+                error,
+                fingerprint,
+            } => {
+                let mut receipt = self.receipt(&instruction_id, hand.delivery, Status::Rejected);
+                receipt.fingerprint = fingerprint;
+                receipt.summary.clone_from(&error.message);
+                receipt.error = Some(error);
+                Err(self.answer(hand, receipt).await)
+            }
+            Admission::Admitted {
+                instruction,
+                landed,
+            } => Ok((instruction, landed)),
+        }
+    }
+
+    /// Says that an instruction is being carried out. Returns what its receipt begins as.
+    fn begin(&self, instruction: &Instruction, delivery: &Delivery) -> Receipt {
+        let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Running);
+        receipt.fingerprint = Some(instruction.fingerprint.clone());
+        receipt.timings.queued_ms = Some(milliseconds(Timestamp::now().since(delivery.sent_at)));
+        self.view.send_modify(|view| {
+            view.progressed = Some(Instant::now());
+            view.running = Some(Running {
+                instruction_id: instruction.instruction_id.clone(),
+                since: Timestamp::now(),
+                attempt: delivery.receive_count,
+            });
+        });
+        self.events.publish(Event::Progress {
+            receipt: Box::new(receipt.clone()),
+        });
+        receipt
     }
 
     /// Something went wrong that may pass: try again a few times, then say that it failed.
     async fn be_patient(
         &mut self,
-        delivery: &Delivery,
+        hand: InHand<'_>,
         mut receipt: Receipt,
         error: ReceiptError,
     ) -> Verdict {
-        tracing::warn!(instruction_id = %receipt.instruction_id, attempt = delivery.receive_count, code = error.code.as_str(), why = %error.message, "an attempt failed");
+        tracing::warn!(instruction_id = %receipt.instruction_id, attempt = hand.delivery.receive_count, code = error.code.as_str(), why = %error.message, "an attempt failed");
         receipt.summary.clone_from(&error.message);
         receipt.error = Some(error);
         match self.attempts.judge(&receipt.instruction_id, Instant::now()) {
+            Patience::TryAgain { .. } | Patience::GiveUp if !self.lease.may_act() => {
+                Verdict::NotOurs
+            }
             Patience::TryAgain { after } => {
                 if let Err(error) = self.receipts.put(&receipt).await {
                     tracing::warn!(error = %crate::chain(&error), "the receipt could not be written; it is tried again");
@@ -566,12 +590,12 @@ impl Pipeline {
                 match self.workshop.give_up(receipt.instruction_id.clone()).await {
                     Ok(GivenUp::Landed(commit)) => {
                         return self
-                            .answer_arrived(delivery, receipt, Status::Pushed, commit)
+                            .answer_arrived(hand, receipt, Status::Pushed, commit)
                             .await;
                     }
                     Ok(GivenUp::Published(commit)) => {
                         return self
-                            .answer_arrived(delivery, receipt, Status::Published, commit)
+                            .answer_arrived(hand, receipt, Status::Published, commit)
                             .await;
                     }
                     Ok(GivenUp::TakenBack) => {}
@@ -582,15 +606,17 @@ impl Pipeline {
                     }
                     Err(error) => {
                         tracing::error!(error = %crate::chain(&error), "the failed change could not be taken back; it waits");
-                        return Verdict::Later(retry::pause(delivery.receive_count));
+                        return Verdict::Later(retry::pause(hand.delivery.receive_count));
                     }
                 }
                 receipt.status = Status::Failed;
                 receipt.commit = None;
-                match self.bury(delivery).await {
-                    Verdict::Done => self.answer(delivery, receipt).await,
-                    verdict => verdict,
+                let answered = self.answer(hand, receipt).await;
+                if answered == Verdict::Done && self.bury(hand.delivery).await != Verdict::Done {
+                    // Its producer has been told. Only for people who look there it is missing.
+                    tracing::error!("a message that failed could not be put with the dead letters");
                 }
+                answered
             }
         }
     }
@@ -598,7 +624,7 @@ impl Pipeline {
     /// What was given up is on the remote after all: only the answer to its push was lost.
     async fn answer_arrived(
         &mut self,
-        delivery: &Delivery,
+        hand: InHand<'_>,
         mut receipt: Receipt,
         status: Status,
         commit: CommitId,
@@ -613,7 +639,7 @@ impl Pipeline {
         receipt.status = status;
         receipt.commit = Some(commit);
         receipt.error = None;
-        self.answer(delivery, receipt).await
+        self.answer(hand, receipt).await
     }
 
     /// Puts the message with the dead letters, for people to look at.
@@ -635,7 +661,7 @@ impl Pipeline {
     }
 
     /// Makes the final receipt durable, and only then lets the message go.
-    async fn answer(&mut self, delivery: &Delivery, mut receipt: Receipt) -> Verdict {
+    async fn answer(&mut self, hand: InHand<'_>, mut receipt: Receipt) -> Verdict {
         receipt.updated_at = Timestamp::now();
         self.indoors.tidy(&mut receipt);
         if !self.lease.may_act() {
@@ -643,33 +669,39 @@ impl Pipeline {
             return Verdict::NotOurs;
         }
         crate::crash_point!("before-receipt");
-        let (written, ()) = tokio::join!(
-            self.receipts.put(&receipt),
-            self.results
-                .tell(&receipt, delivery.trace_parent.as_deref())
-        );
-        match written {
-            Ok(_) => {
-                tracing::info!(
+        let (receipts, stop) = (&self.receipts, self.workshop.stop.clone());
+        let written = insist(hand, &self.lease, &stop, || receipts.put(&receipt));
+        // What stands is what everybody is told, also if somebody else wrote it.
+        let receipt = match written.await {
+            Ok(Put::Written) => receipt,
+            Ok(Put::FinalStands(standing)) => {
+                tracing::warn!(
                     instruction_id = %receipt.instruction_id,
                     status = receipt.status.as_str(),
-                    code = receipt.error.as_ref().map(|error| error.code.as_str()),
-                    commit = receipt.commit.as_ref().map(|commit| &commit.as_str()[..10]),
-                    total_ms = receipt.timings.total_ms,
-                    "an instruction has its receipt"
+                    stands = standing.status.as_str(),
+                    "the instruction has another final receipt already, which stands"
                 );
-                self.attempts.forget(&receipt.instruction_id);
-                self.events.publish(Event::Receipt {
-                    receipt: Box::new(receipt),
-                });
-                crate::crash_point!("before-delete");
-                Verdict::Done
+                standing
             }
-            Err(error) => {
-                tracing::error!(error = %crate::chain(&error), "the receipt could not be written; the instruction comes back and is recognised");
-                Verdict::Later(retry::pause(1))
-            }
-        }
+            Err(verdict) => return verdict,
+        };
+        tracing::info!(
+            instruction_id = %receipt.instruction_id,
+            status = receipt.status.as_str(),
+            code = receipt.error.as_ref().map(|error| error.code.as_str()),
+            commit = receipt.commit.as_ref().map(|commit| &commit.as_str()[..10]),
+            total_ms = receipt.timings.total_ms,
+            "an instruction has its receipt"
+        );
+        self.attempts.forget(&receipt.instruction_id);
+        self.results
+            .tell(&receipt, hand.delivery.trace_parent.as_deref())
+            .await;
+        self.events.publish(Event::Receipt {
+            receipt: Box::new(receipt),
+        });
+        crate::crash_point!("before-delete");
+        Verdict::Done
     }
 
     fn receipt(
@@ -725,6 +757,41 @@ impl Pipeline {
             }
         }
         self.follow_published().await;
+    }
+}
+
+/// A message that is ours, and what keeps it so.
+#[derive(Debug, Clone, Copy)]
+struct InHand<'a> {
+    delivery: &'a Delivery,
+    heartbeat: &'a Heartbeat,
+}
+
+/// Asks a port until it answers. A port that does not answer says nothing about the instruction, whose deliveries are counted: so
+/// the message is kept meanwhile. What it comes to if message or session are not ours any more, or if we are to stop.
+async fn insist<T, F: Future<Output = platform::Result<T>>>(
+    hand: InHand<'_>,
+    lease: &SessionLease,
+    stop: &CancellationToken,
+    ask: impl Fn() -> F,
+) -> Result<T, Verdict> {
+    let mut pause = PORT_PAUSE;
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "the receipts do not answer; the instruction waits");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Err(Verdict::Later(Duration::ZERO)),
+            () = lease.lost() => return Err(Verdict::NotOurs),
+            () = tokio::time::sleep(pause) => {}
+        }
+        if !hand.heartbeat.held() {
+            return Err(Verdict::NotOurs);
+        }
+        pause = (pause * 2).min(PORT_PAUSE_MAX);
     }
 }
 

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contract::client_config::{ClientStatus, SiteSettings};
+use contract::client_config::ClientStatus;
 use contract::proof::Proof;
 use contract::session::{Parked, ParkedAt};
 use contract::{ClientConfig, Session, Timestamp};
@@ -40,7 +40,7 @@ use crate::door::Hosts;
 use crate::draft::{Credentials, Remote};
 use crate::environment::home::{self, Home};
 use crate::environment::interrupt::Interrupt;
-use crate::environment::{self, Boot, Haste, Plan, Progress, Running, Seat};
+use crate::environment::{self, Boot, Halted, Haste, Plan, Progress, Running, Seat};
 use crate::events::{Event, Events, PhaseName};
 use crate::failure::{Exit, Failure};
 use crate::idle;
@@ -52,15 +52,10 @@ use crate::words;
 
 /// How often the remote is asked what others pushed: at most six times a minute.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long the instruction that runs may take when the environment is to stop. ECS gives 120 s in all, and the rest is
-/// for parking and the record.
-const FINISH_TIME_MAX: Duration = Duration::from_secs(20);
-/// How long the record may take to be told that it stops, when that is not ours to decide.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long it may take to be told that it sleeps. With this and what comes before it ends before ECS's 120 s are over, also
-/// where nobody answers.
-const SLEEP_TIME_MAX: Duration = Duration::from_secs(20);
-/// How long what waits may take when the environment goes to sleep. It is bounded by the longest instruction there is.
+/// How long the instruction that runs may take when the environment is to stop: with the site, the door and the record it is
+/// to be over within 20 s.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(12);
+/// How long what came at the last moment may take when the environment goes to sleep: as long as the longest instruction.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(35 * 60);
 
 /// How long it may take to let go of a session that is another's: nothing is finished.
@@ -68,8 +63,17 @@ const ABANDON_TIME_MAX: Duration = Duration::from_secs(5);
 /// Later than any activity that a record can name.
 const FAR_AHEAD: Duration = Duration::from_secs(3600);
 
+/// How long it may take to have what is needed beside the session.
+const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long everything may take once it is told to stop: ECS kills what has not ended 120 s after it was asked.
+const STOP_TIME_MAX: Duration = Duration::from_secs(110);
+/// How long it may take to tell the record that it stops; the stop itself does not wait for it.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long it may take to tell the record that it sleeps.
+const SLEEP_TIME_MAX: Duration = Duration::from_secs(20);
+
 /// How long each phase may take. What goes on for longer is stuck, and the waiting page would say for ever that it goes on.
-fn budget(phase: PhaseName) -> Option<Duration> {
+fn budget(phase: PhaseName) -> Duration {
     let seconds = match phase {
         PhaseName::Config | PhaseName::Claim => 30,
         // A large repository over a slow line.
@@ -79,7 +83,7 @@ fn budget(phase: PhaseName) -> Option<Duration> {
         // The first compilation.
         PhaseName::Serve => 3 * 60,
     };
-    Some(Duration::from_secs(seconds))
+    Duration::from_secs(seconds)
 }
 
 /// Runs the environment of a session, from its configuration to its sleep.
@@ -97,13 +101,14 @@ pub(crate) async fn run(
     let mut boot = Boot {
         events,
         lease: None,
-        budget,
+        budget: Some(budget),
         progress: Progress::default(),
         metrics: Some(metrics.clone()),
     };
     let mut keeper = Keeper::default();
     let mut counting = JoinSet::new();
-    counting.spawn(count(boot.events.clone(), metrics.clone()));
+    let counted = CancellationToken::new();
+    counting.spawn(count(boot.events.clone(), metrics.clone(), counted.clone()));
     let began = Instant::now();
     let started = tokio::select! {
         started = start(&settings, &backend, &everywhere, &mut boot, &mut keeper) => started,
@@ -131,14 +136,22 @@ pub(crate) async fn run(
         }
     };
     keeper.stop().await;
+    counted.cancel();
+    while counting.join_next().await.is_some() {}
     ended
 }
 
 /// Counts what becomes of instructions.
-async fn count(events: Events, metrics: Metrics) {
+async fn count(events: Events, metrics: Metrics, stop: CancellationToken) {
     let (_, mut live) = events.subscribe(None);
     loop {
-        match live.recv().await {
+        let heard = tokio::select! {
+            // What has happened is counted before the end.
+            biased;
+            heard = live.recv() => heard,
+            () = stop.cancelled() => return,
+        };
+        match heard {
             Ok(numbered) => {
                 if let Event::Receipt { receipt } = &*numbered.event {
                     metrics.receipt(receipt);
@@ -199,14 +212,36 @@ async fn start(
     // What is wrong with the configuration is said in the record, so the session has to be ours first.
     let config = usable(settings, read.config?)?;
     let task = read.task?;
+    let prepared = prepare(settings, backend, &config, claimed, task.ip);
+    let (plan, seat) = tokio::select! {
+        prepared = tokio::time::timeout(PREPARE_TIME_MAX, prepared) => prepared.unwrap_or_else(|_| Err(Failure::new(
+            Exit::TooSlow,
+            "what the environment needs beside its session could not be had in time",
+            "Look at what it was asking for: the deploy key, the queue, the receipts, what was parked.",
+        )))?,
+        failure = boot.session_lost() => return Err(failure),
+    };
     let idle = life::settings(&config);
-    let queues = backend.queues(settings, &claimed.session, &config);
-    let (plan, ()) = tokio::try_join!(
-        plan(settings, backend, &config, &claimed.session, task.ip, idle),
-        within_reach(backend, &queues, &claimed.session),
+    let running = Box::pin(environment::start(plan, seat, boot)).await?;
+    Ok(Started { running, idle })
+}
+
+/// Everything beside the session that has to be there: what is wrong with it is said before anything is cloned.
+async fn prepare(
+    settings: &Settings,
+    backend: &Backend,
+    config: &ClientConfig,
+    claimed: ClaimedSession,
+    reached_at: IpAddr,
+) -> Result<(Plan, Seat), Failure> {
+    let ClaimedSession { lease, session } = claimed;
+    let queues = backend.queues(settings, &session, config);
+    let idle = life::settings(config);
+    let (plan, kept, ()) = tokio::try_join!(
+        plan(settings, backend, config, &session, reached_at, idle),
+        async { Ok(parking::fetch(backend, session.parked.clone()).await) },
+        within_reach(backend, &queues, &session),
     )?;
-    let session = claimed.session;
-    let bundle = parking::fetch(backend, session.parked.as_ref()).await?;
     let proof = proof(&session)?;
     let seat = Seat {
         identity: Identity {
@@ -216,16 +251,16 @@ async fn start(
             branch: session.draft_branch,
             preview_url: session.preview_url,
         },
-        lease: claimed.lease,
+        lease,
         proof: Some(proof),
-        parked: session.parked.map(|parked| (parked, bundle)),
+        parked: Some(kept),
+        last_activity_at: session.last_activity_at,
         queue: queues.own,
         dead: queues.dead,
         receipts: Arc::clone(&backend.receipts),
         results: Results::from(queues.results),
     };
-    let running = environment::start(plan, seat, boot).await?;
-    Ok(Started { running, idle })
+    Ok((plan, seat))
 }
 
 /// How long what instructions go through may take to say that it is there. Who does not answer in time may do so when the
@@ -372,7 +407,7 @@ async fn patiently<T, F: Future<Output = platform::Result<T>>>(
             break;
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(4));
+        pause *= 2;
     }
     Err(last.unwrap_or_else(|| no_answer(operation)))
 }
@@ -481,7 +516,8 @@ async fn plan(
         None,
     )?;
     site::end_orphans(&home.tree()).await;
-    let listener = environment::listen(SocketAddr::new(settings.listen, settings.port)).await?;
+    let listener =
+        environment::listen(SocketAddr::new(settings.place.listen, settings.port)).await?;
     let address = listener
         .local_addr()
         .map_err(|error| Failure::internal("read the port", &error))?;
@@ -496,7 +532,7 @@ async fn plan(
         reached_at,
         hosts: hosts(settings, config, session),
         node,
-        site: config.site.clone().unwrap_or_else(SiteSettings::default),
+        site: config.site.clone().unwrap_or_default(),
         policy: config.policy.clone().unwrap_or_default(),
         install: true,
         content: backend.content(),
@@ -581,23 +617,24 @@ async fn say_why(lease: Option<&Lease>, failure: &Failure) {
 }
 
 /// The record does not know that the environment has ended.
-fn untold(why: &str, parked: Option<&Parked>, left: Option<Failure>) -> Failure {
-    let message = format!("the record could not be told that it sleeps: {why}");
-    if let Some(failure) = left {
-        // What is in the workspace only is the worse of the two.
-        tracing::error!("{message}");
-        return failure;
-    }
-    let hint = match parked.map(|parked| &parked.place) {
-        None => "Its lease is over in 30 s; nothing is lost.".to_owned(),
-        // What is parked on the remote is found there.
-        Some(ParkedAt::Ref(_)) => {
-            "Its lease is over in 30 s; nothing is lost: what could not be pushed is parked on the remote.".to_owned()
-        }
-        Some(ParkedAt::Bundle(name)) => format!(
-            "Its lease is over in 30 s. What could not be pushed is in {name} in RESCUE_BUCKET, and nobody but this line knows it: put it into `parked` of the session's record."
-        ),
+fn untold(why: &str, parked: &[Parked]) -> Failure {
+    let bundles: Vec<&str> = parked
+        .iter()
+        .filter_map(|parked| match &parked.place {
+            // What is parked on the remote is found there.
+            ParkedAt::Ref(_) => None,
+            ParkedAt::Bundle(name) => Some(name.as_str()),
+        })
+        .collect();
+    let hint = if bundles.is_empty() {
+        "Its lease is over in 30 s; nothing is lost.".to_owned()
+    } else {
+        format!(
+            "Its lease is over in 30 s. What could not be pushed is in {} in RESCUE_BUCKET, and perhaps only this line says so: see that it is in `parked` of the session's record.",
+            bundles.join(" and ")
+        )
     };
+    let message = format!("the record could not be told that it sleeps: {why}");
     Failure::new(Exit::Backend, message, hint).retryable(true)
 }
 
@@ -631,55 +668,105 @@ async fn live(
         () = interrupt.requested() => Reason::Told,
     };
     tracing::info!(reason = reason.as_str(), "the environment ends");
+    let time_max = reason.time_max();
+    let ended = async {
+        let halted = halt(running, &reason, interrupt).await?;
+        end(halted, reason, backend, metrics, keeper).await
+    };
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(time_max, ended) => ended,
+        () = lease.lost() => return Err(environment::stepped_down(&lease)),
+    };
+    let failure = match ended {
+        Ok(Ok(())) => return Ok(Exit::Success),
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::new(
+            Exit::NotSaved,
+            "it could not save everything in the time it had",
+            "What instructions were to do is still in the queue; what was changed by hand is in the workspace.",
+        )
+        .retryable(true),
+    };
+    say_why(Some(&lease), &failure).await;
+    Err(failure)
+}
+
+/// Takes the environment apart. Nothing is touched if the session is another's.
+async fn halt(
+    running: Running,
+    reason: &Reason,
+    interrupt: &mut Interrupt,
+) -> Result<Halted, Failure> {
+    let lease = running.seat.lease.clone();
     let (haste, time) = match reason {
-        Reason::Idle | Reason::Lifetime => (Haste::Settle, SETTLE_TIME_MAX),
-        Reason::Told | Reason::Broke => (Haste::Finish, FINISH_TIME_MAX),
+        Reason::Idle => (Haste::Settle, SETTLE_TIME_MAX),
+        Reason::Lifetime | Reason::Told | Reason::Broke | Reason::Unusable(_) => {
+            (Haste::Finish, FINISH_TIME_MAX)
+        }
         Reason::Lost => {
             running.halt(Haste::Abandon, ABANDON_TIME_MAX).await;
             return Err(environment::stepped_down(&lease));
         }
     };
-    let drained = reason != Reason::Told || drain(&lease).await;
-    let ending = running.ending();
-    let mut halting = std::pin::pin!(running.halt(haste, time));
-    let halted = tokio::select! {
-        halted = &mut halting => halted,
-        () = lease.lost() => return Err(environment::stepped_down(&lease)),
-        () = interrupt.requested() => {
-            // What waits has time until the next wake; what runs is finished or taken back.
-            ending.now();
-            halting.await
+    let told = async {
+        if matches!(reason, Reason::Told) {
+            drain(&lease).await;
         }
     };
-    let parked = parking::park(halted, backend, &lease).await;
+    let ending = running.ending();
+    let halting = async {
+        let mut halting = std::pin::pin!(running.halt(haste, time));
+        tokio::select! {
+            halted = &mut halting => halted,
+            () = interrupt.requested() => {
+                // What waits has time until the next wake; what runs is finished or taken back.
+                ending.now();
+                halting.await
+            }
+        }
+    };
+    let (halted, ()) = tokio::join!(halting, told);
+    Ok(halted)
+}
+
+/// Everything is saved, then the record says that it sleeps.
+async fn end(
+    halted: Halted,
+    reason: Reason,
+    backend: &Backend,
+    metrics: &Metrics,
+    keeper: &mut Keeper,
+) -> Result<(), Failure> {
+    let lease = halted.seat.lease.clone();
+    let rest = parking::park(halted, backend, &lease).await?;
+    match reason {
+        Reason::Broke => {
+            return Err(Failure::new(
+                Exit::Internal,
+                "the pipeline broke",
+                "Look at the log for the panic; the next wake goes on from the remote.",
+            ));
+        }
+        Reason::Unusable(failure) => return Err(failure),
+        Reason::Idle | Reason::Lifetime | Reason::Told | Reason::Lost => {}
+    }
     keeper.stop().await;
-    if reason == Reason::Broke {
-        let failure = Failure::new(
-            Exit::Internal,
-            "the pipeline broke",
-            "Look at the log for the panic; the next wake goes on from the remote.",
-        );
-        say_why(Some(&lease), &failure).await;
-        return Err(failure);
-    }
-    let (parked, left) = match parked {
-        Ok(parked) => (parked, None),
-        Err(failure) => (None, Some(failure)),
+    let asleep = async {
+        // Only who drains can sleep. Where it was told already this changes nothing.
+        lease.drain(Some(Timestamp::now().plus(FAR_AHEAD))).await?;
+        lease.sleep(rest.parked.clone()).await
     };
-    if !drained {
-        // Only who drains can sleep. Where it was told after all, and only its answer was lost, this changes nothing.
-        drain(&lease).await;
-    }
-    let slept = tokio::time::timeout(SLEEP_TIME_MAX, lease.sleep(parked.clone())).await;
-    let why = match slept {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(crate::chain(&error)),
-        Err(_) => Some(format!("no answer within {} s", SLEEP_TIME_MAX.as_secs())),
-    };
-    if let Some(why) = why {
-        return Err(untold(&why, parked.as_ref(), left));
+    match tokio::time::timeout(SLEEP_TIME_MAX, asleep).await {
+        Ok(Ok(())) => {}
+        Ok(Err(LeaseError::Refused(_))) => return Err(environment::stepped_down(&lease)),
+        Ok(Err(error)) => return Err(untold(&crate::chain(&error), &rest.parked)),
+        Err(_) => {
+            let why = format!("no answer within {} s", SLEEP_TIME_MAX.as_secs());
+            return Err(untold(&why, &rest.parked));
+        }
     }
     metrics.slept();
     tracing::info!("asleep");
-    left.map_or(Ok(Exit::Success), Err)
+    rest.forget(backend).await;
+    Ok(())
 }

@@ -1,4 +1,7 @@
-//! A producer: sends instructions to a running environment and follows them to their receipts.
+//! A producer: sends instructions and follows them to their receipts.
+//!
+//! Where to is a [`Target`]: the door of an environment that runs, which tells what happens, or a queue, whose environment
+//! may be asleep, and whose receipts are looked for in the table. What is sent and what a person reads is the same.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _, Write as _};
@@ -7,21 +10,25 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use contract::{Receipt, Timestamp};
+use contract::{Problem, Receipt, Status, Timestamp};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+mod queue;
 mod target;
 mod wire;
 mod words;
 
-pub(crate) use target::Target;
+use queue::Queue;
+pub(crate) use target::Door;
+use target::Target;
 use wire::Stream;
 pub(crate) use wire::Wire;
 pub(crate) use words::moment;
-use words::words;
+use words::{Aim, words};
 
 use crate::cli::{SendArguments, change_options};
+use crate::environment::interrupt::Interrupt;
 use crate::failure::{Exit, Failure};
 
 /// How long to wait between looks while the event stream cannot be had.
@@ -32,26 +39,78 @@ const INPUT_MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Sends, follows, and says what became of it.
 pub(crate) async fn run(arguments: SendArguments) -> Result<Exit, Failure> {
     let messages = read_messages(&arguments)?;
-    let target = Target::find(arguments.url.as_deref(), arguments.state.as_deref())?;
-    let wire = Wire::new(&target);
-    let about = wire.get("/_edit/status").await?.expect_status(200)?;
     let array = messages.len() != 1;
+    let sent = match Target::find(&arguments)? {
+        Target::Door(door) => through_door(&door, messages, &arguments).await?,
+        Target::Queue(queue) => through_queue(&queue, messages, &arguments).await?,
+    };
+    let Some(receipts) = sent.receipts else {
+        if arguments.json {
+            print(&json!({ "instructionIds": sent.ids }).to_string());
+        } else {
+            for id in &sent.ids {
+                print(&format!("accepted {id}"));
+            }
+        }
+        return Ok(Exit::Success);
+    };
+    if arguments.json {
+        let document = if array {
+            serde_json::to_value(&receipts)
+        } else {
+            serde_json::to_value(&receipts[0])
+        };
+        print(
+            &serde_json::to_string_pretty(&document.expect("a receipt is JSON"))
+                .expect("a value is JSON"),
+        );
+    } else {
+        for receipt in &receipts {
+            print(&words(receipt, aim(&sent.messages, receipt)));
+        }
+    }
+    let done = |receipt: &Receipt| match aim(&sent.messages, receipt) {
+        Aim::Cancel => receipt.status == Status::Cancelled,
+        Aim::Change | Aim::Undo(_) => receipt.status.landed(),
+    };
+    Ok(if receipts.iter().all(done) {
+        Exit::Success
+    } else {
+        Exit::NotLanded
+    })
+}
+
+/// What was sent.
+struct Sent {
+    messages: Vec<Value>,
+    ids: Vec<String>,
+    /// The final receipts in the order of the ids, if they were waited for.
+    receipts: Option<Vec<Receipt>>,
+}
+
+/// To an environment that runs, which says what happens.
+async fn through_door(
+    door: &Door,
+    messages: Vec<Value>,
+    arguments: &SendArguments,
+) -> Result<Sent, Failure> {
+    let wire = Wire::new(door);
+    let about = wire.get("/_edit/status").await?.expect_status(200)?;
     let messages: Vec<Value> = messages
         .into_iter()
-        .map(|message| complete(message, &about, &arguments))
+        .map(|message| complete(message, &about, arguments))
         .collect();
-
     // Listened to before anything is sent, so that nothing is missed.
     let stream = if arguments.no_wait {
         None
     } else {
         Some(wire.events(None).await?)
     };
-    let body = if array {
-        Value::Array(messages.clone())
-    } else {
-        messages[0].clone()
+    let body = match &messages[..] {
+        [message] => message.clone(),
+        several => Value::Array(several.to_vec()),
     };
+    let mut interrupt = Interrupt::listen()?;
     let answer = wire.post("/_edit/instructions", &body).await?;
     if answer.status != 202 {
         return Err(declined(answer.status, &answer.body));
@@ -65,52 +124,78 @@ pub(crate) async fn run(arguments: SendArguments) -> Result<Exit, Failure> {
                 .collect()
         })
         .unwrap_or_default();
-    let Some(stream) = stream else {
-        if arguments.json {
-            print(&answer.body.to_string());
-        } else {
-            for id in &ids {
-                print(&format!("accepted {id}"));
-            }
-        }
-        return Ok(Exit::Success);
+    let receipts = match stream {
+        Some(stream) => Some(waited(follow(&wire, stream, &ids), &ids, &mut interrupt).await?),
+        None => None,
     };
-    let receipts = follow(&wire, stream, &ids).await?;
-    let landed = receipts.iter().all(|receipt| receipt.status.landed());
-    if arguments.json {
-        let document = if array {
-            serde_json::to_value(&receipts)
-        } else {
-            serde_json::to_value(&receipts[0])
-        };
-        print(
-            &serde_json::to_string_pretty(&document.expect("a receipt is JSON"))
-                .expect("a value is JSON"),
-        );
-    } else {
-        for receipt in &receipts {
-            print(&words(receipt, undone_by(&messages, receipt)));
-        }
-    }
-    Ok(if landed {
-        Exit::Success
-    } else {
-        Exit::NotLanded
+    Ok(Sent {
+        messages,
+        ids,
+        receipts,
     })
 }
 
-/// What the instruction of a receipt was to take back.
-fn undone_by<'a>(messages: &'a [Value], receipt: &Receipt) -> Option<&'a str> {
-    let message = messages
-        .iter()
-        .find(|message| message["instructionId"] == receipt.instruction_id.as_str())?;
-    (message["action"]["type"] == "undo")
-        .then(|| message["action"]["instructionId"].as_str())
-        .flatten()
+/// To a queue, whether or not anybody is awake who reads it.
+async fn through_queue(
+    queue: &Queue,
+    messages: Vec<Value>,
+    arguments: &SendArguments,
+) -> Result<Sent, Failure> {
+    let about = queue.about();
+    let messages: Vec<Value> = messages
+        .into_iter()
+        .map(|message| complete(message, &about, arguments))
+        .collect();
+    let letters = queue.letters(&messages)?;
+    let ids: Vec<String> = letters.iter().map(queue::Letter::id).collect();
+    let mut interrupt = Interrupt::listen()?;
+    let open = queue.open().await;
+    open.send(&letters).await?;
+    let receipts = if arguments.no_wait {
+        None
+    } else {
+        Some(waited(open.follow(&letters), &ids, &mut interrupt).await?)
+    };
+    Ok(Sent {
+        messages,
+        ids,
+        receipts,
+    })
 }
 
-/// Waits for the final receipt of every id, in their order.
-async fn follow(wire: &Wire, mut stream: Stream, ids: &[String]) -> Result<Vec<Receipt>, Failure> {
+/// Waits for receipts until somebody has had enough of it.
+async fn waited(
+    following: impl Future<Output = Result<Vec<Receipt>, Failure>>,
+    ids: &[String],
+    interrupt: &mut Interrupt,
+) -> Result<Vec<Receipt>, Failure> {
+    tokio::select! {
+        receipts = following => receipts,
+        () = interrupt.requested() => Err(Failure::new(
+            Exit::Interrupted,
+            format!("stopped waiting for the receipt of {}", ids.join(", ")),
+            "It stays in the queue and is carried out all the same; send it again with the same --id to follow it, or call it off with --cancel.",
+        )),
+    }
+}
+
+/// What the instruction of a receipt was to do.
+fn aim<'a>(messages: &'a [Value], receipt: &Receipt) -> Aim<'a> {
+    let action = messages
+        .iter()
+        .find(|message| message["instructionId"] == receipt.instruction_id.as_str())
+        .map(|message| &message["action"]);
+    match action.and_then(|action| Some((action["type"].as_str()?, action))) {
+        Some(("undo", action)) => action["instructionId"]
+            .as_str()
+            .map_or(Aim::Change, Aim::Undo),
+        Some(("cancel", _)) => Aim::Cancel,
+        _ => Aim::Change,
+    }
+}
+
+/// Says on a terminal that something is waited for.
+fn progress() -> ProgressBar {
     let bar = if std::io::stderr().is_terminal() {
         ProgressBar::new_spinner()
     } else {
@@ -120,6 +205,22 @@ async fn follow(wire: &Wire, mut stream: Stream, ids: &[String]) -> Result<Vec<R
         ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a constant template"),
     );
     bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// What a receipt that is not final says, in a line.
+fn so_far(receipt: &Receipt) -> String {
+    let trouble = receipt
+        .error
+        .as_ref()
+        .map(|error| format!(" (attempt {}: {})", receipt.attempts, error.message))
+        .unwrap_or_default();
+    format!("{}{trouble}", receipt.status.as_str())
+}
+
+/// Waits for the final receipt of every id, in their order.
+async fn follow(wire: &Wire, mut stream: Stream, ids: &[String]) -> Result<Vec<Receipt>, Failure> {
+    let bar = progress();
     bar.set_message("accepted");
     let mut finals: BTreeMap<String, Receipt> = BTreeMap::new();
     // It may have been done before: the same id again, or a quick environment.
@@ -139,12 +240,7 @@ async fn follow(wire: &Wire, mut stream: Stream, ids: &[String]) -> Result<Vec<R
                 if receipt.status.is_final() {
                     finals.insert(id, receipt);
                 } else {
-                    let trouble = receipt
-                        .error
-                        .as_ref()
-                        .map(|error| format!(" (attempt {}: {})", receipt.attempts, error.message))
-                        .unwrap_or_default();
-                    bar.set_message(format!("{}{trouble}", receipt.status.as_str()));
+                    bar.set_message(so_far(&receipt));
                 }
             }
             None => {
@@ -231,6 +327,9 @@ fn actions(arguments: &SendArguments) -> Vec<Value> {
             action["upTo"] = json!(id);
         }
         actions.push(action);
+    }
+    if let Some(id) = &arguments.cancel {
+        actions.push(json!({ "type": "cancel", "instructionId": id }));
     }
     let others = [
         (arguments.sync, "sync"),
@@ -386,27 +485,22 @@ fn git_author() -> Option<(String, String)> {
 }
 
 fn declined(status: u16, body: &Value) -> Failure {
-    let errors = body["errors"]
-        .as_array()
-        .map(|errors| {
-            errors
-                .iter()
-                .map(|error| {
-                    format!(
-                        "\n    {}: {}",
-                        error["path"].as_str().unwrap_or("$"),
-                        error["message"].as_str().unwrap_or_default()
-                    )
-                })
-                .collect::<String>()
-        })
-        .unwrap_or_default();
+    let errors: Vec<Problem> = serde_json::from_value(body["errors"].clone()).unwrap_or_default();
+    let errors = listed(&errors);
     let code = body["code"].as_str().unwrap_or("unknown");
     Failure::new(
         Exit::NotLanded,
         format!("the environment did not accept it ({code}, status {status}):{errors}"),
         hint_of(code),
     )
+}
+
+/// Each problem on a line of its own.
+fn listed(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(|problem| format!("\n    {}: {}", problem.path, problem.message))
+        .collect()
 }
 
 fn hint_of(code: &str) -> &'static str {
@@ -466,6 +560,10 @@ mod tests {
             ),
             (&["--sync", "--id", "x"], r#"[{"action":{"type":"sync"}}]"#),
             (&["--discard"], r#"[{"action":{"type":"discard"}}]"#),
+            (
+                &["--cancel", "a"],
+                r#"[{"action":{"instructionId":"a","type":"cancel"}}]"#,
+            ),
             (&["--commit-mine"], r#"[{"action":{"type":"commit"}}]"#),
         ] {
             assert_eq!(sent(line).as_deref(), Ok(expected), "{line:?}");
@@ -478,6 +576,8 @@ mod tests {
             &[][..],
             &["--publish", "--sync"],
             &["--undo", "last", "--publish"],
+            &["--cancel", "a", "--undo", "b"],
+            &["--cancel", "a", "--delete", "a.md"],
             &["--undo", "last", "--delete", "a.md"],
             &["--commit-mine", "--write", "a.md=x"],
             &["--discard", "instruction.json"],

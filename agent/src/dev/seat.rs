@@ -88,6 +88,7 @@ pub(super) async fn take(
         lease,
         proof: None,
         parked: None,
+        last_activity_at: None,
         queue: Arc::new(instructions),
         dead: Arc::new(queue(DEAD_QUEUE, None)),
         receipts: store.receipts(),
@@ -126,7 +127,7 @@ async fn end_what_died(sessions: &dyn Sessions, seen: &Session) -> Result<(), Fa
 pub(super) async fn sleep(seat: &Seat) -> Result<(), Failure> {
     let slept = async {
         seat.lease.drain(Some(Timestamp::now())).await?;
-        seat.lease.sleep(None).await
+        seat.lease.sleep(Vec::new()).await
     };
     slept
         .await
@@ -251,7 +252,7 @@ async fn session(
         created_at: Timestamp::now(),
         expires_at: None,
         failure: None,
-        parked: None,
+        parked: Vec::new(),
     };
     match sessions.create(&session).await.map_err(port)? {
         Created::New => Ok(id),

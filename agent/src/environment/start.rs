@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Boot, Plan, Running, Seat, TakenUpBefore, lease_lost};
+use super::{Boot, Kept, Plan, Running, Seat, TakenUpBefore, lease_lost};
 use crate::activity::Activity;
 use crate::content::Fetcher;
 use crate::door::{Bar, Door, Intake, Opened, SeenOn, Stage};
@@ -40,9 +40,11 @@ const REMOTE_PAUSE_MAX: Duration = Duration::from_secs(8);
 /// Starts an environment; returns once its site has answered.
 pub(crate) async fn start(plan: Plan, seat: Seat, boot: &Boot) -> Result<Running, Failure> {
     let open = Open::new(plan, seat, boot);
-    let cloned = boot.phase(PhaseName::Clone, open.clone_draft(boot)).await?;
-    let installed = cloned.install(boot).await?;
-    installed.serve(boot).await
+    let cloned = boot
+        .phase(PhaseName::Clone, Box::pin(open.clone_draft(boot)))
+        .await?;
+    let installed = Box::pin(cloned.install(boot)).await?;
+    Box::pin(installed.serve(boot)).await
 }
 
 /// The door is open.
@@ -55,7 +57,8 @@ struct Open {
     visits: Visits,
     activity: Activity,
     closing: CancellationToken,
-    tasks: JoinSet<()>,
+    /// The task of the door.
+    door: JoinSet<()>,
 }
 
 /// What of the plan is still to be carried out when the door is open.
@@ -105,8 +108,8 @@ impl Open {
             idle: plan.idle,
             closing: closing.clone(),
         };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(door.serve(plan.listener));
+        let mut serving = JoinSet::new();
+        serving.spawn(door.serve(plan.listener));
         Self {
             plan: Settled {
                 home: plan.home,
@@ -128,7 +131,7 @@ impl Open {
             visits,
             activity,
             closing,
-            tasks,
+            door: serving,
         }
     }
 }
@@ -160,11 +163,9 @@ impl Open {
             site_root: self.plan.site.root.clone().unwrap_or_default(),
         };
         let (draft, work_tree) = open_draft(&settings, &places, boot).await?;
-        // In developer mode the workspace stays, and nothing is ever parked.
-        let (draft, work_tree, taken_up) = if self.seat.proof.is_some() {
-            take_up(draft, work_tree, self.seat.parked.take()).await?
-        } else {
-            (draft, work_tree, Vec::new())
+        let (draft, work_tree, taken_up) = match self.seat.parked.take() {
+            Some(kept) => take_up(draft, work_tree, kept).await?,
+            None => (draft, work_tree, Vec::new()),
         };
         let behind = match draft.behind_published()? {
             0 => String::new(),
@@ -194,7 +195,7 @@ async fn open_draft(
     places: &Places,
     boot: &Boot,
 ) -> Result<(Draft, WorkTree), Failure> {
-    let patient = (boot.budget)(PhaseName::Clone).is_some();
+    let patient = boot.budget.is_some();
     let mut pause = REMOTE_PAUSE;
     loop {
         let transfer = Arc::clone(&boot.progress.transfer);
@@ -225,15 +226,18 @@ async fn open_draft(
 async fn take_up(
     mut draft: Draft,
     work_tree: WorkTree,
-    told: Option<(Parked, Option<Vec<u8>>)>,
+    told: Vec<Kept>,
 ) -> Result<(Draft, WorkTree, Vec<TakenUpBefore>), Failure> {
     let work = tokio::task::spawn_blocking(move || {
-        let mut all: Vec<(Parked, Option<Vec<u8>>)> = told.into_iter().collect();
+        let mut all = told;
         match Workshop::parked_on_remote(&draft) {
             Ok(found) => {
                 for parked in found {
-                    if all.iter().all(|(known, _)| known.commit != parked.commit) {
-                        all.push((parked, None));
+                    if all.iter().all(|known| known.parked.commit != parked.commit) {
+                        all.push(Kept {
+                            parked,
+                            bundle: None,
+                        });
                     }
                 }
             }
@@ -243,7 +247,7 @@ async fn take_up(
         }
         let taken = all
             .into_iter()
-            .map(|(parked, bundle)| {
+            .map(|Kept { parked, bundle }| {
                 let whole = take_up_one(&mut draft, &work_tree, &parked, bundle.as_deref());
                 TakenUpBefore { parked, whole }
             })
@@ -307,6 +311,7 @@ impl Cloned {
             store: self.open.plan.home.store(),
             staging: self.places.staging.clone(),
             scripts: self.open.plan.site.install_scripts,
+            command: self.open.plan.site.install_words(),
             output: site::OutputLog::default(),
         });
         let say = |words: String| (boot.progress.say)(&words);
@@ -333,19 +338,8 @@ impl Cloned {
 impl Installed {
     async fn serve(self, boot: &Boot) -> Result<Running, Failure> {
         let root = self.cloned.site_root();
-        let Cloned {
-            open,
-            draft,
-            taken_up,
-            settings,
-            places,
-            work_tree,
-        } = self.cloned;
-        let (plan, seat, mut tasks) = (open.plan, open.seat, open.tasks);
-        open.stage.send_replace(Stage::Starting {
-            phase: PhaseName::Serve,
-        });
-        let stop_rest = CancellationToken::new();
+        let cloned = self.cloned;
+        let plan = &cloned.open.plan;
         let site_settings = site::Settings {
             root: root.clone(),
             runner: plan.home.workspace.join("runner.mjs"),
@@ -354,34 +348,76 @@ impl Installed {
             dependencies: self.dependencies,
             variables: plan.site.env.clone(),
         };
-        let answered = async {
-            let site = Site::start(site_settings, &mut tasks)?;
-            tasks.spawn(work_tree.clone().run(stop_rest.clone()));
-            let answer = site.first_answer().await;
-            open.stage
-                .send_replace(Stage::Serving { site: site.clone() });
-            seat.lease
-                .register(
-                    plan.reached_at.to_string(),
-                    plan.address.port(),
-                    answer.health(),
-                )
-                .await
-                .map_err(lease_lost)?;
-            let astro = node::astro_version(&root).unwrap_or_default();
-            let detail = match &answer.problem {
-                None => format!("Astro {astro}, Node {}", plan.node.version),
-                Some(problem) => {
-                    let words = problem.message.lines().next().unwrap_or_default();
-                    format!("Astro {astro}; the site is not well: {words}")
-                }
-            };
-            Ok(((site, answer.health()), Some(detail)))
-        };
-        let (site, health) = boot.phase(PhaseName::Serve, answered).await?;
+        cloned.open.stage.send_replace(Stage::Starting {
+            phase: PhaseName::Serve,
+        });
+        let (mut tasks, stop_rest) = (JoinSet::new(), CancellationToken::new());
+        tasks.spawn(cloned.work_tree.clone().run(stop_rest.clone()));
+        let answered = cloned.open.answered(site_settings, &mut tasks);
+        let site = boot.phase(PhaseName::Serve, answered).await?;
+        // The record's phase has been written by now: a late write of it would be refused, and take us for another.
+        cloned.open.register(&site).await?;
+        tasks.spawn(report_site(
+            site.clone(),
+            boot.events.clone(),
+            stop_rest.clone(),
+        ));
+        Ok(cloned.run(site, root, tasks, stop_rest, boot))
+    }
+}
 
-        let events = boot.events.clone();
-        tasks.spawn(report_site(site.clone(), events.clone(), stop_rest.clone()));
+impl Open {
+    /// Says where the door is.
+    async fn register(&self, site: &Site) -> Result<(), Failure> {
+        let (plan, health) = (&self.plan, site.view().health());
+        let registered =
+            self.seat
+                .lease
+                .register(plan.reached_at.to_string(), plan.address.port(), health);
+        registered.await.map(drop).map_err(lease_lost)
+    }
+
+    /// Starts the site; returns once it has answered.
+    async fn answered(
+        &self,
+        settings: site::Settings,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(Site, Option<String>), Failure> {
+        let astro = node::astro_version(&settings.root).unwrap_or_default();
+        let site = Site::start(settings, tasks)?;
+        let answer = site.first_answer().await;
+        self.stage
+            .send_replace(Stage::Serving { site: site.clone() });
+        let detail = match &answer.problem {
+            None => format!("Astro {astro}, Node {}", self.plan.node.version),
+            Some(problem) => {
+                let words = problem.message.lines().next().unwrap_or_default();
+                format!("Astro {astro}; the site is not well: {words}")
+            }
+        };
+        Ok((site, Some(detail)))
+    }
+}
+
+impl Cloned {
+    /// From here on instructions are consumed.
+    fn run(
+        self,
+        site: Site,
+        site_root: PathBuf,
+        mut tasks: JoinSet<()>,
+        stop_rest: CancellationToken,
+        boot: &Boot,
+    ) -> Running {
+        let Self {
+            open,
+            draft,
+            taken_up,
+            settings,
+            places,
+            work_tree,
+        } = self;
+        let (plan, seat) = (open.plan, open.seat);
         let remote = draft.remote_name();
         let lookout = Lookout::start(
             settings.clone(),
@@ -418,30 +454,31 @@ impl Installed {
             attempts: Attempts::default(),
             content: plan.content,
             hands,
-            events,
+            events: boot.events.clone(),
             kinds: open.kinds,
             view: open.pipeline_view,
         };
         let mut pipelines = JoinSet::new();
         pipelines.spawn(pipeline.run(ending.clone()));
-        Ok(Running {
+        Running {
             home: plan.home,
             seat,
             address: plan.address,
             remote,
+            health: site.view().health(),
             site,
-            health,
-            site_root: root,
+            site_root,
             view,
             activity: open.activity,
             taken_up,
             pipeline: pipelines,
+            door: open.door,
             tasks,
             stage: open.stage,
             ending,
             closing: open.closing,
             stop_rest,
-        })
+        }
     }
 }
 

@@ -260,7 +260,9 @@ impl Attempt<'_> {
         receipt: &mut Receipt,
     ) -> Result<Outcome, Outcome> {
         let pushing = Instant::now();
-        let pushed = workshop.push(self.policy.on_broken).await?;
+        let pushed = workshop
+            .push(self.policy.on_broken, &|| self.may_act())
+            .await?;
         receipt.timings.push_ms = Some(milliseconds(pushing.elapsed()));
         if !matches!(pushed, Pushed::Verified) {
             receipt.commit = None;
@@ -288,6 +290,7 @@ impl Attempt<'_> {
                 ),
             )),
             Pushed::BrokenTogether(checked) => broken_together(checked, receipt),
+            Pushed::NotOurs => Outcome::LeaseLost,
         })
     }
 

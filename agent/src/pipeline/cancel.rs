@@ -7,7 +7,7 @@
 use contract::{Action, ErrorCode, Instruction, InstructionId, Receipt, Status, Timestamp};
 use platform::{Delivery, Put};
 
-use super::{Identity, Pipeline, Verdict, receipt_error, retry};
+use super::{Identity, InHand, Pipeline, Verdict, insist, receipt_error};
 use crate::events::Event;
 
 /// Whether a message calls off the instruction that is running.
@@ -33,11 +33,15 @@ impl Pipeline {
     /// Calls `target` off, and answers both.
     pub(super) async fn cancel(
         &mut self,
-        delivery: &Delivery,
+        hand: InHand<'_>,
         instruction: &Instruction,
         target: &InstructionId,
     ) -> Verdict {
-        let mut receipt = self.receipt(&instruction.instruction_id, delivery, Status::Cancelled);
+        let mut receipt = self.receipt(
+            &instruction.instruction_id,
+            hand.delivery,
+            Status::Cancelled,
+        );
         receipt.fingerprint = Some(instruction.fingerprint.clone());
         let landed = self
             .workshop
@@ -46,7 +50,7 @@ impl Pipeline {
         let called_off = if landed.is_some() {
             Ok(false)
         } else {
-            self.call_off(delivery, target).await
+            self.call_off(hand, target).await
         };
         match called_off {
             Ok(true) => receipt.summary = format!("{target} was called off."),
@@ -61,43 +65,40 @@ impl Pipeline {
             }
             Err(verdict) => return verdict,
         }
-        self.answer(delivery, receipt).await
+        self.answer(hand, receipt).await
     }
 
     /// Writes the final receipt of what is called off. False if it has another one already.
     async fn call_off(
         &mut self,
-        delivery: &Delivery,
+        hand: InHand<'_>,
         target: &InstructionId,
     ) -> Result<bool, Verdict> {
-        let later = |error: platform::PortError| {
-            tracing::error!(error = %crate::chain(&error), "the receipts do not answer; the cancel waits");
-            Verdict::Later(retry::pause(delivery.receive_count))
-        };
-        let existing = self
-            .receipts
-            .get(&self.identity.session_id, target)
-            .await
-            .map_err(later)?;
+        let stop = self.workshop.stop.clone();
+        let (receipts, session) = (&self.receipts, &self.identity.session_id);
+        let found = insist(hand, &self.lease, &stop, || receipts.get(session, target));
+        let existing = found.await?;
         let mut receipt: Receipt = match existing {
             Some(receipt) if receipt.status == Status::Cancelled => return Ok(true),
             Some(receipt) if receipt.status.is_final() => return Ok(false),
             Some(receipt) => receipt,
             // It has not come yet.
-            None => self.receipt(target, delivery, Status::Cancelled),
+            None => self.receipt(target, hand.delivery, Status::Cancelled),
         };
         receipt.status = Status::Cancelled;
         receipt.error = None;
         "It was called off before it began.".clone_into(&mut receipt.summary);
         receipt.updated_at = Timestamp::now();
-        let (written, ()) = tokio::join!(
-            self.receipts.put(&receipt),
-            self.results
-                .tell(&receipt, delivery.trace_parent.as_deref())
-        );
-        match written.map_err(later)? {
+        if !self.lease.may_act() {
+            return Err(Verdict::NotOurs);
+        }
+        let written = insist(hand, &self.lease, &stop, || receipts.put(&receipt));
+        match written.await? {
             Put::Written => {
                 self.attempts.forget(target);
+                self.results
+                    .tell(&receipt, hand.delivery.trace_parent.as_deref())
+                    .await;
                 self.events.publish(Event::Receipt {
                     receipt: Box::new(receipt),
                 });

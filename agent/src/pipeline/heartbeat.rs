@@ -1,8 +1,8 @@
 //! Keeps a message ours while its instruction is carried out.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use platform::{DeliveryHandle, Instructions, Lease};
 use tokio::task::JoinSet;
@@ -17,22 +17,48 @@ const EVERY: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     stop: CancellationToken,
-    held: Arc<AtomicBool>,
+    hold: Arc<Hold>,
     task: JoinSet<()>,
+}
+
+/// Whether a message is ours, and until when it is if nothing more is heard.
+#[derive(Debug)]
+struct Hold {
+    lost: AtomicBool,
+    until: Mutex<Instant>,
+}
+
+impl Hold {
+    fn is_held(&self) -> bool {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.lost.load(Ordering::Acquire) && Instant::now() < until
+    }
+
+    fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+
+    fn extend(&self, until: Instant) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
 }
 
 impl Heartbeat {
     /// Begins to extend.
     pub(super) fn start(queue: Arc<dyn Instructions>, handle: DeliveryHandle) -> Self {
-        let (stop, held) = (CancellationToken::new(), Arc::new(AtomicBool::new(true)));
+        let stop = CancellationToken::new();
+        let hold = Arc::new(Hold {
+            lost: AtomicBool::new(false),
+            until: Mutex::new(Instant::now() + VISIBILITY),
+        });
         let mut task = JoinSet::new();
-        task.spawn(beat(queue, handle, stop.clone(), Arc::clone(&held)));
-        Self { stop, held, task }
+        task.spawn(beat(queue, handle, stop.clone(), Arc::clone(&hold)));
+        Self { stop, hold, task }
     }
 
     /// Whether the message is still ours, as far as is known. Asked before every step that others can see.
     pub(super) fn held(&self) -> bool {
-        self.held.load(Ordering::Acquire)
+        self.hold.is_held()
     }
 
     /// Stops, and waits until nothing is under way. Returns whether the message was ours to the last.
@@ -41,7 +67,7 @@ impl Heartbeat {
         while let Some(ended) = self.task.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "the heartbeat of a message broke");
-                self.held.store(false, Ordering::Release);
+                self.hold.lose();
             }
         }
         self.held()
@@ -52,28 +78,20 @@ async fn beat(
     queue: Arc<dyn Instructions>,
     handle: DeliveryHandle,
     stop: CancellationToken,
-    held: Arc<AtomicBool>,
+    hold: Arc<Hold>,
 ) {
-    let mut failures = 0;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
+        let asked = Instant::now();
         match queue.extend(&handle, VISIBILITY).await {
-            Ok(Lease::Held) => failures = 0,
-            Ok(Lease::Lost) => {
-                held.store(false, Ordering::Release);
-                return;
-            }
+            Ok(Lease::Held) => hold.extend(asked + VISIBILITY),
+            Ok(Lease::Lost) => return hold.lose(),
+            // It is ours as long as it was going to be, and asked for again before that.
             Err(error) => {
                 tracing::warn!(error = %crate::chain(&error), "a message could not be extended");
-                failures += 1;
-                // Two in a row: by the third it may be somebody else's.
-                if failures >= 2 {
-                    held.store(false, Ordering::Release);
-                    return;
-                }
             }
         }
     }

@@ -17,9 +17,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use platform::{Delivery, Instructions, PortError};
 
 use super::VISIBILITY;
@@ -30,6 +30,8 @@ use super::heartbeat::Heartbeat;
 const WAIT: Duration = Duration::from_secs(20);
 /// How long the last look waits: long enough that SQS asks all of its servers, which it does not for one that does not wait.
 const LAST_LOOK_WAIT: Duration = Duration::from_secs(1);
+/// How long to wait after the queue did not answer.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Requests that wait at the same time.
 const REQUESTS_MAX: usize = 2;
 /// Messages that overtook and wait for the running instruction to end.
@@ -107,7 +109,7 @@ impl Mailbox {
     }
 
     /// What came while an instruction runs; it is held until that one ends. Cancel safe, and waits for ever where no more can be
-    /// held or the queue does not answer: then there is time.
+    /// held.
     pub(super) async fn overtaking(&mut self) -> &Letter {
         loop {
             if self.held.len() >= HELD_MAX {
@@ -125,7 +127,7 @@ impl Mailbox {
                 Some(Ok(None)) | None => {}
                 Some(Err(error)) => {
                     tracing::debug!(error = %crate::chain(&error), "the queue does not answer while an instruction runs");
-                    std::future::pending::<()>().await;
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
@@ -141,12 +143,25 @@ impl Mailbox {
                 return Ok(Some(self.keep(delivery)));
             }
         }
-        let received = self.queue.receive(LAST_LOOK_WAIT, VISIBILITY).await?;
-        Ok(received.map(|delivery| self.keep(delivery)))
+        // Put with the others, so that it is not given up either when something else comes first.
+        let queue = Arc::clone(&self.queue);
+        self.requests.push(Box::pin(async move {
+            queue.receive(LAST_LOOK_WAIT, VISIBILITY).await
+        }));
+        let received = self.requests.next().await;
+        let received = received.expect("one was asked for");
+        Ok(received?.map(|delivery| self.keep(delivery)))
     }
 
-    /// Gives back what was held and not looked at.
+    /// Gives back what was got and not looked at.
     pub(super) async fn close(&mut self) {
+        // What has been answered is ours; what still waits is given up.
+        while let Some(Some(received)) = self.requests.next().now_or_never() {
+            if let Ok(Some(delivery)) = received {
+                let letter = self.keep(delivery);
+                self.held.push_back(letter);
+            }
+        }
         self.requests.clear();
         while let Some(letter) = self.take_held() {
             let handle = letter.delivery.handle.clone();

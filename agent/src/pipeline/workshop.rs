@@ -116,6 +116,8 @@ pub(super) enum Pushed {
     },
     /// It breaks a page together with what somebody else pushed meanwhile. Our commit is gone.
     BrokenTogether(Checked),
+    /// The instruction or the session is somebody else's by now. Nothing was pushed.
+    NotOurs,
 }
 
 impl Workshop {
@@ -382,8 +384,17 @@ impl Workshop {
 
     /// Pushes and proves it. What others pushed meanwhile goes below our commit, and the two are looked at together
     /// before the next round.
-    pub(super) async fn push(&mut self, on_broken: OnBroken) -> Result<Pushed, WorkshopError> {
+    ///
+    /// `may_act` is asked before every round: what others pushed is looked at in between, and that takes a while.
+    pub(super) async fn push(
+        &mut self,
+        on_broken: OnBroken,
+        may_act: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Pushed, WorkshopError> {
         for _ in 0..PUSH_ROUNDS_MAX {
+            if !may_act() {
+                return Ok(Pushed::NotOurs);
+            }
             let (before, round, after) = self
                 .with_draft(|draft, _| {
                     let before = draft.tip()?;
@@ -546,6 +557,18 @@ impl Workshop {
         self.follow(before, after).await?;
         self.work_tree.release()?;
         Ok(given_up)
+    }
+
+    /// Pushes what is left to push, once and as it is: for the end, when the site does not run any more and nothing can be looked
+    /// at. Returns whether the remote has everything.
+    pub(crate) async fn push_what_is_left(&mut self) -> Result<bool, WorkshopError> {
+        self.with_draft(|draft, _| {
+            if draft.unpushed()? == 0 {
+                return Ok(true);
+            }
+            Ok(matches!(draft.push_once()?, Round::Verified))
+        })
+        .await
     }
 
     /// The files in which a commit differs from its parent.
@@ -715,11 +738,16 @@ impl Workshop {
             program: copy.join("build.mjs"),
             node: self.node.clone(),
         };
-        let outcome = build.run().await;
+        let stop = self.stop.clone();
+        let outcome = tokio::select! {
+            outcome = build.run() => Ok(outcome),
+            // It may go on for minutes, and changes nothing: the next environment begins it again.
+            () = stop.cancelled() => Err(WorkshopError::Interrupted),
+        };
         if let Err(error) = remove_folder(&copy) {
             tracing::warn!(%error, "the copy that was built could not be removed; the next one replaces it");
         }
-        Ok(outcome)
+        outcome
     }
 
     /// The files that somebody changed by hand, as paths of the repository, looked for anew.

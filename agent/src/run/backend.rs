@@ -42,8 +42,15 @@ impl Buckets for AwsBuckets {
     async fn get(&self, bucket: &str, key: &str, max_bytes: u64) -> Result<Vec<u8>, String> {
         match self.0.objects(bucket).get(key, max_bytes).await {
             Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => Err("it does not exist".to_owned()),
-            Err(error) => Err(chain(&error)),
+            Ok(None) => Err("does not exist".to_owned()),
+            // What AWS says names our account and role: that is for the log.
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), bucket, "content could not be read from a bucket");
+                Err(match error {
+                    PortError::Refused { .. } => "may not be read, or is too large".to_owned(),
+                    _ => "could not be read; it may be a moment later".to_owned(),
+                })
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::site::node::Node;
 pub(crate) async fn check(arguments: RunArguments) -> Result<Exit, Failure> {
     let settings = Settings::read(&arguments)?;
     let mut report = Report::default();
-    report.fine("variables", &format!("client {}", settings.client_id));
+    Report::fine("variables", &format!("client {}", settings.client_id));
     report.note(
         "node",
         Node::find(None)
@@ -79,7 +79,7 @@ pub(crate) async fn check(arguments: RunArguments) -> Result<Exit, Failure> {
     );
     match config {
         Ok(config) => {
-            report.fine("client", "active");
+            Report::fine("client", "active");
             let remote = remote(&backend, &config).await;
             let asked = match remote {
                 Ok(remote) => ask(remote, config.repository.branch.clone()).await,
@@ -112,14 +112,14 @@ struct Report {
 }
 
 impl Report {
-    fn fine(&mut self, what: &str, detail: &str) {
+    fn fine(what: &str, detail: &str) {
         // Whoever read it is gone: then nobody is told.
         writeln!(std::io::stdout(), "ok   {what}: {detail}").ok();
     }
 
     fn note(&mut self, what: &str, found: Result<String, Failure>) {
         match found {
-            Ok(detail) => self.fine(what, &detail),
+            Ok(detail) => Self::fine(what, &detail),
             Err(failure) => {
                 writeln!(std::io::stdout(), "FAIL {what}: {}", failure.message).ok();
                 self.first.get_or_insert(failure);

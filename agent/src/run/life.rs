@@ -2,24 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use contract::ClientConfig;
 use contract::client_config::LIFETIME_DEFAULT_MINUTES;
+use contract::{ClientConfig, Timestamp};
 
 use crate::activity::Moment;
 use crate::environment::Running;
+use crate::failure::Failure;
 use crate::idle::{self, Facts, Verdict};
-use crate::lease::Told;
+use crate::lease::{LeaseError, Told};
 use crate::telemetry::Metrics;
 
 /// How often it is looked who is there, at least: what the lease tells at its next renewal is to be true.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often, at most: a decision that was overtaken is made anew after a moment.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is counted how long it has been awake: what is killed has told the most of it.
+const AWAKE_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How long an answer of the queue about what waits may be old: it is asked once a lease.
 const DEPTH_EVERY: Duration = Duration::from_secs(10);
 
 /// Why an environment ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Reason {
     /// Nobody needs it. The record says that it drains.
     Idle,
@@ -31,16 +34,27 @@ pub(super) enum Reason {
     Lost,
     /// The pipeline broke.
     Broke,
+    /// It cannot do what it is there for, and nothing that it could wait for would change that.
+    Unusable(Failure),
 }
 
 impl Reason {
-    pub(super) fn as_str(self) -> &'static str {
+    pub(super) fn as_str(&self) -> &'static str {
         match self {
             Self::Idle => "idle",
             Self::Lifetime => "lifetime",
             Self::Told => "told",
             Self::Lost => "lost",
             Self::Broke => "broke",
+            Self::Unusable(_) => "unusable",
+        }
+    }
+
+    /// How long everything may take that is left to do.
+    pub(super) fn time_max(&self) -> Duration {
+        match self {
+            Self::Idle => super::SETTLE_TIME_MAX + super::STOP_TIME_MAX,
+            _ => super::STOP_TIME_MAX,
         }
     }
 }
@@ -65,11 +79,16 @@ pub(super) async fn serve(running: &Running, idle: &idle::Settings, metrics: &Me
     let mut awake = Awake::new(metrics);
     running.activity.woken(Moment::now());
     let mut queue = Queue::default();
+    // What the record knows of environments before: sleep is decided against it, not only against what happened here.
+    let mut known = running.seat.last_activity_at;
     loop {
-        let queued = queue.waiting(running).await;
+        let queued = match queue.waiting(running).await {
+            Ok(queued) => queued,
+            Err(failure) => return Reason::Unusable(failure),
+        };
         let now = Moment::now();
         let last = running.activity.last();
-        let activity = last.activity().map(|moment| moment.at);
+        let activity = last.activity().map(|moment| moment.at).max(known);
         let facts = Facts::of(now, last, &running.view.borrow(), queued);
         let verdict = idle::verdict(&facts, Some(idle));
         let (pause, awake_because) = match &verdict {
@@ -96,26 +115,20 @@ pub(super) async fn serve(running: &Running, idle: &idle::Settings, metrics: &Me
             awake_because,
         });
         if let Verdict::Sleep { why } = verdict {
-            // Somebody may have come while it was decided; and what the queue said is from before.
-            let quiet = queue.ask(running).await == 0
-                && running.activity.last().activity().map(|moment| moment.at) == activity
-                && running.view.borrow().running.is_none();
-            if quiet {
-                match running.seat.lease.drain(activity).await {
-                    Ok(()) => {
-                        tracing::info!(%why, code = why.code(), "it goes to sleep");
-                        return match why {
-                            idle::SleepReason::Idle { .. } => Reason::Idle,
-                            idle::SleepReason::LifetimeOver { .. } => Reason::Lifetime,
-                        };
-                    }
-                    Err(error) if error.is_newer_activity() => {
-                        tracing::info!("somebody came while it went to sleep");
-                    }
-                    Err(error) => {
-                        tracing::warn!(error = %crate::chain(&error), "it could not go to sleep; it is tried again");
-                        tokio::time::sleep(LOOK_EVERY).await;
-                    }
+            match drain(running, &mut queue, why, activity).await {
+                Ok(Some(reason)) => return reason,
+                Ok(None) => {}
+                Err(error) if error.is_newer_activity() => {
+                    tracing::info!("somebody came while it went to sleep");
+                    running.activity.heard_of(Moment::now());
+                    known = match running.seat.lease.record().await {
+                        Ok(record) => record.and_then(|record| record.last_activity_at).max(known),
+                        Err(_) => known,
+                    };
+                }
+                Err(error) => {
+                    tracing::warn!(error = %crate::chain(&error), "it could not go to sleep; it is tried again");
+                    tokio::time::sleep(LOOK_EVERY).await;
                 }
             }
         }
@@ -126,6 +139,32 @@ pub(super) async fn serve(running: &Running, idle: &idle::Settings, metrics: &Me
             _ = activity.changed() => {}
         }
     }
+}
+
+/// Goes to sleep, unless somebody came or something came into the queue while it was decided.
+async fn drain(
+    running: &Running,
+    queue: &mut Queue,
+    why: idle::SleepReason,
+    activity: Option<Timestamp>,
+) -> Result<Option<Reason>, LeaseError> {
+    let reason = match why {
+        idle::SleepReason::Idle { .. } => Reason::Idle,
+        idle::SleepReason::LifetimeOver { .. } => Reason::Lifetime,
+    };
+    let came = running.activity.last().activity().map(|moment| moment.at) > activity;
+    let is_quiet = match (&reason, queue.ask(running).await) {
+        // What waits is the next environment's.
+        (Reason::Lifetime, _) => running.view.borrow().running.is_none(),
+        (_, Ok(queued)) => !came && queued == 0 && running.view.borrow().running.is_none(),
+        (_, Err(failure)) => return Ok(Some(Reason::Unusable(failure))),
+    };
+    if !is_quiet {
+        return Ok(None);
+    }
+    running.seat.lease.drain(activity).await?;
+    tracing::info!(%why, code = why.code(), "it goes to sleep");
+    Ok(Some(reason))
 }
 
 /// How long it is awake for one reason, and then for the next.
@@ -144,7 +183,10 @@ impl<'a> Awake<'a> {
     }
 
     fn because(&mut self, reason: Option<&'static str>) {
-        if self.reason.map(|(known, _)| known) != reason {
+        let due = self
+            .reason
+            .is_some_and(|(_, since)| since.elapsed() >= AWAKE_TOLD_EVERY);
+        if due || self.reason.map(|(known, _)| known) != reason {
             self.tell();
             self.reason = reason.map(|reason| (reason, Instant::now()));
         }
@@ -173,28 +215,32 @@ struct Queue {
 }
 
 impl Queue {
-    async fn waiting(&mut self, running: &Running) -> u64 {
+    async fn waiting(&mut self, running: &Running) -> Result<u64, Failure> {
         match self.said {
-            Some((at, waiting)) if at.elapsed() < DEPTH_EVERY => waiting,
+            Some((at, waiting)) if at.elapsed() < DEPTH_EVERY => Ok(waiting),
             _ => self.ask(running).await,
         }
     }
 
-    /// Asks. Whoever does not answer may have something: then it stays awake. Whoever refuses will go on to do so: nobody
-    /// stays awake for what it cannot get, and if there is something, it waits.
-    async fn ask(&mut self, running: &Running) -> u64 {
+    /// Asks. What was given back and is to come again waits too. A queue that does not answer may have something: then it stays
+    /// awake. One that is not there, or does not let us, is no queue to wait for.
+    async fn ask(&mut self, running: &Running) -> Result<u64, Failure> {
         let answer = running.seat.queue.depth().await;
         let was_silent = std::mem::replace(&mut self.silent, answer.is_err());
         let waiting = match answer {
-            Ok(depth) => depth.waiting,
-            Err(error) => {
+            Ok(depth) => {
+                let ours = u64::from(running.view.borrow().running.is_some());
+                depth.waiting + depth.in_flight.saturating_sub(ours)
+            }
+            Err(error) if error.is_transient() => {
                 if !was_silent {
                     tracing::warn!(error = %crate::chain(&error), "the queue does not say how much waits");
                 }
-                u64::from(error.is_transient())
+                1
             }
+            Err(error) => return Err(super::failure("ask the session's queue", &error)),
         };
         self.said = Some((Instant::now(), waiting));
-        waiting
+        Ok(waiting)
     }
 }

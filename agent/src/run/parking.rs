@@ -1,64 +1,68 @@
 //! What cannot be pushed when an environment stops: put where the next one finds it, and taken up by that one.
-
-use std::sync::Arc;
-use std::time::Duration;
+//!
+//! The order is what makes it safe: it is put somewhere, then the record names the place, and only then what was taken up before is
+//! cleared away. Whoever dies in between leaves something twice, and nothing nowhere.
 
 use contract::session::{Parked, ParkedAt};
-use platform::Objects;
 
-use super::backend::{Backend, failure};
+use super::backend::Backend;
 use crate::draft::{Parking, RescueName};
-use crate::environment::Halted;
+use crate::environment::{Halted, Kept, TakenUpBefore};
 use crate::failure::{Exit, Failure};
 use crate::lease::Lease;
 use crate::pipeline::Workshop;
 
-/// How long parking may take in all.
-const TIME_MAX: Duration = Duration::from_secs(60);
 /// Bytes of a bundle that are read back. A bundle holds what one environment's people changed by hand.
 const BUNDLE_MAX_BYTES: u64 = 512 * 1024 * 1024;
 
-/// Reads a bundle that was kept, if what is parked is one.
-pub(super) async fn fetch(
-    backend: &Backend,
-    parked: Option<&Parked>,
-) -> Result<Option<Vec<u8>>, Failure> {
-    let Some(ParkedAt::Bundle(name)) = parked.map(|parked| &parked.place) else {
-        return Ok(None);
-    };
-    let store = rescue(backend)?;
-    store
-        .get(name, BUNDLE_MAX_BYTES)
-        .await
-        .map_err(|error| failure("read what was parked", &error))
+/// Reads what is kept in bundles. One that cannot be read is no reason not to start: it stays where it is.
+pub(super) async fn fetch(backend: &Backend, parked: Vec<Parked>) -> Vec<Kept> {
+    let mut kept = Vec::new();
+    for parked in parked {
+        let bundle = match (&parked.place, &backend.rescue) {
+            (ParkedAt::Ref(_), _) => None,
+            (ParkedAt::Bundle(name), Some(store)) => {
+                match store.get(name, BUNDLE_MAX_BYTES).await {
+                    Ok(bundle) => bundle,
+                    Err(error) => {
+                        tracing::error!(error = %crate::chain(&error), bundle = name, "what was parked could not be read, and stays there");
+                        None
+                    }
+                }
+            }
+            (ParkedAt::Bundle(name), None) => {
+                tracing::error!(
+                    bundle = name,
+                    "something is parked in a bundle, and RESCUE_BUCKET does not say where"
+                );
+                None
+            }
+        };
+        kept.push(Kept { parked, bundle });
+    }
+    kept
 }
 
-fn rescue(backend: &Backend) -> Result<&Arc<dyn Objects>, Failure> {
-    backend.rescue.as_ref().ok_or_else(|| {
-        Failure::new(
-            Exit::Backend,
-            "something is parked in a bundle, and there is no rescue bucket",
-            "Set RESCUE_BUCKET to the bucket that the bundle was put into.",
-        )
-    })
+/// What is parked when nothing runs any more.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// What the record is to name.
+    pub(super) parked: Vec<Parked>,
+    /// What was taken up whole, and can be cleared away once the record names the rest.
+    taken_up: Vec<Parked>,
+    workshop: Workshop,
 }
 
-/// Puts what the remote does not have where the next environment finds it, and clears away what was taken up. Returns what the
-/// record is to say is parked.
+/// Pushes what is left to push, and puts what the remote does not take where the next environment finds it. Nothing is done that
+/// others can see once the session is another's.
 pub(super) async fn park(
     halted: Halted,
     backend: &Backend,
     lease: &Lease,
-) -> Result<Option<Parked>, Failure> {
-    let (whole, partly): (Vec<_>, Vec<_>) =
-        halted.taken_up.into_iter().partition(|before| before.whole);
+) -> Result<Rest, Failure> {
     let Some(mut workshop) = halted.workshop else {
-        // Nobody knows what is in it: what was parked before is still there.
-        return Ok(partly
-            .into_iter()
-            .chain(whole)
-            .next()
-            .map(|before| before.parked));
+        // What was parked before is still there, and the record goes on naming it.
+        return Err(not_saved("the instruction that ran did not end in time"));
     };
     let identity = &halted.seat.identity;
     let name = RescueName {
@@ -74,23 +78,38 @@ pub(super) async fn park(
         ),
         ask_remote: true,
     };
-    let parking = tokio::time::timeout(TIME_MAX, put(&mut workshop, name, backend));
-    let parked = parking
-        .await
-        .unwrap_or_else(|_| Err(not_saved("parking took too long".to_owned())))?;
-    for before in whole {
-        forget(&mut workshop, backend, &before.parked).await;
+    if !lease.may_act() {
+        return Err(crate::environment::stepped_down(lease));
     }
-    // Of what did not fit when it was taken up, something is only where it was parked.
-    Ok(parked.or_else(|| partly.into_iter().next().map(|before| before.parked)))
+    match workshop.push_what_is_left().await {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!("the remote does not have everything; the rest is parked"),
+        Err(error) => {
+            tracing::warn!(error = %crate::chain(&error), "what is left could not be pushed; it is parked");
+        }
+    }
+    if !lease.may_act() {
+        return Err(crate::environment::stepped_down(lease));
+    }
+    let put = put(&mut workshop, name, backend).await?;
+    let (whole, partly): (Vec<TakenUpBefore>, Vec<TakenUpBefore>) =
+        halted.taken_up.into_iter().partition(|before| before.whole);
+    let parked = |before: Vec<TakenUpBefore>| before.into_iter().map(|before| before.parked);
+    Ok(Rest {
+        // Of what did not fit when it was taken up, something is only where it was parked.
+        parked: parked(partly).chain(put).collect(),
+        taken_up: parked(whole).collect(),
+        workshop,
+    })
 }
 
-fn not_saved(why: String) -> Failure {
+fn not_saved(why: &str) -> Failure {
     Failure::new(
         Exit::NotSaved,
         format!("what could not be pushed could not be parked either: {why}"),
-        "It is in the workspace and nowhere else. Check the remote, and RESCUE_BUCKET.",
+        "What an instruction was to do is still in the queue. What was changed by hand is in the workspace and nowhere else. Check the remote, and RESCUE_BUCKET.",
     )
+    .retryable(true)
 }
 
 async fn put(
@@ -110,36 +129,42 @@ async fn put(
         }
         Parking::Bundle { parked, bytes, why } => {
             let ParkedAt::Bundle(key) = &parked.place else {
-                return Err(not_saved(why));
+                return Err(not_saved(&why));
             };
             let Some(store) = &backend.rescue else {
-                return Err(not_saved(format!("{why}; and there is no rescue bucket")));
+                return Err(not_saved(&format!("{why}; and there is no rescue bucket")));
             };
             store
                 .put(key, bytes)
                 .await
-                .map_err(|error| not_saved(format!("{why}; {}", crate::chain(&error))))?;
+                .map_err(|error| not_saved(&format!("{why}; {}", crate::chain(&error))))?;
             tracing::warn!(why, place = ?parked.place, commits = parked.commits, files = parked.files.len(), "what could not be pushed is parked in a bundle");
             Ok(Some(parked))
         }
     }
 }
 
-/// Clears away what was taken up, now that it is pushed or parked anew. What cannot be cleared away only takes room.
-async fn forget(workshop: &mut Workshop, backend: &Backend, parked: &Parked) {
-    let forgotten = match (&parked.place, &backend.rescue) {
-        (ParkedAt::Bundle(key), Some(store)) => store
-            .delete(key)
-            .await
-            .map_err(|error| crate::chain(&error)),
-        (ParkedAt::Bundle(_), None) => Ok(()),
-        (ParkedAt::Ref(_), _) => workshop
-            .forget_parked(parked.clone())
-            .await
-            .map(drop)
-            .map_err(|error| crate::chain(&error)),
-    };
-    if let Err(why) = forgotten {
-        tracing::warn!(why, place = ?parked.place, "what was parked and taken up could not be cleared away");
+impl Rest {
+    /// Clears away what was taken up, now that it is pushed or parked anew and the record says where. What cannot be cleared away
+    /// only takes room: taking it up again changes nothing.
+    pub(super) async fn forget(mut self, backend: &Backend) {
+        for parked in self.taken_up {
+            let forgotten = match (&parked.place, &backend.rescue) {
+                (ParkedAt::Bundle(key), Some(store)) => store
+                    .delete(key)
+                    .await
+                    .map_err(|error| crate::chain(&error)),
+                (ParkedAt::Bundle(_), None) => Ok(()),
+                (ParkedAt::Ref(_), _) => self
+                    .workshop
+                    .forget_parked(parked.clone())
+                    .await
+                    .map(drop)
+                    .map_err(|error| crate::chain(&error)),
+            };
+            if let Err(why) = forgotten {
+                tracing::warn!(why, place = ?parked.place, "what was parked and taken up could not be cleared away");
+            }
+        }
     }
 }

@@ -132,7 +132,7 @@ pub(crate) fn explain() -> String {
 /// Where records and messages are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Where {
-    /// In DynamoDB and SQS.
+    /// In `DynamoDB` and SQS.
     Aws {
         /// The table of the clients.
         clients: String,
@@ -160,16 +160,55 @@ pub(crate) struct Settings {
     pub(crate) rescue_bucket: Option<String>,
     /// Below which the clone, the work tree and dependencies are kept.
     pub(crate) state: PathBuf,
-    pub(crate) listen: IpAddr,
     pub(crate) port: u16,
-    /// The address and the task, where they are told and not looked up.
-    pub(crate) ip: Option<IpAddr>,
-    pub(crate) task: Option<String>,
-    pub(crate) metadata: Option<String>,
+    pub(crate) place: Place,
     pub(crate) edit_domain: Option<String>,
     pub(crate) preview_domain: Option<String>,
     pub(crate) log_level: Level,
     pub(crate) log_format: Format,
+}
+
+/// Where the environment listens, and how others reach it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The address on which the door listens.
+    pub(crate) listen: IpAddr,
+    /// The address at which the router reaches it, where it is told and not looked up.
+    pub(crate) ip: Option<IpAddr>,
+    /// Which task it is, where it is told and not looked up.
+    pub(crate) task: Option<String>,
+    /// Where both are looked up.
+    pub(crate) metadata: Option<String>,
+}
+
+impl Place {
+    fn read(arguments: &RunArguments, read: &mut Reader<'_>) -> Self {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let metadata = read.text("ECS_CONTAINER_METADATA_URI_V4");
+        let place = if arguments.local {
+            let listen = arguments.host.unwrap_or(loopback);
+            let own = format!("process-{}", std::process::id());
+            Self {
+                listen,
+                ip: arguments.ip.or(Some(listen)),
+                task: arguments.task.clone().or(Some(own)),
+                metadata,
+            }
+        } else {
+            Self {
+                listen: arguments.host.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+                ip: arguments.ip,
+                task: arguments.task.clone(),
+                metadata,
+            }
+        };
+        if place.metadata.is_none() && (place.ip.is_none() || place.task.is_none()) {
+            read.problems.push(
+                "nobody says which task this is and where it is reached: ECS_CONTAINER_METADATA_URI_V4 is not set, so name --ip and --task".to_owned(),
+            );
+        }
+        place
+    }
 }
 
 /// Reads variables and notes what is wrong with each.
@@ -211,6 +250,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Notes a session that is another client's.
+    fn refuse_foreign(&mut self, client: &ClientId, session: &SessionId) {
+        let owner = session.as_str().split_once('_').map(|(owner, _)| owner);
+        if owner.is_some_and(|owner| owner != client.as_str()) {
+            self.problems.push(format!(
+                "SESSION_ID={}… is not a session of CLIENT_ID={client}",
+                session.redacted()
+            ));
+        }
+    }
+
     fn required<T: FromStr>(&mut self, name: &'static str) -> Option<T>
     where
         T::Err: fmt::Display,
@@ -241,108 +291,65 @@ impl Settings {
             lookup,
             problems: Vec::new(),
         };
-        let read = &mut reader;
+        let read = Self::gather(arguments, &mut reader);
+        match read {
+            Some(settings) if reader.problems.is_empty() => Ok(settings),
+            _ => Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "the environment is not told what it needs:\n  {}",
+                    reader.problems.join("\n  ")
+                ),
+                "Set the variables named above; `edit-agent run --help` lists all of them.",
+            )),
+        }
+    }
+
+    /// Reads everything and notes what is wrong. Nothing if something is missing that has to be there.
+    fn gather(arguments: &RunArguments, read: &mut Reader<'_>) -> Option<Self> {
         let client_id = read.required::<ClientId>("CLIENT_ID");
         let session_id = read.required::<SessionId>("SESSION_ID");
+        if let (Some(client), Some(session)) = (&client_id, &session_id) {
+            read.refuse_foreign(client, session);
+        }
         let generation = read.optional::<u64>("GENERATION").map(Generation);
-        let clients = read.text("CLIENT_CONFIGS_TABLE").unwrap_or_default();
-        let sessions = read.text("SESSIONS_TABLE").unwrap_or_default();
-        let receipts = read.text("RECEIPTS_TABLE").unwrap_or_default();
+        let records = match &arguments.state {
+            Some(folder) if arguments.local => Where::Local {
+                folder: folder.clone(),
+            },
+            _ => Where::Aws {
+                clients: read.text("CLIENT_CONFIGS_TABLE").unwrap_or_default(),
+                sessions: read.text("SESSIONS_TABLE").unwrap_or_default(),
+                receipts: read.text("RECEIPTS_TABLE").unwrap_or_default(),
+            },
+        };
         let queue = read.text("INSTRUCTIONS_QUEUE_URL");
         let dead = read.text("DEAD_QUEUE_URL");
         let rescue_bucket = read.text("RESCUE_BUCKET");
-        let workspace = read.text("WORKSPACE_DIR");
+        let workspace = read.text("WORKSPACE_DIR").map(PathBuf::from);
         let port = read.optional::<u16>("PORT");
         let edit_domain = read.text("EDIT_DOMAIN");
         let preview_domain = read.text("PREVIEW_DOMAIN");
         let log_level = read.optional::<Level>("LOG_LEVEL");
         let log_format = read.optional::<Format>("LOG_FORMAT");
-        let metadata = read.text("ECS_CONTAINER_METADATA_URI_V4");
-        let told = (arguments.ip.is_some() || arguments.local)
-            && (arguments.task.is_some() || arguments.local);
-        if metadata.is_none() && !told {
-            read.problems.push(
-                "nobody says which task this is and where it is reached: ECS_CONTAINER_METADATA_URI_V4 is not set, so name --ip and --task".to_owned(),
-            );
-        }
-        if let (Some(client), Some(session)) = (&client_id, &session_id)
-            && session
-                .as_str()
-                .split_once('_')
-                .is_some_and(|(owner, _)| owner != client.as_str())
-        {
-            read.problems.push(format!(
-                "SESSION_ID={}… is not a session of CLIENT_ID={client}",
-                session.redacted()
-            ));
-        }
-        let problems = std::mem::take(&mut reader.problems);
-        let (
-            Some(client_id),
-            Some(session_id),
-            Some(port),
-            Some(log_level),
-            Some(log_format),
-            true,
-        ) = (
-            client_id,
-            session_id,
-            port,
-            log_level,
-            log_format,
-            problems.is_empty(),
-        )
-        else {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!(
-                    "the environment is not told what it needs:\n  {}",
-                    problems.join("\n  ")
-                ),
-                "Set the variables named above; `edit-agent run --help` lists all of them.",
-            ));
-        };
-        let local = arguments.local;
-        let loopback = IpAddr::from([127, 0, 0, 1]);
-        Ok(Self {
-            client_id,
-            session_id,
+        let place = Place::read(arguments, read);
+        Some(Self {
+            client_id: client_id?,
+            session_id: session_id?,
             generation,
-            records: match &arguments.state {
-                Some(folder) if local => Where::Local {
-                    folder: folder.clone(),
-                },
-                _ => Where::Aws {
-                    clients,
-                    sessions,
-                    receipts,
-                },
-            },
+            records,
             queue,
             dead,
             rescue_bucket,
             state: workspace
-                .map(PathBuf::from)
                 .or_else(|| arguments.state.clone())
                 .unwrap_or_else(|| PathBuf::from(WORKSPACE)),
-            listen: arguments.host.unwrap_or(if local {
-                loopback
-            } else {
-                IpAddr::from([0, 0, 0, 0])
-            }),
-            port: arguments.port.unwrap_or(port),
-            ip: arguments
-                .ip
-                .or_else(|| local.then(|| arguments.host.unwrap_or(loopback))),
-            task: arguments
-                .task
-                .clone()
-                .or_else(|| local.then(|| format!("process-{}", std::process::id()))),
-            metadata,
+            port: arguments.port.or(port)?,
+            place,
             edit_domain,
             preview_domain,
-            log_level,
-            log_format,
+            log_level: log_level?,
+            log_format: log_format?,
         })
     }
 
@@ -458,8 +465,8 @@ mod tests {
                 folder: PathBuf::from("/tmp/state")
             }
         );
-        assert_eq!(settings.listen, IpAddr::from([127, 0, 0, 7]));
-        assert_eq!(settings.ip, Some(IpAddr::from([127, 0, 0, 7])));
+        assert_eq!(settings.place.listen, IpAddr::from([127, 0, 0, 7]));
+        assert_eq!(settings.place.ip, Some(IpAddr::from([127, 0, 0, 7])));
         assert_eq!(settings.port, 0);
     }
 }

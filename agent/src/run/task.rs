@@ -30,13 +30,13 @@ pub(super) struct Task {
 
 /// Finds out which task this is. What the flags say goes before what ECS says.
 pub(super) async fn find(settings: &Settings) -> Result<Task, Failure> {
-    if let (Some(arn), Some(ip)) = (&settings.task, settings.ip) {
+    if let (Some(arn), Some(ip)) = (&settings.place.task, settings.place.ip) {
         return Ok(Task {
             arn: arn.clone(),
             ip,
         });
     }
-    let endpoint = settings.metadata.as_deref().unwrap_or_default();
+    let endpoint = settings.place.metadata.as_deref().unwrap_or_default();
     let failure = |why: String| {
         Failure::new(
             Exit::Backend,
@@ -51,8 +51,8 @@ pub(super) async fn find(settings: &Settings) -> Result<Task, Failure> {
             Ok((task, container)) => {
                 let found = read(&task, &container).map_err(failure)?;
                 return Ok(Task {
-                    arn: settings.task.clone().unwrap_or(found.arn),
-                    ip: settings.ip.unwrap_or(found.ip),
+                    arn: settings.place.task.clone().unwrap_or(found.arn),
+                    ip: settings.place.ip.unwrap_or(found.ip),
                 });
             }
             Err(error) => last = error,

@@ -1,18 +1,41 @@
-//! Which environment to talk to.
+//! Where to send: to the door of an environment that runs, or to a queue.
 
 use std::path::Path;
 
+use super::Queue;
+use crate::cli::SendArguments;
 use crate::environment::home::{self, RunningNote};
 use crate::failure::{Exit, Failure};
 
+/// Where to send.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// To an environment that runs here.
+    Door(Door),
+    /// To a queue, whether or not an environment runs.
+    Queue(Queue),
+}
+
+impl Target {
+    /// The queue named, else a door.
+    pub(super) fn find(arguments: &SendArguments) -> Result<Self, Failure> {
+        match &arguments.queue {
+            Some(url) => Queue::named(url, arguments).map(Self::Queue),
+            None => {
+                Door::find(arguments.url.as_deref(), arguments.state.as_deref()).map(Self::Door)
+            }
+        }
+    }
+}
+
 /// An environment's door.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
+pub(crate) struct Door {
     /// Host and port.
     pub(crate) authority: String,
 }
 
-impl Target {
+impl Door {
     /// The one named; else the one that runs; of several, the one of the folder we stand in.
     pub(crate) fn find(url: Option<&str>, state: Option<&Path>) -> Result<Self, Failure> {
         if let Some(url) = url {
@@ -136,17 +159,17 @@ mod tests {
     #[test]
     fn an_address_has_a_host() {
         assert_eq!(
-            Target::parse("http://127.0.0.1:8080/x").ok(),
-            Some(Target {
+            Door::parse("http://127.0.0.1:8080/x").ok(),
+            Some(Door {
                 authority: "127.0.0.1:8080".to_owned()
             })
         );
         assert_eq!(
-            Target::parse("http://localhost").ok(),
-            Some(Target {
+            Door::parse("http://localhost").ok(),
+            Some(Door {
                 authority: "localhost:80".to_owned()
             })
         );
-        assert!(Target::parse("127.0.0.1:8080").is_err());
+        assert!(Door::parse("127.0.0.1:8080").is_err());
     }
 }

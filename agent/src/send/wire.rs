@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::Target;
+use super::Door;
 use crate::failure::{Exit, Failure};
 
 /// How long an answer may take. What takes long is followed by events, not by waiting for an answer.
@@ -51,9 +51,9 @@ impl Answer {
 }
 
 impl Wire {
-    pub(crate) fn new(target: &Target) -> Self {
+    pub(crate) fn new(door: &Door) -> Self {
         Self {
-            authority: target.authority.clone(),
+            authority: door.authority.clone(),
         }
     }
 

@@ -5,8 +5,19 @@ use contract::{Conflict, ErrorCode, PageResult, Party, Receipt, Timestamp, Verdi
 /// Pages with a problem that are shown; the rest is counted. `--json` has all of them.
 const PAGES_SHOWN: usize = 5;
 
-/// What became of an instruction. `undoes` is the instruction that it was to take back.
-pub(super) fn words(receipt: &Receipt, undoes: Option<&str>) -> String {
+/// What an instruction was to do, as far as the words about its receipt depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim<'a> {
+    /// To change something.
+    Change,
+    /// To take this instruction back.
+    Undo(&'a str),
+    /// To call an instruction off.
+    Cancel,
+}
+
+/// What became of an instruction.
+pub(super) fn words(receipt: &Receipt, aim: Aim<'_>) -> String {
     let mut text = format!("{} {}", receipt.status.as_str(), receipt.instruction_id);
     match &receipt.error {
         Some(error) => {
@@ -26,6 +37,10 @@ pub(super) fn words(receipt: &Receipt, undoes: Option<&str>) -> String {
                 collision(&mut text, error.code, conflict);
             }
         }
+        None if aim == Aim::Cancel => {
+            line(&mut text, 1, "What was waiting is cancelled.");
+            line(&mut text, 1, &receipt.summary);
+        }
         None => line(&mut text, 1, &receipt.summary),
     }
     if let Some(sentence) = receipt
@@ -37,7 +52,7 @@ pub(super) fn words(receipt: &Receipt, undoes: Option<&str>) -> String {
     pages(&mut text, &receipt.pages);
     if let Some(error) = &receipt.error {
         line(&mut text, 1, &error.hint);
-        if let Some(command) = undo_both(error.code, &error.conflicts, undoes) {
+        if let Some(command) = undo_both(error.code, &error.conflicts, aim) {
             line(&mut text, 2, &command);
         }
         return text;
@@ -137,9 +152,12 @@ fn did(party: &Party) -> String {
 }
 
 /// The command that takes back what stands in the way, newest first, and then what was meant.
-fn undo_both(code: ErrorCode, conflicts: &[Conflict], undoes: Option<&str>) -> Option<String> {
-    // `last` is another one once something else was taken back.
-    let this = undoes.filter(|id| code == ErrorCode::UndoOverlaps && *id != "last")?;
+fn undo_both(code: ErrorCode, conflicts: &[Conflict], aim: Aim<'_>) -> Option<String> {
+    let this = match aim {
+        // `last` is another one once something else was taken back.
+        Aim::Undo(id) if code == ErrorCode::UndoOverlaps && id != "last" => id,
+        _ => return None,
+    };
     let mut later: Vec<&Party> = conflicts
         .iter()
         .filter_map(|conflict| conflict.ours.as_ref())
@@ -176,7 +194,24 @@ mod tests {
         });
         let more = more.as_object().expect("an object").clone();
         receipt.as_object_mut().expect("an object").extend(more);
-        words(&serde_json::from_value(receipt).expect("a receipt"), undoes)
+        let aim = undoes.map_or(Aim::Change, Aim::Undo);
+        words(&serde_json::from_value(receipt).expect("a receipt"), aim)
+    }
+
+    #[test]
+    fn a_cancel_that_came_in_time_says_so() {
+        let receipt = serde_json::from_value(json!({
+            "sessionId": "amelia_1", "instructionId": "send-2", "clientId": "amelia", "status": "cancelled", "attempts": 1,
+            "branch": "edit/local", "filesChanged": [], "summary": "send-1 was called off.", "pages": [], "timings": {},
+            "previewUrl": "http://127.0.0.1:8080/", "acceptedAt": "2026-11-22T09:30:00.000Z",
+            "updatedAt": "2026-11-22T09:30:00.000Z",
+        }));
+        insta::assert_snapshot!(words(&receipt.expect("a receipt"), Aim::Cancel), @r"
+        cancelled send-2
+          What was waiting is cancelled.
+          send-1 was called off.
+          see http://127.0.0.1:8080/
+        ");
     }
 
     #[test]

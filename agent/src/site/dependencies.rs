@@ -97,6 +97,8 @@ pub(crate) struct Dependencies {
     pub(crate) staging: PathBuf,
     /// Whether packages may run scripts.
     pub(crate) scripts: bool,
+    /// The client's own way to install, instead of the ladder: a program and its arguments.
+    pub(crate) command: Option<Vec<String>>,
     /// Where the newest output of the package manager is kept.
     pub(crate) output: OutputLog,
 }
@@ -216,6 +218,9 @@ impl Dependencies {
             std::env::consts::ARCH,
             self.scripts
         ));
+        for word in self.command.iter().flatten() {
+            hash.update(format!("{word}\0"));
+        }
         for name in lock
             .map(|lock| lock.file)
             .into_iter()
@@ -258,6 +263,9 @@ impl Dependencies {
         lock: Option<&Lock>,
         say: &(dyn Fn(String) + Sync),
     ) -> Result<(), SiteError> {
+        if let Some([program, arguments @ ..]) = self.command.as_deref() {
+            return self.run_own(root, program, arguments).await;
+        }
         let mut failure = None;
         for step in ladder(lock, self.scripts) {
             if let Some(SiteError::Install { why, .. }) = &failure {
@@ -302,6 +310,41 @@ impl Dependencies {
             .arguments(step.arguments.iter().copied());
         program.variables = self.variables();
         let words = format!("{} {}", step.manager.name(), step.arguments.join(" "));
+        self.carry_out(program, words).await
+    }
+
+    /// Runs the client's own command. That packages run no scripts is then a variable, which every manager goes by.
+    async fn run_own(
+        &self,
+        root: &Path,
+        name: &str,
+        arguments: &[String],
+    ) -> Result<(), SiteError> {
+        let words = std::iter::once(name)
+            .chain(arguments.iter().map(String::as_str))
+            .collect::<Vec<_>>()
+            .join(" ");
+        let mut program = super::process::Program::new(name, root).arguments(arguments);
+        program.variables = self.variables();
+        if !self.scripts {
+            for variable in ["npm_config_ignore_scripts", "YARN_IGNORE_SCRIPTS"] {
+                program
+                    .variables
+                    .insert(variable.to_owned(), "true".to_owned());
+            }
+            program
+                .variables
+                .insert("YARN_ENABLE_SCRIPTS".to_owned(), "false".to_owned());
+        }
+        self.carry_out(program, words).await
+    }
+
+    /// Runs an install to its end.
+    async fn carry_out(
+        &self,
+        program: super::process::Program,
+        words: String,
+    ) -> Result<(), SiteError> {
         let fail = |why: String, output: Vec<String>| SiteError::Install {
             step: words.clone(),
             why,

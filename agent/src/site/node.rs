@@ -18,6 +18,9 @@ pub(crate) struct Node {
     pub(crate) version: Version,
 }
 
+/// How long Node may take to say which one it is.
+const VERSION_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(20);
+
 impl Node {
     /// Finds Node and asks for its version. `wanted` is a program named by the user; else it is looked for in `PATH`.
     pub(crate) async fn find(wanted: Option<&Path>) -> Result<Self, SiteError> {
@@ -31,14 +34,21 @@ impl Node {
                 source: None,
             })?,
         };
-        let output = tokio::process::Command::new(&path)
-            .arg("--version")
-            .output()
-            .await;
-        let output = output.map_err(|source| SiteError::NoNode {
+        let failed = |source| SiteError::NoNode {
             looked: path.display().to_string(),
             source: Some(source),
-        })?;
+        };
+        // It needs nothing of ours, and some of ours is a secret.
+        let asked = tokio::process::Command::new(&path)
+            .arg("--version")
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(VERSION_TIME_MAX, asked)
+            .await
+            .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
+            .map_err(failed)?;
         let text = String::from_utf8_lossy(&output.stdout);
         match Version::parse(text.trim().trim_start_matches('v')) {
             Ok(version) => Ok(Self { path, version }),

@@ -181,7 +181,7 @@ print("null")
         landed.lines().collect::<Vec<_>>(),
         ["page-1", "page-2", "page-3", "title", "undo"]
     );
-    let told = boto3(&variables, r##"
+    let told = boto3(&variables, r#"
 import boto3, os, json
 from boto3.dynamodb.conditions import Key
 e = os.environ
@@ -197,7 +197,7 @@ while messages := sqs.receive_message(QueueUrl=e["RESULTS"], MaxNumberOfMessages
 queue = sqs.get_queue_attributes(QueueUrl=e["QUEUE"], AttributeNames=["All"])["Attributes"]
 print(json.dumps({"table": sorted([row["instructionId"], row["status"]] for row in rows), "index": len(by_index),
     "queue": sorted(heard), "left": int(queue["ApproximateNumberOfMessages"]) + int(queue["ApproximateNumberOfMessagesNotVisible"])}))
-"##).await;
+"#).await;
     let expected = json!([
         ["foreign", "rejected"],
         ["never", "rejected"],

@@ -316,9 +316,12 @@ async fn what_is_called_off_is_not_waited_for() {
         }
     });
     asked.await.expect("the server is asked");
-    let cancel = json!({ "action": { "type": "cancel", "instructionId": "silent" } });
-    let (_, receipt) = environment.send(&[in_a_file(&cancel).path()]).await;
-    assert_eq!(receipt["status"], "cancelled", "{receipt:#}");
+    let (code, receipt) = environment.send(&["--cancel", "silent"]).await;
+    assert_eq!(
+        (code, receipt["status"].as_str()),
+        (0, Some("cancelled")),
+        "{receipt:#}"
+    );
     let receipt = environment.final_receipt("silent").await;
     assert_eq!(receipt["status"], "cancelled", "{receipt:#}");
     assert_eq!(environment.get("/window.jpg").await.status, 404);

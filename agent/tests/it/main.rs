@@ -27,6 +27,7 @@ mod git_servers;
 mod history;
 mod morning;
 mod presence;
+mod producers;
 mod publish;
 mod remotes;
 mod seat;

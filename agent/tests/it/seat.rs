@@ -44,23 +44,18 @@ async fn an_environment_wakes_serves_sleeps_and_wakes_again() {
         (asleep.container_ip, asleep.task_arn, asleep.lease_until),
         (None, None, None)
     );
-    assert_eq!(asleep.parked, None);
+    assert_eq!(asleep.parked, []);
 
-    // Somebody asks for something, and somebody comes back.
-    seat.replaces("two", "Rare &amp; old stamps", "Old stamps")
-        .await;
+    // Somebody asks for something while it sleeps, and nobody comes to look at it.
+    seat.replaces("two", "no such words", "Old stamps").await;
     let awake = seat.wakes().await;
-    let second = awake.watched(awake.receipt("two")).await;
-    assert_eq!(
-        second.status,
-        Status::Rejected,
-        "the file has no `&amp;`: {second:#?}"
-    );
-    awake
-        .watched(awake.page_with("/", "Rare & old stamps"))
-        .await;
-    assert_eq!(seat.record().await.generation.0, 2);
-    assert_eq!(awake.stopped().await.0, 0);
+    let (code, said) = awake.ended().await;
+    assert_eq!(code, 0, "{said}");
+    let second = seat.receipt("two").await;
+    assert_eq!(second.status, Status::Rejected, "{second:#?}");
+    let asleep = seat.record().await;
+    assert_eq!((asleep.state, asleep.generation.0), (State::Dormant, 2));
+    assert!(asleep.last_activity_at.is_some(), "who was there before");
     let history = git(
         repository.path(),
         &["log", "--format=%s", "main..edit/spring"],
@@ -252,7 +247,10 @@ async fn work_by_hand_is_parked_and_comes_back() {
     std::fs::write(tree.join("src/pages/by-hand.md"), "# By hand\n").expect("written");
     let (code, said) = awake.ended().await;
     assert_eq!(code, 0, "{said}");
-    let parked = seat.record().await.parked.expect("something is parked");
+    let record = seat.record().await;
+    let [parked] = record.parked.as_slice() else {
+        panic!("something is parked: {record:#?}")
+    };
     assert_eq!(parked.files, ["src/pages/by-hand.md"]);
     let ParkedAt::Ref(name) = &parked.place else {
         panic!("the remote takes it: {parked:?}")
@@ -281,7 +279,7 @@ async fn work_by_hand_is_parked_and_comes_back() {
     let kept = awake.watched(awake.receipt("keep")).await;
     assert_eq!(kept.status, Status::Pushed, "{kept:#?}");
     assert_eq!(awake.stopped().await.0, 0);
-    assert_eq!(seat.record().await.parked, None);
+    assert_eq!(seat.record().await.parked, []);
     let left = git(repository.path(), &["for-each-ref", "refs/edit"]);
     assert_eq!(left, "", "what was taken up is cleared away");
 }
@@ -421,4 +419,42 @@ async fn people_keep_it_awake_and_machines_do_not() {
     }
     assert!(begun.elapsed() < crate::support::PATIENCE);
     assert_eq!(awake.ended().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_has_a_site_in_a_folder_its_own_install_its_own_variables_and_its_own_policy() {
+    let developer = Repository::empty();
+    crate::support::copy_tree(
+        &crate::support::fixture(),
+        &developer.path().join("packages/site"),
+    );
+    developer.write(
+        "packages/site/src/pages/shop.astro",
+        "---\nconst shop = import.meta.env.PUBLIC_SHOP;\n---\n<html><body><h1>{shop}</h1></body></html>\n",
+    );
+    developer.commit_all("The site");
+    let repository = developer.bare_copy();
+    let over = json!({
+        "site": {
+            "root": "packages/site",
+            "installCommand": "npm ci --prefer-offline --no-audit",
+            "env": { "PUBLIC_SHOP": "Amelia & daughters" },
+        },
+        "policy": { "allowConfig": true },
+    });
+    let seat = Town::on_a_laptop()
+        .session_of(&address(&repository), over)
+        .await;
+    let awake = seat.wakes().await;
+    awake.page_with("/shop/", "Amelia &amp; daughters").await;
+    let change = json!({ "op": "write", "path": "tsconfig.json", "content": "{ \"extends\": \"astro/tsconfigs/base\" }\n" });
+    seat.sends("config", json!({ "type": "edit", "changes": [change] }))
+        .await;
+    assert_eq!(awake.receipt("config").await.status, Status::Pushed);
+    let changed = git(
+        repository.path(),
+        &["diff", "--name-only", "main", "edit/spring"],
+    );
+    assert_eq!(changed, "packages/site/tsconfig.json");
+    assert_eq!(awake.stopped().await.0, 0);
 }

@@ -239,6 +239,14 @@ pub struct SiteSettings {
     pub unknown: Map<String, Value>,
 }
 
+impl SiteSettings {
+    /// The program and the arguments of `install_command`; nothing if there is none, or if its quotes do not close, which
+    /// [`ClientConfig::parse`] refuses.
+    pub fn install_words(&self) -> Option<Vec<String>> {
+        shlex::split(self.install_command.as_deref()?).filter(|words| !words.is_empty())
+    }
+}
+
 /// What instructions may do. The default is what is safe without asking a developer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -77,8 +77,8 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// What could not be pushed before it slept, and where it is. The next environment takes it up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parked: Option<Parked>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parked: Vec<Parked>,
 }
 
 /// Work that could not be pushed to the draft.
@@ -230,7 +230,7 @@ pub enum Transition {
     /// Draining → dormant.
     Sleep {
         /// What could not be pushed, and where it is.
-        parked: Option<Parked>,
+        parked: Vec<Parked>,
     },
     /// Waking, ready or draining → failed.
     Fail {
@@ -291,14 +291,15 @@ impl Transition {
     /// | `Phase` | waking | the phase is an earlier one than the present | phase and since when, lease |
     /// | `Register` | waking, ready | ready at another address | ready; address, site, lease; no phase |
     /// | `Renew` | waking, ready, draining | | lease, site, why awake; the newest activity only ever grows |
-    /// | `Drain` | ready | there was newer activity | draining |
-    /// | `Sleep` | draining | | dormant; address, task, lease and phase cleared; what is parked is what this environment parked |
+    /// | `Drain` | ready, draining | ready, and there was newer activity | draining |
+    /// | `Sleep` | draining, dormant | | dormant; address, task, lease and phase cleared; what is parked is what this environment parked |
     /// | `Fail` | waking, ready, draining | | failed, with the failure; address and lease cleared |
     ///
     /// Every transition but `Wake` is refused to another `caller` than the session's generation, before anything else
     /// is looked at. `Wake` goes by the generation that it has `seen`, and `caller` is not looked at.
     ///
-    /// A phase that is reached again (a write that was repeated) is taken and keeps its time. An earlier one is
+    /// What was taken already in the same generation (a write that was repeated, because its reply was lost) is taken again.
+    /// A phase that is reached again keeps its time. An earlier one is
     /// refused and not ignored: an environment never goes back, so that its write is a late one, and a lease must not
     /// be renewed by it.
     pub fn apply(
@@ -380,7 +381,7 @@ impl Transition {
                 next.awake_because.clone_from(awake_because);
             }
             Self::Drain { seen_activity } => {
-                if session.last_activity_at > *seen_activity {
+                if session.state == State::Ready && session.last_activity_at > *seen_activity {
                     return Err(TransitionRefused::NewerActivity);
                 }
                 next.state = State::Draining;
@@ -423,8 +424,8 @@ impl Transition {
                 }
                 State::Dormant | State::Draining | State::Failed => false,
             },
-            Self::Drain { .. } => session.state == State::Ready,
-            Self::Sleep { .. } => session.state == State::Draining,
+            Self::Drain { .. } => matches!(session.state, State::Ready | State::Draining),
+            Self::Sleep { .. } => matches!(session.state, State::Draining | State::Dormant),
             Self::Renew { .. } | Self::Fail { .. } => {
                 matches!(
                     session.state,
@@ -499,7 +500,7 @@ mod tests {
             created_at: at(0),
             expires_at: Some(1_000_000),
             failure: (state == State::Failed).then(failure),
-            parked: None,
+            parked: Vec::new(),
         }
     }
 
@@ -579,7 +580,7 @@ mod tests {
             ("renew", renew(None)),
             ("drain", drain(Some(50))),
             ("drain, newer activity", drain(Some(49))),
-            ("sleep", Transition::Sleep { parked: None }),
+            ("sleep", Transition::Sleep { parked: Vec::new() }),
             ("fail", fail()),
         ];
         let mut table = format!("{:22}", "");
@@ -613,9 +614,9 @@ mod tests {
         register              -             ready         ready         -             -
         register elsewhere    -             ready         -             -             -
         renew                 -             waking        ready         draining      -
-        drain                 -             -             draining      -             -
-        drain, newer activity -             -             NewerActivity -             -
-        sleep                 -             -             -             dormant       -
+        drain                 -             -             draining      draining      -
+        drain, newer activity -             -             NewerActivity draining      -
+        sleep                 dormant       -             -             dormant       -
         fail                  -             failed        failed        failed        -
         "#);
     }
@@ -628,7 +629,7 @@ mod tests {
             register("10.0.0.1"),
             renew(None),
             drain(None),
-            Transition::Sleep { parked: None },
+            Transition::Sleep { parked: Vec::new() },
             fail(),
         ];
         for state in STATES {
@@ -817,7 +818,7 @@ mod tests {
             ..draining.clone()
         };
         assert_eq!(
-            apply(&Transition::Sleep { parked: None }, &draining),
+            apply(&Transition::Sleep { parked: Vec::new() }, &draining),
             Ok(dormant)
         );
 
@@ -835,8 +836,11 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_cannot_be_done() {
-        let refused =
-            apply(&Transition::Sleep { parked: None }, &session(State::Ready)).expect_err("ready");
+        let refused = apply(
+            &Transition::Sleep { parked: Vec::new() },
+            &session(State::Ready),
+        )
+        .expect_err("ready");
         insta::assert_snapshot!(refused, @"a session that is Ready cannot go to sleep");
     }
 
@@ -865,7 +869,7 @@ mod tests {
             3 => prop::sample::select(vec!["10.0.0.1", "10.0.0.2"]).prop_map(register),
             3 => prop::option::of(0..400_i64).prop_map(renew),
             3 => prop::option::of(0..400_i64).prop_map(drain),
-            3 => Just(Transition::Sleep { parked: None }),
+            3 => Just(Transition::Sleep { parked: Vec::new() }),
             1 => Just(fail()),
         ]
     }

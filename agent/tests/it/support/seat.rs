@@ -19,13 +19,16 @@ use tokio::sync::watch;
 use super::ecs::Ecs;
 use super::{Answer, PATIENCE, Repository, agent, ask, state};
 
+/// A queue, by its address.
+pub type Queues = dyn Fn(&str) -> Arc<dyn Instructions> + Send + Sync;
+
 /// Where records and messages are, and how a container is told so.
 #[derive(Clone)]
 pub struct Town {
     pub clients: Arc<dyn Clients>,
     pub sessions: Arc<dyn Sessions>,
     pub receipts: Arc<dyn Receipts>,
-    pub queue: Arc<dyn Fn(&str) -> Arc<dyn Instructions> + Send + Sync>,
+    pub queue: Arc<Queues>,
     /// The tables and queues, if they are in the cloud.
     pub stack: Option<Stack>,
     /// What is beside a container, if it is in the cloud.
@@ -94,7 +97,7 @@ impl Town {
             queue: Arc::new(move |url| queues.queue(url)),
             stack: Some(stack),
             ecs: Some(ecs),
-            arguments: ["--host", "127.0.0.1"].map(str::to_owned).to_vec(),
+            arguments: Vec::new(),
             variables,
         }
     }

@@ -596,6 +596,9 @@ fn check_command(command: &str) -> Result<(), String> {
     if command.trim().is_empty() || command.len() > 1000 || command.chars().any(char::is_control) {
         return Err("must be one command line of at most 1000 bytes".to_owned());
     }
+    if shlex::split(command).is_none_or(|words| words.is_empty()) {
+        return Err("must be one command line whose quotes close".to_owned());
+    }
     Ok(())
 }
 

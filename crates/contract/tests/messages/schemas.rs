@@ -172,7 +172,7 @@ fn a_session_is_valid_to_its_schema_and_survives_a_round_trip() {
             message: "y".to_owned(),
             retryable: false,
         }),
-        parked: Some(contract::session::Parked {
+        parked: vec![contract::session::Parked {
             place: contract::session::ParkedAt::Ref("refs/edit/rescue/local/3".to_owned()),
             commit: "0123456789012345678901234567890123456789"
                 .parse()
@@ -180,7 +180,7 @@ fn a_session_is_valid_to_its_schema_and_survives_a_round_trip() {
             commits: 1,
             files: vec!["src/pages/index.astro".to_owned()],
             at: "2026-11-22T09:30:00.000Z".parse().expect("valid"),
-        }),
+        }],
     };
     let record = serde_json::to_value(&session).expect("serialises");
     assert_valid(SchemaName::Session, &record);

@@ -121,7 +121,7 @@ impl Instructions for SqsQueue {
             .queue_url(&self.url)
             .message_body(&message.body);
         // A client's results may go to a standard queue, which takes neither.
-        if name_of(&self.url).ends_with(".fifo") {
+        if name_of(&self.url).strip_suffix(".fifo").is_some() {
             request = request
                 .message_group_id(&message.group)
                 .message_deduplication_id(&message.deduplication_id);

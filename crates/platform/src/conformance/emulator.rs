@@ -184,6 +184,7 @@ impl Emulator {
             ("ReceiptsTable", format!("{name}-receipts")),
             ("IntakeQueue", format!("{name}-intake.fifo")),
             ("DeadQueue", format!("{name}-dead.fifo")),
+            ("AgentClientId", "*".to_owned()),
         ];
         self.stack_with(&name, &parameters).await
     }

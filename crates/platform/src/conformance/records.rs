@@ -78,7 +78,7 @@ pub fn session(client: &ClientId, number: u8) -> Session {
         created_at: dawn(),
         expires_at: None,
         failure: None,
-        parked: None,
+        parked: Vec::new(),
     }
 }
 

@@ -247,13 +247,17 @@ pub async fn a_refused_transition_changes_nothing(under_test: &dyn StoreUnderTes
         .take(
             1,
             Generation(0),
-            &Transition::Sleep { parked: None },
+            &Transition::Drain {
+                seen_activity: None,
+            },
             dawn(),
         )
         .await;
-    let refused = Transition::Sleep { parked: None }
-        .apply(&before, Generation(0), dawn())
-        .expect_err("it sleeps");
+    let refused = Transition::Drain {
+        seen_activity: None,
+    }
+    .apply(&before, Generation(0), dawn())
+    .expect_err("it sleeps");
     assert_eq!(answer, Err(TransitionFailed::Refused(refused)));
     assert_eq!(story.read(1).await, before);
 }
@@ -279,7 +283,7 @@ pub async fn an_older_generation_is_refused(under_test: &dyn StoreUnderTest) {
         claim(later),
         renew(later),
         fail(),
-        Transition::Sleep { parked: None },
+        Transition::Sleep { parked: Vec::new() },
     ] {
         let answer = story.take(1, Generation(1), &transition, later).await;
         let refused = TransitionRefused::OtherGeneration {
@@ -394,7 +398,7 @@ pub async fn a_session_that_sleeps_gives_its_slot_back(under_test: &dyn StoreUnd
         .take(
             1,
             Generation(1),
-            &Transition::Sleep { parked: None },
+            &Transition::Sleep { parked: Vec::new() },
             dawn(),
         )
         .await

@@ -116,7 +116,7 @@ async fn a_transition_whose_reply_is_lost_was_taken() {
         Transition::Drain {
             seen_activity: None,
         },
-        Transition::Sleep { parked: None },
+        Transition::Sleep { parked: Vec::new() },
     ];
     for (number, transition) in life.into_iter().enumerate() {
         let (operation, generation) = match number {

@@ -54,7 +54,9 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 /// With nothing but the template's own names, as agent and router know them.
 #[tokio::test]
 async fn what_is_deployed_is_what_agent_and_router_expect() {
-    let stack = emulator().stack_with("webordinary-data", &[]).await;
+    let stack = emulator()
+        .stack_with("webordinary-data", &[("AgentClientId", "*".to_owned())])
+        .await;
     let tables = [
         (
             "webordinary-client-configs",
