@@ -131,7 +131,7 @@ async fn what_is_wrong_with_a_client_is_said_in_the_record_and_by_check() {
     let town = Town::in_the_cloud().await;
     let clients = town.stack.clone().expect("in the cloud").clients;
     let repository = site();
-    let fine = || town.session(&repository.path().to_str().expect("UTF-8"), json!({}));
+    let fine = || town.session(repository.path().to_str().expect("UTF-8"), json!({}));
 
     let missing = fine().await;
     let key = json!({ "clientId": { "S": missing.config.client_id } });
