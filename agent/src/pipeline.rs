@@ -776,11 +776,26 @@ async fn insist<T, F: Future<Output = platform::Result<T>>>(
     ask: impl Fn() -> F,
 ) -> Result<T, Verdict> {
     let mut pause = PORT_PAUSE;
+    let mut is_said = false;
     loop {
         match ask().await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                if is_said {
+                    tracing::info!("the receipts answer again");
+                }
+                return Ok(answer);
+            }
+            // Said once, however long it lasts.
+            Err(error) if !is_said => {
+                is_said = true;
+                tracing::error!(
+                    error = %crate::chain(&error),
+                    hint = "Nothing is lost meanwhile. Check the table of the receipts and what the task's role may do with it.",
+                    "the receipts do not answer; the instruction waits"
+                );
+            }
             Err(error) => {
-                tracing::error!(error = %crate::chain(&error), "the receipts do not answer; the instruction waits");
+                tracing::debug!(error = %crate::chain(&error), "the receipts do not answer");
             }
         }
         tokio::select! {

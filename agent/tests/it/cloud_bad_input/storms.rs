@@ -142,15 +142,12 @@ async fn a_queue_that_forbids_is_asked_ever_more_seldom_and_its_messages_wait() 
         .starts()
         .registered()
         .await;
-    // A policy that somebody changes while it works.
-    front.from_now_on(|request| match request.service() {
-        "AmazonSQS" => Act::Answer(
-            403,
-            said(
-                "AccessDeniedException",
-                "no identity-based policy allows it",
-            ),
-        ),
+    // A policy that somebody changes while it works: it may look how much there is, and not have it.
+    front.from_now_on(|request| match request.operation() {
+        "ReceiveMessage" => {
+            let policy = "no identity-based policy allows it";
+            Act::Answer(403, said("AccessDeniedException", policy))
+        }
         _ => Act::Pass,
     });
     // The request that waits already is answered as before; the next ones are not.
@@ -170,7 +167,7 @@ async fn a_queue_that_forbids_is_asked_ever_more_seldom_and_its_messages_wait() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_environment_whose_queue_is_gone_goes_to_sleep_all_the_same() {
+async fn an_environment_whose_queue_is_gone_ends_and_says_so() {
     let repository = site();
     let town = Town::in_the_cloud().await;
     let seat = town
@@ -184,16 +181,27 @@ async fn an_environment_whose_queue_is_gone_goes_to_sleep_all_the_same() {
         .await;
     let queue = json!({ "QueueUrl": seat.record().await.queue_url });
     emulator().ask("AmazonSQS.DeleteQueue", &queue).await;
-    // There is nothing in it that could be waited for.
+    // There is nothing in it that could be waited for, and nothing can come any more.
     let (exit, log) = awake.ended().await;
-    assert_eq!(exit, 0, "{log}");
-    assert_eq!(seat.record().await.state, State::Dormant);
-    is_for_operators(&log, &seat);
+    assert_eq!(exit, 22, "{log}");
+    let record = seat.record().await;
+    let failure = record.failure.expect("a failure");
+    assert_eq!(
+        (record.state, failure.code.as_str(), failure.retryable),
+        (State::Failed, "backend_unavailable", false)
+    );
+    let lines = is_for_operators(&log, &seat);
+    let ends = lines.iter().filter(|line| line["exit"].is_number());
+    let messages: Vec<&str> = ends.filter_map(|line| line["message"].as_str()).collect();
+    assert_eq!(messages.len(), 1, "once: {log}");
+    assert!(
+        messages[0].contains("there is no queue webordinary-edits-"),
+        "{log}"
+    );
     assert!(
         log.matches("the queue does not answer").count() <= 1,
         "{log}"
     );
-    assert_eq!(log.matches("how much waits").count(), 1, "once: {log}");
 }
 
 /// Nobody answers what is written into a session's record; everything else works.
@@ -280,6 +288,8 @@ async fn a_silence_that_begins_when_a_receipt_is_due_and_outlasts_the_lease_ends
         1,
         "nobody else was woken, so it goes on"
     );
+    let told = awake.said().matches("the receipts do not answer").count();
+    assert_eq!(told, 1, "once: {}", awake.said());
     is_whole(awake, &repository, &["one".to_owned(), "two".to_owned()]).await;
 }
 
