@@ -670,7 +670,7 @@ async fn live(
     tracing::info!(reason = reason.as_str(), "the environment ends");
     let time_max = reason.time_max();
     let ended = async {
-        let halted = halt(running, &reason, interrupt).await?;
+        let halted = halt(running, reason, interrupt).await?;
         end(halted, reason, backend, metrics, keeper).await
     };
     let ended = tokio::select! {
@@ -694,22 +694,20 @@ async fn live(
 /// Takes the environment apart. Nothing is touched if the session is another's.
 async fn halt(
     running: Running,
-    reason: &Reason,
+    reason: Reason,
     interrupt: &mut Interrupt,
 ) -> Result<Halted, Failure> {
     let lease = running.seat.lease.clone();
     let (haste, time) = match reason {
         Reason::Idle => (Haste::Settle, SETTLE_TIME_MAX),
-        Reason::Lifetime | Reason::Told | Reason::Broke | Reason::Unusable(_) => {
-            (Haste::Finish, FINISH_TIME_MAX)
-        }
+        Reason::Lifetime | Reason::Told | Reason::Broke => (Haste::Finish, FINISH_TIME_MAX),
         Reason::Lost => {
             running.halt(Haste::Abandon, ABANDON_TIME_MAX).await;
             return Err(environment::stepped_down(&lease));
         }
     };
     let told = async {
-        if matches!(reason, Reason::Told) {
+        if reason == Reason::Told {
             drain(&lease).await;
         }
     };
@@ -739,16 +737,12 @@ async fn end(
 ) -> Result<(), Failure> {
     let lease = halted.seat.lease.clone();
     let rest = parking::park(halted, backend, &lease).await?;
-    match reason {
-        Reason::Broke => {
-            return Err(Failure::new(
-                Exit::Internal,
-                "the pipeline broke",
-                "Look at the log for the panic; the next wake goes on from the remote.",
-            ));
-        }
-        Reason::Unusable(failure) => return Err(failure),
-        Reason::Idle | Reason::Lifetime | Reason::Told | Reason::Lost => {}
+    if reason == Reason::Broke {
+        return Err(Failure::new(
+            Exit::Internal,
+            "the pipeline broke",
+            "Look at the log for the panic; the next wake goes on from the remote.",
+        ));
     }
     keeper.stop().await;
     let asleep = async {

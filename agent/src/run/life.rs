@@ -7,7 +7,6 @@ use contract::{ClientConfig, Timestamp};
 
 use crate::activity::Moment;
 use crate::environment::Running;
-use crate::failure::Failure;
 use crate::idle::{self, Facts, Verdict};
 use crate::lease::{LeaseError, Told};
 use crate::telemetry::Metrics;
@@ -22,7 +21,7 @@ const AWAKE_TOLD_EVERY: Duration = Duration::from_secs(60);
 const DEPTH_EVERY: Duration = Duration::from_secs(10);
 
 /// Why an environment ends.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
     /// Nobody needs it. The record says that it drains.
     Idle,
@@ -34,24 +33,21 @@ pub(super) enum Reason {
     Lost,
     /// The pipeline broke.
     Broke,
-    /// It cannot do what it is there for, and nothing that it could wait for would change that.
-    Unusable(Failure),
 }
 
 impl Reason {
-    pub(super) fn as_str(&self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "idle",
             Self::Lifetime => "lifetime",
             Self::Told => "told",
             Self::Lost => "lost",
             Self::Broke => "broke",
-            Self::Unusable(_) => "unusable",
         }
     }
 
     /// How long everything may take that is left to do.
-    pub(super) fn time_max(&self) -> Duration {
+    pub(super) fn time_max(self) -> Duration {
         match self {
             Self::Idle => super::SETTLE_TIME_MAX + super::STOP_TIME_MAX,
             _ => super::STOP_TIME_MAX,
@@ -82,10 +78,7 @@ pub(super) async fn serve(running: &Running, idle: &idle::Settings, metrics: &Me
     // What the record knows of environments before: sleep is decided against it, not only against what happened here.
     let mut known = running.seat.last_activity_at;
     loop {
-        let queued = match queue.waiting(running).await {
-            Ok(queued) => queued,
-            Err(failure) => return Reason::Unusable(failure),
-        };
+        let queued = queue.waiting(running).await;
         let now = Moment::now();
         let last = running.activity.last();
         let activity = last.activity().map(|moment| moment.at).max(known);
@@ -156,8 +149,7 @@ async fn drain(
     let is_quiet = match (&reason, queue.ask(running).await) {
         // What waits is the next environment's.
         (Reason::Lifetime, _) => running.view.borrow().running.is_none(),
-        (_, Ok(queued)) => !came && queued == 0 && running.view.borrow().running.is_none(),
-        (_, Err(failure)) => return Ok(Some(Reason::Unusable(failure))),
+        (_, queued) => !came && queued == 0 && running.view.borrow().running.is_none(),
     };
     if !is_quiet {
         return Ok(None);
@@ -215,16 +207,16 @@ struct Queue {
 }
 
 impl Queue {
-    async fn waiting(&mut self, running: &Running) -> Result<u64, Failure> {
+    async fn waiting(&mut self, running: &Running) -> u64 {
         match self.said {
-            Some((at, waiting)) if at.elapsed() < DEPTH_EVERY => Ok(waiting),
+            Some((at, waiting)) if at.elapsed() < DEPTH_EVERY => waiting,
             _ => self.ask(running).await,
         }
     }
 
-    /// Asks. What was given back and is to come again waits too. A queue that does not answer may have something: then it stays
-    /// awake. One that is not there, or does not let us, is no queue to wait for.
-    async fn ask(&mut self, running: &Running) -> Result<u64, Failure> {
+    /// Asks. What was given back and is to come again waits too. Whoever does not answer may have something: then it stays awake.
+    /// Whoever refuses will go on to do so: nobody stays awake for what it cannot get, and if there is something, it waits.
+    async fn ask(&mut self, running: &Running) -> u64 {
         let answer = running.seat.queue.depth().await;
         let was_silent = std::mem::replace(&mut self.silent, answer.is_err());
         let waiting = match answer {
@@ -232,15 +224,14 @@ impl Queue {
                 let ours = u64::from(running.view.borrow().running.is_some());
                 depth.waiting + depth.in_flight.saturating_sub(ours)
             }
-            Err(error) if error.is_transient() => {
+            Err(error) => {
                 if !was_silent {
                     tracing::warn!(error = %crate::chain(&error), "the queue does not say how much waits");
                 }
-                1
+                u64::from(error.is_transient())
             }
-            Err(error) => return Err(super::failure("ask the session's queue", &error)),
         };
         self.said = Some((Instant::now(), waiting));
-        Ok(waiting)
+        waiting
     }
 }
