@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use contract::client_config::ClientStatus;
 use contract::proof::Proof;
-use contract::session::{Parked, ParkedAt};
+use contract::session::{Parked, ParkedAt, Phase, Transition};
 use contract::{ClientConfig, Session, Timestamp};
 use platform::PortError;
 use tokio::sync::broadcast::error::RecvError;
@@ -200,9 +200,11 @@ async fn start(
     boot: &mut Boot,
     keeper: &mut Keeper,
 ) -> Result<Started, Failure> {
-    let read = boot
-        .phase(PhaseName::Config, read(settings, backend))
-        .await?;
+    let (read, ()) = tokio::join!(
+        boot.phase(PhaseName::Config, read(settings, backend)),
+        say_that_it_begins(settings, backend),
+    );
+    let read = read?;
     let claimed = boot
         .phase(PhaseName::Claim, claim(settings, backend, &read))
         .await?;
@@ -212,7 +214,15 @@ async fn start(
     // What is wrong with the configuration is said in the record, so the session has to be ours first.
     let config = usable(settings, read.config?)?;
     let task = read.task?;
-    let prepared = prepare(settings, backend, &config, claimed, task.ip);
+    let lease = claimed.lease.clone();
+    let prepared = async {
+        let said = lease.phase(Phase::Claim);
+        let prepared = prepare(settings, backend, &config, claimed, task.ip);
+        let (said, prepared) = tokio::join!(said, prepared);
+        // Whose session it is goes before what is wrong with the rest.
+        said.map_err(|error| not_taken(settings, &error))?;
+        prepared
+    };
     let (plan, seat) = tokio::select! {
         prepared = tokio::time::timeout(PREPARE_TIME_MAX, prepared) => prepared.unwrap_or_else(|_| Err(Failure::new(
             Exit::TooSlow,
@@ -224,6 +234,30 @@ async fn start(
     let idle = life::settings(&config);
     let running = Box::pin(environment::start(plan, seat, boot)).await?;
     Ok(Started { running, idle })
+}
+
+/// Says in the record that a task is there, where the router has told us its generation: the session is not claimed yet, and
+/// nothing hangs on it but what the waiting page shows.
+async fn say_that_it_begins(settings: &Settings, backend: &Backend) {
+    let Some(generation) = settings.generation else {
+        return;
+    };
+    let now = Timestamp::now();
+    let step = Transition::Phase {
+        phase: Phase::Config,
+        lease_until: now.plus(Terms::CONTAINER.validity),
+    };
+    let told = backend
+        .sessions
+        .transition(&settings.session_id, generation, &step, 1, now)
+        .await;
+    match told {
+        Ok(Ok(_)) => {}
+        Ok(Err(refused)) => tracing::debug!(%refused, "the record did not take the first phase"),
+        Err(error) => {
+            tracing::debug!(error = %crate::chain(&error), "the record was not told the first phase");
+        }
+    }
 }
 
 /// Everything beside the session that has to be there: what is wrong with it is said before anything is cloned.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contract::session::{ParkedAt, State};
+use contract::session::{ParkedAt, Phase, ProofKey, State, Transition};
 use contract::{Status, Timestamp};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -456,5 +456,48 @@ async fn a_client_has_a_site_in_a_folder_its_own_install_its_own_variables_and_i
         &["diff", "--name-only", "main", "edit/spring"],
     );
     assert_eq!(changed, "packages/site/tsconfig.json");
+    assert_eq!(awake.stopped().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_wake_of_the_router_is_told_how_far_it_is() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({}))
+        .await;
+    // The router's wake: it makes the generation and the key, and starts a task with the generation.
+    let now = Timestamp::now();
+    let wake = Transition::Wake {
+        seen: contract::Generation(0),
+        proof_key: ProofKey("ab".repeat(32)),
+        lease_until: now.plus(Duration::from_secs(60)),
+    };
+    let woken = seat
+        .town
+        .sessions
+        .transition(&seat.id, contract::Generation(0), &wake, 2, now)
+        .await
+        .expect("answered")
+        .expect("woken");
+    assert_eq!(woken.generation.0, 1);
+    let container = seat.container().variable("GENERATION", "1").starts();
+    let phases = std::cell::RefCell::new(Vec::new());
+    let ready = seat
+        .record_when("ready", |record| {
+            let mut phases = phases.borrow_mut();
+            if phases.last() != Some(&record.phase) {
+                phases.push(record.phase);
+            }
+            record.state == State::Ready
+        })
+        .await;
+    let mut phases = phases.into_inner();
+    assert_eq!(ready.proof_key, woken.proof_key, "the router's key stays");
+    assert_eq!(phases.pop(), Some(None), "who is ready is in no phase");
+    let phases: Vec<Phase> = phases.into_iter().flatten().collect();
+    assert!(phases.is_sorted(), "it never goes back: {phases:?}");
+    assert!(phases.contains(&Phase::Serve), "{phases:?}");
+    let awake = container.registered().await;
+    assert_eq!(awake.visit("/").await.status, 200);
     assert_eq!(awake.stopped().await.0, 0);
 }
