@@ -153,15 +153,16 @@ Variables (an empty one is not set):
 {}
 The AWS SDK reads its own: AWS_REGION, AWS_ENDPOINT_URL, AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, …
 
-Examples:
-  CLIENT_ID=amelia SESSION_ID=amelia_4f2k edit-agent run                 in a container of ECS
-  CLIENT_ID=amelia SESSION_ID=amelia_4f2k edit-agent check               would it work?
-  CLIENT_ID=amelia SESSION_ID=amelia_4f2k edit-agent run --local --state ~/edit --host 127.0.0.2 --port 0
+Examples (with CLIENT_ID=amelia and SESSION_ID=amelia_4f2k set):
+  edit-agent run                                      in a container of ECS
+  edit-agent check                                    would it work?
+  edit-agent run --local --state ~/edit --host 127.0.0.2 --port 0
 
-Exit codes: 0 asleep, everything saved; 2 not told what it needs; 10 repository, 11 remote or credentials, 12 Node.js,
-13 port, 14 workspace, 16 dependencies; 18 another environment has the session, nothing was touched; 20 configuration,
-21 client suspended, 22 a table, queue or secret, 23 a phase took too long, 24 something could only be kept in the
-workspace; 70 unexpected, 130 stopped before it was ready.",
+Exit codes: 0 asleep, everything saved; 2 not told what it needs; 10 repository, 11 remote or
+credentials, 12 Node.js, 13 port, 14 workspace, 16 dependencies; 18 another environment has
+the session, nothing was touched; 20 configuration, 21 client suspended, 22 a table, queue
+or secret, 23 a phase took too long, 24 something could only be kept in the workspace;
+70 unexpected, 130 stopped before it was ready.",
         crate::run::explain()
     )
 }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::backend::{Backend, failure};
-use super::settings::Settings;
+use super::settings::{Settings, Where};
 use super::{remote, task, usable};
 use crate::cli::RunArguments;
 use crate::failure::{Exit, Failure};
@@ -27,6 +27,17 @@ pub(crate) async fn check(arguments: RunArguments) -> Result<Exit, Failure> {
             .await
             .map(|task| format!("{} at {}", task.arn, task.ip)),
     );
+    if let Where::Local { folder } = &settings.records
+        && !folder.join("edit.sqlite").is_file()
+    {
+        let missing = Failure::new(
+            Exit::Config,
+            format!("there are no records in {}", folder.display()),
+            "Name the --state of the router that makes them.",
+        );
+        report.note("records", Err(missing));
+        return report.end();
+    }
     let backend = Backend::open(&settings).await?;
     let session = backend.sessions.get(&settings.session_id).await;
     let session = session
@@ -89,10 +100,7 @@ pub(crate) async fn check(arguments: RunArguments) -> Result<Exit, Failure> {
         }
         Err(failure) => report.note("client", Err(failure)),
     }
-    match report.first {
-        None => Ok(Exit::Success),
-        Some(failure) => Err(failure),
-    }
+    report.end()
 }
 
 /// Whether the repository lets us read the published branch.
@@ -115,6 +123,10 @@ impl Report {
     fn fine(what: &str, detail: &str) {
         // Whoever read it is gone: then nobody is told.
         writeln!(std::io::stdout(), "ok   {what}: {detail}").ok();
+    }
+
+    fn end(self) -> Result<Exit, Failure> {
+        self.first.map_or(Ok(Exit::Success), Err)
     }
 
     fn note(&mut self, what: &str, found: Result<String, Failure>) {

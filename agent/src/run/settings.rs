@@ -110,24 +110,34 @@ const fn variable(
     }
 }
 
-/// The registry, for `--help`.
+/// The registry, for `--help`: in lines that fit a screen.
 pub(crate) fn explain() -> String {
-    let width = VARIABLES
-        .iter()
-        .map(|one| one.name.len())
-        .max()
-        .unwrap_or(0);
-    VARIABLES
-        .iter()
-        .map(|one| {
-            let default = one
-                .default
-                .map(|default| format!(" [{default}]"))
-                .unwrap_or_default();
-            format!("  {:width$}  {}{default}\n", one.name, one.meaning)
-        })
-        .collect()
+    let mut text = String::new();
+    for variable in VARIABLES {
+        let default = variable
+            .default
+            .map(|default| format!(" [{default}]"))
+            .unwrap_or_default();
+        let mut line = format!("  {:NAME_WIDTH$}", variable.name);
+        for word in format!("{}{default}", variable.meaning).split(' ') {
+            if line.chars().count() + 1 + word.chars().count() > LINE_WIDTH {
+                text.push_str(line.trim_end());
+                text.push('\n');
+                line = format!("  {:NAME_WIDTH$}", "");
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
 }
+
+/// The longest name, and a little.
+const NAME_WIDTH: usize = 30;
+/// What fits everywhere.
+const LINE_WIDTH: usize = 96;
 
 /// Where records and messages are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
