@@ -65,8 +65,11 @@ const FAR_AHEAD: Duration = Duration::from_secs(3600);
 
 /// How long it may take to have what is needed beside the session.
 const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long everything may take once it is told to stop: ECS kills what has not ended 120 s after it was asked.
-const STOP_TIME_MAX: Duration = Duration::from_secs(110);
+/// How long everything may take once it is told to stop, but for the last word of what failed: ECS kills what has not ended
+/// 120 s after it was asked.
+const STOP_TIME_MAX: Duration = Duration::from_secs(95);
+/// How long that last word may take.
+const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(15);
 /// How long it may take to tell the record that it stops; the stop itself does not wait for it.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long it may take to tell the record that it sleeps.
@@ -638,16 +641,20 @@ async fn say_why(lease: Option<&Lease>, failure: &Failure) {
     let Some(lease) = lease.filter(|lease| !lease.is_lost()) else {
         return;
     };
-    let said = lease
-        .fail(contract::session::Failure {
-            code: failure.code().to_owned(),
-            message: words::no_environment(failure.code()).to_owned(),
-            retryable: failure.retryable,
-        })
-        .await;
-    if let Err(error) = said {
-        tracing::error!(error = %crate::chain(&error), "the record could not be told why there is no environment");
-    }
+    let said = lease.fail(contract::session::Failure {
+        code: failure.code().to_owned(),
+        message: words::no_environment(failure.code()).to_owned(),
+        retryable: failure.retryable,
+    });
+    let why = match tokio::time::timeout(LAST_WORD_TIME_MAX, said).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => crate::chain(&error),
+        Err(_) => "no answer".to_owned(),
+    };
+    tracing::error!(
+        why,
+        "the record could not be told why there is no environment"
+    );
 }
 
 /// The record does not know that the environment has ended.
