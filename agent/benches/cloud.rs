@@ -24,6 +24,7 @@ use contract::Receipt;
 use platform::Outgoing;
 use platform::conformance::front::{Act, Front};
 use serde_json::json;
+use support::figures::{cpu, ms, row, rss};
 use support::seat::{Awake, Seat, Town, emulator, site};
 use support::{Repository, Start};
 
@@ -52,14 +53,6 @@ fn main() {
         draining(&cloud, &laptop).await;
         at_rest().await;
     });
-}
-
-fn row(what: &str, ours: &str, rival: &str, result: &str, budget: &str) {
-    println!("{what:58}  {ours:>8}  {rival:>8}  {result:>10}    {budget}");
-}
-
-fn ms(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
 }
 
 fn median(values: &mut [Duration]) -> Duration {
@@ -222,17 +215,18 @@ async fn at_rest() {
     let (_repository, seat) = seat(&town).await;
     let awake = seat.wakes().await;
     assert_eq!(awake.visit("/").await.status, 200);
+    let pid = awake.pid().unsigned_abs();
     // What it does after its start is not what it does at rest.
     tokio::time::sleep(Duration::from_secs(15)).await;
     let writes = ["UpdateItem", "PutItem", "TransactWriteItems"];
     let count = || -> usize { writes.iter().map(|name| front.count(name)).sum() };
-    let (written, polled, busy) = (count(), front.count("ReceiveMessage"), cpu(awake.pid()));
+    let (written, polled, busy) = (count(), front.count("ReceiveMessage"), cpu(pid));
     tokio::time::sleep(AT_REST).await;
     let (written, polled) = (count() - written, front.count("ReceiveMessage") - polled);
-    let share = (cpu(awake.pid()) - busy) / AT_REST.as_secs_f64() * 100.0;
+    let share = (cpu(pid) - busy) / AT_REST.as_secs_f64() * 100.0;
     row(
         "memory of the agent at rest (RSS)",
-        &format!("{:.1} MB", rss(awake.pid())),
+        &format!("{:.1} MB", rss(pid)),
         "-",
         "-",
         "<= 20 MB",
@@ -259,34 +253,4 @@ async fn at_rest() {
         "3 (20 s each)",
     );
     awake.stopped().await;
-}
-
-fn status(pid: i32, name: &str) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/{name}")).expect("it runs")
-}
-
-fn rss(pid: i32) -> f64 {
-    let text = status(pid, "status");
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("Linux");
-    let kilobytes: f64 = line
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .expect("a number");
-    kilobytes / 1024.0
-}
-
-/// Seconds of a core that a process has used.
-fn cpu(pid: i32) -> f64 {
-    let text = status(pid, "stat");
-    let (_, fields) = text.rsplit_once(')').expect("Linux");
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks: f64 = [11, 12]
-        .iter()
-        .map(|field| fields[*field].parse::<f64>().expect("a number"))
-        .sum();
-    ticks / 100.0
 }

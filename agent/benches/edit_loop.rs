@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use support::figures::{cpu, ms, row, rss};
 use support::{Environment, Repository, Start, ask, git, instruction};
 use tokio::process::{Child, Command};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -59,14 +60,6 @@ fn main() {
         bar().await;
         rate().await;
     });
-}
-
-fn row(what: &str, ours: &str, rival: &str, result: &str, budget: &str) {
-    println!("{what:58}  {ours:>8}  {rival:>8}  {result:>10}    {budget}");
-}
-
-fn ms(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
 }
 
 fn percentile(values: &mut [Duration], percent: usize) -> Duration {
@@ -662,36 +655,17 @@ async fn last_receipt(environment: &Environment) {
 /// What the agent itself takes, with those edits behind it.
 async fn footprint(environment: &Environment) {
     let pid = environment.pid();
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("running");
-    let kilobytes: f64 = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|number| number.parse().ok())
-        .expect("a number");
     row(
         "memory of the agent after these edits (RSS)",
-        &format!("{:.1} MB", kilobytes / 1024.0),
+        &format!("{:.1} MB", rss(pid)),
         "-",
         "-",
         "<= 25 MB",
     );
-    let ticks = || {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("running");
-        let fields: Vec<u64> = text
-            .rsplit_once(')')
-            .expect("a name")
-            .1
-            .split_whitespace()
-            .filter_map(|field| field.parse().ok())
-            .collect();
-        // After the name and the state: utime and stime are the 12th and 13th.
-        fields[10] + fields[11]
-    };
-    let before = ticks();
+    let before = cpu(pid);
     let window = Duration::from_secs(10);
     tokio::time::sleep(window).await;
-    let share = (ticks() - before) as f64 / 100.0 / window.as_secs_f64();
+    let share = (cpu(pid) - before) / window.as_secs_f64();
     row(
         "the agent at rest, share of a core",
         &format!("{:.2} %", share * 100.0),

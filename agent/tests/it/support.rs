@@ -20,6 +20,9 @@ use tokio::process::{Child, ChildStdout, Command};
 pub mod browser;
 #[path = "support/ecs.rs"]
 pub mod ecs;
+#[allow(dead_code, reason = "only the benchmarks say figures")]
+#[path = "support/figures.rs"]
+pub mod figures;
 #[path = "support/seat.rs"]
 pub mod seat;
 
