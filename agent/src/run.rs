@@ -681,15 +681,14 @@ fn untold(why: &str, parked: &[Parked]) -> Failure {
 
 /// Says in the record that it stops, whoever is there: whoever told us to does not ask. A record that does not answer holds up
 /// nothing that is to be done before we are killed.
-async fn drain(lease: &Lease) -> bool {
+async fn drain(lease: &Lease) {
     let seen = Some(Timestamp::now().plus(FAR_AHEAD));
     let why = match tokio::time::timeout(DRAIN_TIME_MAX, lease.drain(seen)).await {
-        Ok(Ok(())) => return true,
+        Ok(Ok(())) => return,
         Ok(Err(error)) => crate::chain(&error),
         Err(_) => format!("no answer within {} s", DRAIN_TIME_MAX.as_secs()),
     };
     tracing::warn!(why, "the record could not be told that it stops");
-    false
 }
 
 /// Serves until nobody needs it, or until it is told to stop, or until the session is another's.

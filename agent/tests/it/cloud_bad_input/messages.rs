@@ -120,12 +120,7 @@ async fn a_queue_full_of_garbage_ends_in_receipts_and_dead_letters_and_the_good_
     seat.sends_raw("the-last", own, page(&seat, "the-last", &json!({})))
         .await;
 
-    let awake = seat
-        .container()
-        .variable("LOG_LEVEL", "info")
-        .starts()
-        .registered()
-        .await;
+    let awake = seat.wakes_as_in_production().await;
     for id in good
         .iter()
         .map(String::as_str)

@@ -89,12 +89,7 @@ async fn services_that_fail_throttle_and_lose_their_answers_for_a_while_change_n
     let repository = site();
     let (front, town) = behind().await;
     let seat = town.session(&address(&repository), json!({})).await;
-    let awake = seat
-        .container()
-        .variable("LOG_LEVEL", "info")
-        .starts()
-        .registered()
-        .await;
+    let awake = seat.wakes_as_in_production().await;
     let mut ids = Vec::new();
     for (storm, failing, act) in [
         (
@@ -136,12 +131,7 @@ async fn a_queue_that_forbids_is_asked_ever_more_seldom_and_its_messages_wait() 
     let repository = site();
     let (front, town) = behind().await;
     let seat = town.session(&address(&repository), json!({})).await;
-    let mut awake = seat
-        .container()
-        .variable("LOG_LEVEL", "info")
-        .starts()
-        .registered()
-        .await;
+    let mut awake = seat.wakes_as_in_production().await;
     // A policy that somebody changes while it works: it may look how much there is, and not have it.
     front.from_now_on(|request| match request.operation() {
         "ReceiveMessage" => {
@@ -173,12 +163,7 @@ async fn an_environment_whose_queue_is_gone_goes_to_sleep_all_the_same() {
     let seat = town
         .session(&address(&repository), json!({ "idleTimeoutMinutes": 0.1 }))
         .await;
-    let awake = seat
-        .container()
-        .variable("LOG_LEVEL", "info")
-        .starts()
-        .registered()
-        .await;
+    let awake = seat.wakes_as_in_production().await;
     let queue = json!({ "QueueUrl": seat.record().await.queue_url });
     emulator().ask("AmazonSQS.DeleteQueue", &queue).await;
     // There is nothing in it that could be waited for.
@@ -212,12 +197,7 @@ async fn who_cannot_renew_for_longer_than_a_lease_does_not_push_until_it_can() {
     let repository = site();
     let (front, town) = behind().await;
     let seat = town.session(&address(&repository), json!({})).await;
-    let awake = seat
-        .container()
-        .variable("LOG_LEVEL", "info")
-        .starts()
-        .registered()
-        .await;
+    let awake = seat.wakes_as_in_production().await;
     front.from_now_on(no_renewals);
     lease_is_over(&seat).await;
     let received = front.count("ReceiveMessage");
@@ -244,12 +224,7 @@ async fn a_silence_that_begins_when_a_receipt_is_due_and_outlasts_the_lease_ends
     let (front, town) = behind().await;
     let receipts = town.stack.as_ref().expect("in the cloud").receipts.clone();
     let seat = town.session(&address(&repository), json!({})).await;
-    let awake = seat
-        .container()
-        .variable("LOG_LEVEL", "info")
-        .starts()
-        .registered()
-        .await;
+    let awake = seat.wakes_as_in_production().await;
     let mut silent = false;
     front.from_now_on(move |request| {
         silent |= request.operation() == "PutItem" && request.body.contains(&receipts);
@@ -288,12 +263,7 @@ async fn a_stop_while_nobody_answers_ends_long_before_it_would_be_killed() {
     let repository = site();
     let (front, town) = behind().await;
     let seat = town.session(&address(&repository), json!({})).await;
-    let awake = seat
-        .container()
-        .variable("LOG_LEVEL", "info")
-        .starts()
-        .registered()
-        .await;
+    let awake = seat.wakes_as_in_production().await;
     sends_page(&seat, "one").await;
     assert_eq!(awake.receipt("one").await.status, Status::Pushed);
     front.from_now_on(|_| Act::Silence);
@@ -320,12 +290,7 @@ async fn a_stop_while_nobody_answers_ends_long_before_it_would_be_killed() {
     // Whoever comes next finds all as it was left.
     lease_is_over(&seat).await;
     front.from_now_on(|_| Act::Pass);
-    let next = seat
-        .container()
-        .variable("LOG_LEVEL", "info")
-        .starts()
-        .registered()
-        .await;
+    let next = seat.wakes_as_in_production().await;
     is_whole(next, &repository, &["one".to_owned()]).await;
 }
 
@@ -334,12 +299,7 @@ async fn who_could_not_renew_steps_down_if_somebody_else_was_woken_meanwhile() {
     let repository = site();
     let (front, town) = behind().await;
     let seat = town.session(&address(&repository), json!({})).await;
-    let older = seat
-        .container()
-        .variable("LOG_LEVEL", "info")
-        .starts()
-        .registered()
-        .await;
+    let older = seat.wakes_as_in_production().await;
     front.from_now_on(no_renewals);
     lease_is_over(&seat).await;
     // The newer one has another way to the records, and a disk of its own.
@@ -382,12 +342,7 @@ async fn a_router_whose_clock_is_ahead_wakes_another_one_and_nothing_is_done_twi
     let repository = site();
     let (_front, town) = behind().await;
     let seat = town.session(&address(&repository), json!({})).await;
-    let older = seat
-        .container()
-        .variable("LOG_LEVEL", "info")
-        .starts()
-        .registered()
-        .await;
+    let older = seat.wakes_as_in_production().await;
     let ids: Vec<String> = (1..=6).map(|number| format!("page-{number}")).collect();
     for id in &ids {
         sends_page(&seat, id).await;

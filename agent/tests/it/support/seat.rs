@@ -307,6 +307,12 @@ impl Seat {
     pub async fn wakes(&self) -> Awake {
         self.container().starts().registered().await
     }
+
+    /// The same, with what an operator's log says and no more.
+    pub async fn wakes_as_in_production(&self) -> Awake {
+        let container = self.container().variable("LOG_LEVEL", "info");
+        container.starts().registered().await
+    }
 }
 
 /// A container that is to be started.
