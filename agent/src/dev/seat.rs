@@ -6,8 +6,8 @@ use std::sync::Arc;
 use contract::client_config::{
     ClientConfig, ClientStatus, ContainerSize, Domains, Infrastructure, Repository, Settings,
 };
-use contract::session::{SiteHealth, State, Transition};
-use contract::{ClientId, Generation, Session, SessionId, ThreadId, Timestamp};
+use contract::session::{State, Transition};
+use contract::{ClientId, Session, SessionId, ThreadId, Timestamp};
 use platform::local::{LocalStore, QueueSettings};
 use platform::{Clients, Created, PortError, Sessions};
 use serde_json::Map;
@@ -228,32 +228,16 @@ async fn session(
         return Ok(id);
     }
     let id = SessionId::new(client, crate::random::bytes());
-    let session = Session {
-        session_id: id.clone(),
-        client_id: client.clone(),
-        user_id: "developer".to_owned(),
-        thread_id: thread.clone(),
-        state: State::Dormant,
-        site: SiteHealth::Ok,
-        phase: None,
-        phase_since: None,
-        generation: Generation(0),
-        task_arn: None,
-        container_id: None,
-        container_ip: None,
-        port: None,
-        lease_until: None,
-        proof_key: None,
-        preview_url: String::new(),
-        draft_branch: thread.draft_branch(),
-        queue_url: format!("webordinary-edits-{id}.fifo"),
-        last_activity_at: None,
-        awake_because: None,
-        created_at: Timestamp::now(),
-        expires_at: None,
-        failure: None,
-        parked: Vec::new(),
-    };
+    let mut session = Session::new(
+        id.clone(),
+        client.clone(),
+        thread.clone(),
+        "developer".to_owned(),
+        Timestamp::now(),
+    );
+    // A developer's records are kept for as long as the folder is.
+    session.expires_at = None;
+    session.queue_url = format!("webordinary-edits-{id}.fifo");
     match sessions.create(&session).await.map_err(port)? {
         Created::New => Ok(id),
         Created::ThreadTaken(other) => Ok(other),

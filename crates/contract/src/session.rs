@@ -7,6 +7,8 @@
 //!   over) ──┘            └─ register ─▶ ready ─ drain ─▶ draining ─ sleep ─▶ dormant
 //! ```
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -70,15 +72,42 @@ pub struct Session {
     pub awake_because: Option<String>,
     /// When it began.
     pub created_at: Timestamp,
-    /// When the record may be removed: seconds since 1970 (a `DynamoDB` TTL).
+    /// When the record may be removed: seconds since 1970 (a `DynamoDB` TTL). Every wake puts it off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<i64>,
+    /// When it was last woken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub woken_at: Option<Timestamp>,
+    /// How long its last wakes took until the site answered, in milliseconds, the newest last: what the next one is
+    /// expected to take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wakes_ms: Vec<u64>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// When it last failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<Timestamp>,
+    /// How many times in a row it did not become ready: how long one waits before it is tried again by itself.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed_wakes: u32,
     /// What could not be pushed before it slept, and where it is. The next environment takes it up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parked: Vec<Parked>,
+}
+
+/// How long a session is kept after it was last woken: as long as its queue keeps a message, twice.
+pub const KEPT: Duration = Duration::from_hours(28 * 24);
+
+/// How many wakes a record remembers: enough for a median that one slow wake does not move.
+const WAKES_REMEMBERED: usize = 5;
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Work that could not be pushed to the draft.
@@ -286,14 +315,14 @@ impl Transition {
     ///
     /// | transition | from | refused where | effect |
     /// |---|---|---|---|
-    /// | `Wake` | dormant, failed, or any state without a living lease | `seen` is not the generation | generation + 1, new key and lease; whatever the last environment left behind is cleared |
+    /// | `Wake` | dormant, failed, or any state without a living lease | `seen` is not the generation | generation + 1, new key and lease; whatever the last environment left behind is cleared; it expires later |
     /// | `Claim` | waking | another task has it | task, lease |
     /// | `Phase` | waking | the phase is an earlier one than the present | phase and since when, lease |
-    /// | `Register` | waking, ready | ready at another address | ready; address, site, lease; no phase |
+    /// | `Register` | waking, ready | ready at another address | ready; address, site, lease; no phase; how long the wake took |
     /// | `Renew` | waking, ready, draining | | lease, site, why awake; the newest activity only ever grows |
     /// | `Drain` | ready, draining | ready, and there was newer activity | draining |
     /// | `Sleep` | draining, dormant | | dormant; address, task, lease and phase cleared; what is parked is what this environment parked |
-    /// | `Fail` | waking, ready, draining | | failed, with the failure; address and lease cleared |
+    /// | `Fail` | waking, ready, draining | | failed, with the failure and since when; address and lease cleared; one more wake that failed |
     ///
     /// Every transition but `Wake` is refused to another `caller` than the session's generation, before anything else
     /// is looked at. `Wake` goes by the generation that it has `seen`, and `caller` is not looked at.
@@ -339,6 +368,12 @@ impl Transition {
                 next.clear_environment();
                 next.failure = None;
                 next.lease_until = Some(*lease_until);
+                next.woken_at = Some(now);
+                next.expires_at = Some(now.plus(KEPT).unix_ms().div_euclid(1000));
+                // Nobody said that the last environment had failed: it went without a word before the site answered.
+                if session.state == State::Waking {
+                    next.failed_wakes = session.failed_wakes.saturating_add(1);
+                }
             }
             Self::Claim { task, lease_until } => {
                 if session.task_arn.as_ref().is_some_and(|owner| owner != task) {
@@ -360,6 +395,15 @@ impl Transition {
                 site,
                 lease_until,
             } => {
+                if session.state == State::Waking {
+                    if let Some(woken) = session.woken_at {
+                        let took = now.unix_ms().saturating_sub(woken.unix_ms());
+                        next.wakes_ms.push(u64::try_from(took).unwrap_or(0));
+                        let forgotten = next.wakes_ms.len().saturating_sub(WAKES_REMEMBERED);
+                        next.wakes_ms.drain(..forgotten);
+                    }
+                    next.failed_wakes = 0;
+                }
                 next.state = State::Ready;
                 next.container_ip = Some(ip.clone());
                 next.port = Some(*port);
@@ -394,6 +438,10 @@ impl Transition {
             Self::Fail { failure } => {
                 next.state = State::Failed;
                 next.failure = Some(failure.clone());
+                next.failed_at = Some(now);
+                if session.state == State::Waking {
+                    next.failed_wakes = session.failed_wakes.saturating_add(1);
+                }
                 // Fargate gives addresses to others at once. Task and phase stay: they say where to look.
                 next.container_ip = None;
                 next.port = None;
@@ -437,6 +485,46 @@ impl Transition {
 }
 
 impl Session {
+    /// A session that nobody has woken yet, with the draft branch of its thread, no queue and no address to see it at.
+    pub fn new(
+        session_id: SessionId,
+        client_id: ClientId,
+        thread_id: ThreadId,
+        user_id: String,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            draft_branch: thread_id.draft_branch(),
+            session_id,
+            client_id,
+            user_id,
+            thread_id,
+            state: State::Dormant,
+            site: SiteHealth::Ok,
+            phase: None,
+            phase_since: None,
+            generation: Generation(0),
+            task_arn: None,
+            container_id: None,
+            container_ip: None,
+            port: None,
+            lease_until: None,
+            proof_key: None,
+            preview_url: String::new(),
+            queue_url: String::new(),
+            last_activity_at: None,
+            awake_because: None,
+            created_at: now,
+            expires_at: Some(now.plus(KEPT).unix_ms().div_euclid(1000)),
+            woken_at: None,
+            wakes_ms: Vec::new(),
+            failure: None,
+            failed_at: None,
+            failed_wakes: 0,
+            parked: Vec::new(),
+        }
+    }
+
     /// Forgets everything that only an environment has.
     fn clear_environment(&mut self) {
         self.phase = None;
@@ -500,6 +588,10 @@ mod tests {
             created_at: at(0),
             expires_at: Some(1_000_000),
             failure: (state == State::Failed).then(failure),
+            woken_at: Some(at(80)),
+            wakes_ms: vec![1, 2, 3, 4, 5],
+            failed_at: (state == State::Failed).then(|| at(95)),
+            failed_wakes: 1,
             parked: Vec::new(),
         }
     }
@@ -700,6 +792,9 @@ mod tests {
                 port: None,
                 awake_because: None,
                 failure: None,
+                woken_at: Some(at(1_000)),
+                expires_at: Some(1_000 + 28 * 24 * 3_600),
+                failed_wakes: if state == State::Waking { 2 } else { 1 },
                 ..before.clone()
             };
             assert_eq!(
@@ -763,6 +858,8 @@ mod tests {
             phase: None,
             phase_since: None,
             lease_until: Some(at(500)),
+            wakes_ms: vec![2, 3, 4, 5, 20_000],
+            failed_wakes: 0,
             ..waking.clone()
         };
         assert_eq!(apply(&register("10.0.0.1"), &waking), Ok(expected.clone()));
@@ -829,9 +926,12 @@ mod tests {
             lease_until: None,
             awake_because: None,
             failure: Some(failure()),
+            failed_at: Some(at(100)),
             ..draining.clone()
         };
         assert_eq!(apply(&fail(), &draining), Ok(failed));
+        let gone = apply(&fail(), &session(State::Waking)).expect("waking");
+        assert_eq!(gone.failed_wakes, 2, "it never was ready");
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //! | [`Sessions`] | who acts for a session, where, until when | generation and state, in one conditional write |
 //! | [`Receipts`] | what became of an instruction | a final receipt is never overwritten |
 //! | [`Instructions`] | one FIFO queue | a delivery handle that dies with its visibility timeout |
+//! | [`Queues`] | making, finding and removing the queues of sessions | – |
+//! | [`Launcher`] | starting and stopping environments | one task a session and generation |
 //! | [`Secrets`] | what references to secrets name | – |
 //! | [`Objects`] | files by their key | – |
 //!
@@ -38,7 +40,9 @@ pub mod local;
 mod clients;
 mod error;
 mod instructions;
+mod launcher;
 mod objects;
+mod queues;
 mod receipts;
 mod secrets;
 mod sessions;
@@ -49,7 +53,9 @@ pub use instructions::{
     DEDUPLICATION_WINDOW, Delivery, DeliveryHandle, Depth, Instructions, Lease, Outgoing,
     RETENTION, Sent, VISIBILITY_MAX,
 };
+pub use launcher::{LaunchFailed, Launcher, Order, Task, TaskState};
 pub use objects::{KEY_MAX_BYTES, Objects, check_key};
+pub use queues::{QUEUE_PREFIX, Queues, SessionQueue, queue_name};
 pub use receipts::{Put, Receipts};
 pub use secrets::{SECRET_MAX_BYTES, Secret, Secrets};
 pub use sessions::{Created, Sessions, TransitionFailed};

@@ -172,6 +172,10 @@ fn a_session_is_valid_to_its_schema_and_survives_a_round_trip() {
             message: "y".to_owned(),
             retryable: false,
         }),
+        woken_at: Some("2026-11-22T09:30:00.000Z".parse().expect("valid")),
+        wakes_ms: vec![31_000, 28_000],
+        failed_at: Some("2026-11-22T09:30:00.000Z".parse().expect("valid")),
+        failed_wakes: 2,
         parked: vec![contract::session::Parked {
             place: contract::session::ParkedAt::Ref("refs/edit/rescue/local/3".to_owned()),
             commit: "0123456789012345678901234567890123456789"

@@ -5,9 +5,9 @@
     reason = "a case of a test suite says what is wrong by panicking"
 )]
 
-use contract::session::{ProofKey, SiteHealth, State};
+use contract::session::ProofKey;
 use contract::{
-    ClientConfig, ClientId, Generation, InstructionId, Receipt, Session, SessionId, Status,
+    ClientConfig, ClientId, InstructionId, Receipt, Session, SessionId, Status,
     ThreadId, Timestamp,
 };
 use serde_json::json;
@@ -53,32 +53,14 @@ pub fn client_config(name: &str) -> ClientConfig {
 
 /// A new session of a client, for the thread `thread-<number>`.
 pub fn session(client: &ClientId, number: u8) -> Session {
-    let session_id = session_id(client, number);
+    let id = session_id(client, number);
+    let name = thread(&format!("thread-{number}"));
+    let user = "amelia@example.com".to_owned();
     Session {
-        preview_url: format!("https://edit.example.com/session/{session_id}/"),
-        queue_url: format!("local:webordinary-edits-{session_id}.fifo"),
-        session_id,
-        client_id: client.clone(),
-        user_id: "amelia@example.com".to_owned(),
-        thread_id: thread(&format!("thread-{number}")),
-        state: State::Dormant,
-        site: SiteHealth::Ok,
-        phase: None,
-        phase_since: None,
-        generation: Generation(0),
-        task_arn: None,
-        container_id: None,
-        container_ip: None,
-        port: None,
-        lease_until: None,
-        proof_key: None,
-        draft_branch: format!("edit/thread-{number}"),
-        last_activity_at: None,
-        awake_because: None,
-        created_at: dawn(),
+        preview_url: format!("https://edit.example.com/session/{id}/"),
+        queue_url: format!("local:webordinary-edits-{id}.fifo"),
         expires_at: None,
-        failure: None,
-        parked: Vec::new(),
+        ..Session::new(id, client.clone(), name, user, dawn())
     }
 }
 

@@ -1,0 +1,3 @@
+//! The router's command.
+
+fn main() {}
