@@ -814,6 +814,14 @@ mod tests {
         $.policy.contentSources[1]: must be s3://bucket/prefix or https://host/path, without a query
         $.limits.maxLifetimeMinutes: must be more than 0 and at most 10080 minutes
         $.resultsQueueUrl: must be the address of a queue, https://sqs.<region>.amazonaws.com/<account>/<name>
+        $.brand.name: must be one line of 1 to 80 characters
+        $.brand.colours.accent: must be a colour as #rrggbb, such as #1f5fbf
+        $.brand.colours.background: must be text, not a number
+        $.brand.colours.text: must be a colour as #rrggbb, such as #1f5fbf
+        $.rollout.mode: "half" is no known mode; known are legacy, percent and new
+        $.rollout.legacyOrigin: must be https://<host>, with :<port> if need be and nothing after it; http:// on this machine only, such as http://localhost:8080
+        $.rollout.percent: must be a whole number from 0 to 100
+        $.rollout.by: "mail" is no known way; known are redirect and proxy
         "#);
     }
 

@@ -89,7 +89,7 @@ impl Origin {
         self.0.split_once("://").map_or("", |(_, rest)| rest)
     }
 
-    /// The host alone, an IPv6 address in its brackets.
+    /// The host alone.
     pub fn host(&self) -> &str {
         host_and_port(self.authority()).0
     }
@@ -105,10 +105,9 @@ impl Origin {
 }
 
 fn host_and_port(authority: &str) -> (&str, Option<&str>) {
-    match authority.rsplit_once(':') {
-        // The colons of an IPv6 address are inside its brackets.
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
+    match authority.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
     }
 }
 
@@ -130,21 +129,20 @@ impl FromStr for Origin {
             port.starts_with(|first: char| ('1'..='9').contains(&first))
                 && port.parse::<u16>().is_ok()
         });
-        let here = host == "[::1]" || host == "127.0.0.1" || is_localhost(host);
-        let host_fits = host == "[::1]" || check_domain(host).is_ok();
+        let host_fits = check_domain(host).is_ok();
         match scheme {
             "https" if host_fits && port_fits => {}
             // Anywhere else the visitors of a draft would travel in the clear.
-            "http" if host_fits && port_fits && here => {}
+            "http" if host_fits && port_fits && is_here(host) => {}
             _ => return Err(OriginError),
         }
         Ok(Self(text.to_owned()))
     }
 }
 
-/// Names that never leave this machine (RFC 6761).
-fn is_localhost(host: &str) -> bool {
-    host == "localhost" || host.ends_with(".localhost")
+/// Whether a host never leaves this machine (RFC 6761).
+fn is_here(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost") || host == "127.0.0.1"
 }
 
 impl TryFrom<String> for Origin {
@@ -175,7 +173,7 @@ impl JsonSchema for Origin {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": r"^(https://([a-z0-9.-]+|\[::1\])|http://(([a-z0-9.-]+\.)?localhost|127\.0\.0\.1|\[::1\]))(:[1-9][0-9]{0,4})?$",
+            "pattern": r"^(https://[a-z0-9.-]+|http://(([a-z0-9.-]+\.)?localhost|127\.0\.0\.1))(:[1-9][0-9]{0,4})?$",
             "description": "Scheme, host and port of an HTTP server, as `https://host[:port]`: no user, no path, no query.",
         })
     }
@@ -253,8 +251,7 @@ mod tests {
             ("http://localhost:3000", "localhost", 3000),
             ("http://legacy.localhost", "legacy.localhost", 80),
             ("http://127.0.0.1:1", "127.0.0.1", 1),
-            ("http://[::1]:65535", "[::1]", 65_535),
-            ("http://[::1]", "[::1]", 80),
+            ("http://localhost:65535", "localhost", 65_535),
         ] {
             let origin: Origin = text.parse().expect(text);
             assert_eq!((origin.host(), origin.port()), (host, port), "{text}");
@@ -278,7 +275,7 @@ mod tests {
             "https://legacy.example:080",
             "https://legacy.example:+80",
             "https://legacy.example:65536",
-            "https://[::2]",
+            "https://[::1]",
             "https://::1",
             "https://a:b:1",
             "https://a b",
