@@ -21,7 +21,7 @@ use platform::Sessions;
 use relay::{PoolKey, Proto, RelayError};
 use tokio::time::Instant;
 
-use crate::answers;
+use crate::reply;
 use crate::ask::Head;
 use crate::cookie;
 use crate::directory::{Directory, Whose};
@@ -75,7 +75,7 @@ pub struct Router(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     parts: Parts,
-    estimates: answers::Estimates,
+    estimates: reply::Estimates,
 }
 
 /// What a request gets.
@@ -133,7 +133,7 @@ impl Router {
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(Inner {
             parts,
-            estimates: answers::Estimates::default(),
+            estimates: reply::Estimates::default(),
         }))
     }
 
@@ -149,7 +149,7 @@ impl Router {
             Ok(host) => host,
             Err(refused) => {
                 let form = Form::of(head.headers);
-                let (answer, why) = answers::plain(&unread(head, refused), form);
+                let (answer, why) = reply::plain(&unread(head, refused), form);
                 return Outcome::Answer(tell(answer, None, None, why));
             }
         };
@@ -160,7 +160,7 @@ impl Router {
             Whose::Client(config) => Some(config),
             Whose::Nobody => None,
             Whose::Down => {
-                let (answer, why) = answers::plain(&Decision::RecordsDown, form);
+                let (answer, why) = reply::plain(&Decision::RecordsDown, form);
                 return Outcome::Answer(tell(answer, None, None, why));
             }
         };
@@ -175,7 +175,7 @@ impl Router {
         };
         let decision = route(head, &asked, config.as_deref(), seen, &parts.policy, now);
         let Some(config) = config.as_deref() else {
-            let (answer, why) = answers::plain(&decision, form);
+            let (answer, why) = reply::plain(&decision, form);
             return Outcome::Answer(tell(answer, None, None, why));
         };
         parts.metrics.routed(&config.client_id, began.elapsed());
@@ -241,7 +241,7 @@ impl Router {
                 (found.unwrap_or_else(|| page::not_found(visit.form)), None, "static")
             }
             plain => {
-                let (answer, why) = answers::plain(&plain, visit.form);
+                let (answer, why) = reply::plain(&plain, visit.form);
                 self.parts().metrics.refused(&config.client_id, why);
                 (answer, None, why)
             }
@@ -271,7 +271,7 @@ impl Router {
         );
         tracing::info!(%client, session = session.redacted(), generation = generation.0, address = %forward.address, error = %telemetry::chain(error), "a door did not answer");
         if !gone {
-            return tell(page::refused(error.status(), &answers::relay_words(error)), Some(client), Some(session), "upstream");
+            return tell(page::refused(error.status(), &reply::relay_words(error)), Some(client), Some(session), "upstream");
         }
         self.parts().metrics.refused(client, "unreachable");
         self.instead(head, forward, now).await
@@ -282,7 +282,7 @@ impl Router {
         let parts = self.parts();
         parts.registry.distrust(&forward.session, forward.generation);
         let form = Form::of(head.headers);
-        let nothing = || page::unavailable(answers::RECORDS_DOWN, form);
+        let nothing = || page::unavailable(reply::RECORDS_DOWN, form);
         let Ok(host) = Host::of(head.headers) else {
             return nothing();
         };
@@ -343,11 +343,11 @@ impl Router {
     ) -> Response<Bytes> {
         let parts = self.parts();
         let estimate = self.0.estimates.of(&*parts.sessions, &session.client_id).await;
-        let wake = answers::wake_address(here);
+        let wake = reply::wake_address(here);
         let waiting = Waiting {
             client: visit.config,
-            standing: answers::standing_of(session, why, visit.now),
-            elapsed: answers::elapsed(session, visit.now),
+            standing: reply::standing_of(session, why, visit.now),
+            elapsed: reply::elapsed(session, visit.now),
             estimate,
             wake: &wake,
             state: STATE,
@@ -392,7 +392,7 @@ impl Router {
             if why.is_none() && parts.registry.is_distrusted(&session.session_id, session.generation) {
                 why = Some(Why::Unproven);
             }
-            let mark = answers::standing_of(&session, why, now).mark();
+            let mark = reply::standing_of(&session, why, now).mark();
             if seen != Some(mark) || Instant::now() >= until {
                 return self.show(&visit, &session, why, "/", |waiting, _| page::state(waiting)).await;
             }
@@ -400,7 +400,7 @@ impl Router {
             match parts.registry.get(session.session_id.as_str(), now).await {
                 Lookup::Known(newer) => session = newer,
                 Lookup::Unknown => return page::not_found(visit.form),
-                Lookup::Down => return page::unavailable(answers::RECORDS_DOWN, visit.form),
+                Lookup::Down => return page::unavailable(reply::RECORDS_DOWN, visit.form),
             }
         }
     }
@@ -416,7 +416,7 @@ impl Router {
         };
         // A browser without a script sent a form: it goes back to where it wanted to be.
         if visit.form == Form::Page {
-            return see_other(&answers::wanted(visit.head.query));
+            return see_other(&reply::wanted(visit.head.query));
         }
         match standing {
             None => self.show(visit, &session, why, "/", |waiting, _| page::state(waiting)).await,
@@ -493,7 +493,7 @@ impl Router {
             Err(LinkRefused::Forged) => return (page::link_refused(), "link_refused"),
         };
         if config.status == contract::client_config::ClientStatus::Suspended {
-            return (page::unavailable(answers::SUSPENDED, visit.form), Why::Suspended.code());
+            return (page::unavailable(reply::SUSPENDED, visit.form), Why::Suspended.code());
         }
         let thread = link.thread_id.clone().or_else(|| format!("link-{}", link.nonce).parse::<ThreadId>().ok());
         let Some(thread) = thread else {
@@ -512,7 +512,7 @@ impl Router {
             Ok((_, false)) => return (page::link_used(), "link_used"),
             Err(error) => {
                 tracing::warn!(client = %config.client_id, error = %telemetry::chain(&error), "a session could not be made");
-                return (page::unavailable(answers::RECORDS_DOWN, visit.form), "records_down");
+                return (page::unavailable(reply::RECORDS_DOWN, visit.form), "records_down");
             }
         };
         tracing::info!(client = %config.client_id, session = session.session_id.redacted(), user, "a link was used");
@@ -526,7 +526,7 @@ impl Router {
             session_id: session.session_id.clone(),
             to,
             exp: visit.now.unix_ms().div_euclid(1000) + ENTRANCE_SECONDS,
-            nonce: answers::nonce(),
+            nonce: reply::nonce(),
         };
         let token = self.parts().keys.sign(&entrance);
         let address = self.parts().policy.public.address(host, &format!("/_edit/enter?t={token}"));
@@ -558,7 +558,7 @@ impl Router {
             Ok(false) => return (page::link_used(), "link_used"),
             Err(error) => {
                 tracing::warn!(client = %session.client_id, error = %telemetry::chain(&error), "an entrance could not be spent");
-                return (page::unavailable(answers::RECORDS_DOWN, visit.form), "records_down");
+                return (page::unavailable(reply::RECORDS_DOWN, visit.form), "records_down");
             }
         }
         let mut answer = see_other(&to);
