@@ -442,3 +442,6 @@ fn entry<'a>(
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
