@@ -1,1 +1,3 @@
 //! The router.
+
+pub mod page;
