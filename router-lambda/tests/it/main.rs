@@ -1,1 +1,7 @@
-//! The stories of the router.
+//! Stories of the router.
+
+mod fleet;
+mod house;
+mod intake;
+mod sweeping;
+mod waking;
