@@ -292,7 +292,8 @@ mod tests {
                     }
                     Action::Stop { task, .. } => {
                         prop_assert_eq!(task, &own.expect("only its own").name);
-                        prop_assert!(matches!(actions[place - 1], Action::Fail { .. }));
+                        let is_failed = matches!(actions[place - 1], Action::Fail { .. });
+                        prop_assert!(is_failed, "stopped before its record says so");
                     }
                     Action::WakeIfAwaited { .. } => prop_assert!(!lives),
                     Action::LaunchAgain { .. } | Action::End { .. } => {}

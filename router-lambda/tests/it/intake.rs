@@ -10,7 +10,7 @@ use contract::{ClientConfig, Receipt, Status};
 use edit_router::intake::Record;
 use futures_util::future::join_all;
 use platform::conformance::records::{client_config, dawn, session, session_id};
-use platform::{Created, Instructions};
+use platform::{Created, Queues};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -68,14 +68,14 @@ async fn several_routers_at_once_make_one_session_of_a_thread_and_hand_on_in_ord
         panic!("{} sessions", sessions.len())
     };
     assert_eq!(house.fleet.tasks(), 1);
+    let queues = house.sweep().queues.list().await.expect("answered");
+    assert_eq!(queues.len(), 1, "what was made in vain is removed");
     let order = ids(&house.drained(&made.queue_url).await);
     for start in [0, 10, 20, 30] {
         let own: Vec<_> = (start..start + 5).map(|number| format!("i-{number}")).collect();
         let came: Vec<_> = order.iter().filter(|id| own.contains(id)).cloned().collect();
         assert_eq!(came, own);
     }
-    let queues = house.sweep().queues.list().await.expect("answered");
-    assert_eq!(queues.len(), 1, "what was made in vain is removed");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ fn weeks(weeks: u64) -> Timestamp {
     after(Duration::from_secs(weeks * 7 * 24 * 3600))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_task_without_a_live_lease_is_stopped_and_every_other_goes_on() {
     let house = House::new().await;
     let serving = house.ready(1).await;
@@ -63,7 +63,7 @@ async fn a_task_without_a_live_lease_is_stopped_and_every_other_goes_on() {
     assert_eq!(house.sweep().once(second(200)).await, Report::default(), "there is nothing left to do");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_environment_that_went_without_a_word_is_failed_and_its_task_is_stopped() {
     let house = House::new().await;
     let (hung, dead) = (house.ready(1).await, house.ready(2).await);
@@ -86,7 +86,7 @@ async fn an_environment_that_went_without_a_word_is_failed_and_its_task_is_stopp
     assert!(!house.fleet.stops().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wake_that_never_became_ready_is_launched_again_and_failed_in_the_end() {
     let house = House::new().await;
     let waking = house.waking(1).await;
@@ -100,7 +100,7 @@ async fn a_wake_that_never_became_ready_is_launched_again_and_failed_in_the_end(
     assert_eq!(failure.code, "wake_timeout");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_for_which_an_instruction_waits_is_woken_and_no_other() {
     let house = House::new().await;
     let (awaited, idle) = (house.sleeper(1).await, house.sleeper(2).await);
@@ -125,7 +125,7 @@ async fn sweep_of(house: &House) -> Report {
     house.sweep().once(dawn()).await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn of_more_sessions_than_their_client_may_have_awake_the_others_wait_for_their_turn() {
     let house = House::new().await;
     let mut sleepers = Vec::new();
@@ -138,7 +138,7 @@ async fn of_more_sessions_than_their_client_may_have_awake_the_others_wait_for_t
     assert_eq!((report.woken, report.errors, house.fleet.tasks()), (2, 0, 2));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_failed_is_tried_again_by_itself_if_that_can_help_and_when_it_is_time() {
     let house = House::new().await;
     let mut failed = Vec::new();
@@ -156,7 +156,7 @@ async fn what_failed_is_tried_again_by_itself_if_that_can_help_and_when_it_is_ti
     assert_eq!(house.now(&failed[1].session_id).await.state, State::Failed);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_nobody_came_back_for_ends_and_everything_that_waited_is_answered() {
     let house = House::new().await;
     let results = "results.fifo";
@@ -197,7 +197,7 @@ async fn a_session_that_nobody_came_back_for_ends_and_everything_that_waited_is_
     assert_eq!(house.sweep().queues.list().await.expect("answered"), []);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_is_woken_in_time_does_not_end() {
     let house = House::new().await;
     let expired = house.sleeper(1).await;
@@ -221,10 +221,16 @@ async fn a_session_that_is_woken_in_time_does_not_end() {
     assert_eq!(house.waiting(&expired.queue_url).await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_queue_without_a_session_is_removed_once_it_was_seen_twice() {
     let house = House::new().await;
+    let suspended = ClientConfig {
+        status: ClientStatus::Suspended,
+        ..house.amelia.clone()
+    };
+    house.clients.put(&suspended).await.expect("put");
     let made = house.sleeper(1).await;
+    house.put(&made, &for_session("i-2", &made.session_id), "i-2").await;
     let orphan = session_id(&house.amelia.client_id, 9);
     let address = house.sweep().queues.create(&orphan).await.expect("created");
     let body = for_thread("i-1", "spring");
@@ -240,7 +246,7 @@ async fn a_queue_without_a_session_is_removed_once_it_was_seen_twice() {
     assert_eq!(left[0].session, made.session_id);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_the_queues_gave_up_is_answered_and_left_for_people() {
     let house = House::new().await;
     let asleep = house.sleeper(1).await;
@@ -289,7 +295,7 @@ async fn what_the_queues_gave_up_is_answered_and_left_for_people() {
     assert_eq!(left, ["i-1", "i-2", "i-3", "i-4", "i-5", "i-6"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_message_that_a_queue_gives_up_really_gets_its_answer() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = LocalStore::open(&folder.path().join("db")).expect("open");
@@ -322,7 +328,7 @@ async fn a_message_that_a_queue_gives_up_really_gets_its_answer() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_whose_sessions_cannot_be_read_does_not_keep_the_others_waiting() {
     let house = House::new().await;
     house.clients.put(&client_config("aaa")).await.expect("put");

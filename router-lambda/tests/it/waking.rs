@@ -95,7 +95,13 @@ async fn a_launch_that_stays_impossible_is_a_failure_that_says_why() {
         assert_eq!(woken.as_str(), "begun", "{fault:?}");
         assert_eq!(house.fleet.tasks(), 1, "{fault:?}");
     }
-    insta::assert_snapshot!(told, @"");
+    insta::assert_snapshot!(told, @r"
+    launch_throttled: Too many previews are being started at the moment. Please try again in a few minutes. Some(5s)
+    no_capacity: There is no free machine for your preview at the moment. Please try again in a few minutes. Some(5s)
+    launch_refused: Your preview is not set up rightly. Please ask whoever set up your preview. None
+    launch_unknown: Something went wrong on our side while your preview was started. Please try again in a few minutes. Some(5s)
+    launch_unknown: Something went wrong on our side while your preview was started. Please try again in a few minutes. Some(5s)
+    ");
 }
 
 #[tokio::test(start_paused = true)]
