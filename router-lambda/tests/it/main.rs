@@ -10,5 +10,10 @@
     reason = "tests may spawn: their tasks end with their runtime"
 )]
 
+mod fleet;
+mod house;
+mod intake;
 mod support;
+mod sweeping;
 mod waiting;
+mod waking;
