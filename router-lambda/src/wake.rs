@@ -38,7 +38,6 @@ mod standing;
 
 pub use failure::environment_lost;
 pub use standing::{Step, again_at, estimate, is_awake, judge_waking};
-pub(crate) use standing::{again_for_news_at, has_stopped};
 
 pub(crate) use standing::{again_for_news_at, has_stopped};
 use standing::{Standing, standing};
