@@ -47,12 +47,18 @@ impl Addressee {
     }
 
     /// A session that is gone, of which the instruction knows the rest.
-    pub(crate) fn gone(session_id: SessionId, client_id: ClientId, thread: Option<&Instruction>) -> Self {
+    pub(crate) fn gone(
+        session_id: SessionId,
+        client_id: ClientId,
+        thread: Option<&Instruction>,
+    ) -> Self {
         let thread = thread.and_then(|instruction| instruction.thread_id.as_ref());
         Self {
             session_id,
             client_id,
-            branch: thread.map(contract::ThreadId::draft_branch).unwrap_or_default(),
+            branch: thread
+                .map(contract::ThreadId::draft_branch)
+                .unwrap_or_default(),
             preview_url: String::new(),
         }
     }
@@ -178,7 +184,11 @@ fn presentable(letter: Outgoing) -> Outgoing {
     let is_plain = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..);
     let mut body = String::new();
     for character in letter.body.chars() {
-        let character = if is_plain(character) { character } else { '\u{fffd}' };
+        let character = if is_plain(character) {
+            character
+        } else {
+            '\u{fffd}'
+        };
         if body.len() + character.len_utf8() > MESSAGE_MAX_BYTES {
             break;
         }
@@ -187,8 +197,15 @@ fn presentable(letter: Outgoing) -> Outgoing {
     if body.is_empty() {
         "(nothing)".clone_into(&mut body);
     }
-    let fits = |id: &str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-    let named = |id: String| if fits(&id) { id } else { hex(&Sha256::digest(id)) };
+    let fits =
+        |id: &str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    let named = |id: String| {
+        if fits(&id) {
+            id
+        } else {
+            hex(&Sha256::digest(id))
+        }
+    };
     Outgoing {
         body,
         group: named(letter.group),

@@ -22,16 +22,15 @@ use std::time::Duration;
 use contract::instruction::Refusal;
 use contract::session::State;
 use contract::{
-    Action, ClientConfig, ClientId, ErrorCode, Instruction, Session, SessionId,
-    Status, ThreadId, Timestamp,
+    Action, ClientConfig, ClientId, ErrorCode, Instruction, Session, SessionId, Status, ThreadId,
+    Timestamp,
 };
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, FuturesUnordered};
-use platform::{
-    Clients, Delivery, Instructions, Outgoing, PortError, Queues, Receipts, Sessions,
-};
+use platform::{Clients, Delivery, Instructions, Outgoing, PortError, Queues, Receipts, Sessions};
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Addressee, Answers};
@@ -49,6 +48,9 @@ const GROUPS_AT_ONCE: usize = 10;
 /// Sessions that a message is handed to before it is left to the queue to bring it back: the one that was found, and one that was
 /// made because that one ended.
 const HANDINGS_MAX: u32 = 2;
+/// For how long a batch wakes sessions: a launch that is turned away takes some seconds, and the messages behind it wait. What is
+/// not woken then is woken by the sweep.
+const WAKING_TIME: Duration = Duration::from_secs(20);
 /// From this delivery on it is said loudly that a message cannot be dealt with: the tenth is the last (DESIGN §4).
 const LOUD_FROM: u32 = 9;
 
@@ -110,6 +112,20 @@ impl From<Delivery> for Record {
     }
 }
 
+/// When a batch was taken.
+#[derive(Clone, Copy)]
+struct Turn {
+    began: Instant,
+    at: Timestamp,
+}
+
+impl Turn {
+    /// The present moment, by the caller's clock.
+    fn now(self) -> Timestamp {
+        self.at.plus(self.began.elapsed())
+    }
+}
+
 /// Where an instruction goes.
 enum Place {
     /// To this session.
@@ -125,8 +141,12 @@ impl Intake {
     /// Takes messages, in their order within each group. Returns the ids of those that have to come again: those that were not
     /// dealt with because something did not answer, and all that came after them in their group.
     pub async fn take(&self, records: Vec<Record>, now: Timestamp) -> Vec<String> {
+        let turn = Turn {
+            began: Instant::now(),
+            at: now,
+        };
         stream::iter(by_group(records))
-            .map(|group| self.take_group(group, now))
+            .map(|group| self.take_group(group, turn))
             .buffer_unordered(GROUPS_AT_ONCE)
             .concat()
             .await
@@ -174,19 +194,23 @@ impl Intake {
         match done {
             Ok(platform::Lease::Held) => {}
             // It comes again, and is known then.
-            Ok(platform::Lease::Lost) => tracing::warn!("a message of the intake queue took too long, and comes again"),
-            Err(error) => tracing::warn!(error = %chain(&error), "a message of the intake queue comes again"),
+            Ok(platform::Lease::Lost) => {
+                tracing::warn!("a message of the intake queue took too long, and comes again");
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "a message of the intake queue comes again");
+            }
         }
     }
 
-    async fn take_group(&self, records: Vec<Record>, now: Timestamp) -> Vec<String> {
+    async fn take_group(&self, records: Vec<Record>, turn: Turn) -> Vec<String> {
         let mut failed = Vec::new();
         for record in records {
             if !failed.is_empty() {
                 failed.push(record.message_id);
                 continue;
             }
-            if let Err(error) = self.take_one(&record, now).await {
+            if let Err(error) = self.take_one(&record, turn).await {
                 let (message_id, attempt) = (&record.message_id, record.receive_count);
                 if attempt >= LOUD_FROM {
                     tracing::error!(message_id, attempt, error = %chain(&error), "a message cannot be handed on, and is about to become a dead letter");
@@ -199,23 +223,31 @@ impl Intake {
         failed
     }
 
-    async fn take_one(&self, record: &Record, now: Timestamp) -> Result<(), PortError> {
+    async fn take_one(&self, record: &Record, turn: Turn) -> Result<(), PortError> {
+        let now = turn.now();
         let instruction = match Instruction::parse(record.body.as_bytes()) {
             Ok(instruction) => instruction,
             Err(refusal) => return self.refuse(record, refusal, now).await,
         };
         let client = &instruction.client_id;
         let Some(config) = self.clients.get(client).await? else {
-            return self.bury(record, &format!("there is no client {client}")).await;
+            return self
+                .bury(record, &format!("there is no client {client}"))
+                .await;
         };
         for _ in 0..HANDINGS_MAX {
             let session = match self.place(&config, &instruction, now).await? {
                 Place::Session(session) => session,
                 Place::Nowhere { ended } => {
-                    return self.nowhere(record, &config, &instruction, ended, now).await;
+                    return self
+                        .nowhere(record, &config, &instruction, ended, now)
+                        .await;
                 }
             };
-            if self.give(record, &config, &instruction, &session, now).await? {
+            if self
+                .give(record, &config, &instruction, &session, turn)
+                .await?
+            {
                 return Ok(());
             }
         }
@@ -250,7 +282,10 @@ impl Intake {
         let user = instruction
             .user_id
             .as_deref()
-            .or(instruction.author.as_ref().map(|author| author.email.as_str()))
+            .or(instruction
+                .author
+                .as_ref()
+                .map(|author| author.email.as_str()))
             .unwrap_or_default();
         let session = self.threads.open(config, thread, user, now).await?;
         Ok(Place::Session(Box::new(session)))
@@ -263,8 +298,9 @@ impl Intake {
         config: &ClientConfig,
         instruction: &Instruction,
         session: &Session,
-        now: Timestamp,
+        turn: Turn,
     ) -> Result<bool, PortError> {
+        let now = turn.now();
         let (id, instruction_id) = (&session.session_id, &instruction.instruction_id);
         let results = config.results_queue_url.as_deref();
         let existing = self.receipts.get(id, instruction_id).await?;
@@ -274,7 +310,9 @@ impl Intake {
                 .as_ref()
                 .is_some_and(|fingerprint| *fingerprint != instruction.fingerprint);
             if is_other {
-                let why = format!("{instruction_id} was used before for another instruction, which is untouched");
+                let why = format!(
+                    "{instruction_id} was used before for another instruction, which is untouched"
+                );
                 return self.bury(record, &why).await.map(|()| true);
             }
             if receipt.status.is_final() {
@@ -302,7 +340,7 @@ impl Intake {
             );
             self.receipts.put(&accepted).await?;
         }
-        let woken = self.wake(config, &session, now).await;
+        let woken = self.wake(config, &session, turn).await;
         tracing::info!(client = %config.client_id, session = id.redacted(), %instruction_id, action = instruction.action.kind(), woken, "an instruction was handed on");
         Ok(true)
     }
@@ -341,7 +379,8 @@ impl Intake {
 
     /// Wakes a session for a message, unless somebody is there, or it failed so lately that trying again is left to the sweep.
     /// Returns the word for it.
-    async fn wake(&self, config: &ClientConfig, session: &Session, now: Timestamp) -> &'static str {
+    async fn wake(&self, config: &ClientConfig, session: &Session, turn: Turn) -> &'static str {
+        let now = turn.now();
         if wake::is_awake(session, now) {
             return match session.state {
                 // Its last look at the queue may be over. Then the sweep wakes it, once it sleeps.
@@ -349,25 +388,45 @@ impl Intake {
                 _ => "awake",
             };
         }
-        if wake::again_for_news_at(session).is_some_and(|at| at > now) {
+        let is_too_soon = wake::again_for_news_at(session).is_some_and(|at| at > now);
+        if is_too_soon || turn.began.elapsed() >= WAKING_TIME {
             return "later";
         }
-        let woken = self.waker.wake(config, &session.session_id, session.generation, now);
+        let woken = self
+            .waker
+            .wake(config, &session.session_id, session.generation, now);
         woken.await.as_str()
     }
 
     /// Answers what is no instruction, where somebody can ask for the answer.
-    async fn refuse(&self, record: &Record, refusal: Refusal, now: Timestamp) -> Result<(), PortError> {
+    async fn refuse(
+        &self,
+        record: &Record,
+        refusal: Refusal,
+        now: Timestamp,
+    ) -> Result<(), PortError> {
         let why = refusal.to_string();
-        let Refusal { code, problems, instruction_id } = refusal;
+        let Refusal {
+            code,
+            problems,
+            instruction_id,
+        } = refusal;
         if let Some(instruction_id) = instruction_id
             && let Some((config, session)) = self.guess(&record.body).await?
         {
             let mut error = answer::error(code, "The instruction is not valid.");
             error.details = problems.0;
-            let receipt = Addressee::of(&session).receipt(instruction_id, Status::Rejected, None, record.sent_at, now);
+            let receipt = Addressee::of(&session).receipt(
+                instruction_id,
+                Status::Rejected,
+                None,
+                record.sent_at,
+                now,
+            );
             let results = config.results_queue_url.as_deref();
-            self.answers().give(receipt, error, results, trace(record)).await?;
+            self.answers()
+                .give(receipt, error, results, trace(record))
+                .await?;
         }
         self.bury(record, &why).await
     }
@@ -417,7 +476,9 @@ impl Intake {
             );
             let error = session_expired();
             let results = config.results_queue_url.as_deref();
-            self.answers().give(receipt, error, results, trace(record)).await?;
+            self.answers()
+                .give(receipt, error, results, trace(record))
+                .await?;
         }
         self.bury(record, "the client has no such session").await
     }
@@ -426,7 +487,11 @@ impl Intake {
     async fn bury(&self, record: &Record, why: &str) -> Result<(), PortError> {
         let (id, body) = (record.message_id.as_str(), record.body.as_str());
         answer::bury(self.dead.as_ref(), DEAD_GROUP, id, body, trace(record)).await?;
-        tracing::warn!(message_id = id, why, "a message that can never be carried out was put with the dead letters");
+        tracing::warn!(
+            message_id = id,
+            why,
+            "a message that can never be carried out was put with the dead letters"
+        );
         Ok(())
     }
 
@@ -438,7 +503,9 @@ impl Intake {
     }
 }
 
-fn receive(queue: &Arc<dyn Instructions>) -> BoxFuture<'static, Result<Option<Delivery>, PortError>> {
+fn receive(
+    queue: &Arc<dyn Instructions>,
+) -> BoxFuture<'static, Result<Option<Delivery>, PortError>> {
     let queue = Arc::clone(queue);
     Box::pin(async move { queue.receive(WAIT, VISIBILITY).await })
 }
@@ -451,13 +518,17 @@ pub(crate) fn session_expired() -> contract::ReceiptError {
 
 /// Whether a session's id was made for a client. It needs no record to say so.
 pub(crate) fn is_of(session: &SessionId, client: &ClientId) -> bool {
-    session.as_str().split_once('_').is_some_and(|(made_for, _)| made_for == client.as_str())
+    session
+        .as_str()
+        .split_once('_')
+        .is_some_and(|(made_for, _)| made_for == client.as_str())
 }
 
 /// The trace of a message, if it is one that a queue carries.
 fn trace(record: &Record) -> Option<&str> {
     let trace = record.trace_parent.as_deref()?;
-    let fits = (1..=256).contains(&trace.len()) && trace.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits =
+        (1..=256).contains(&trace.len()) && trace.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then_some(trace)
 }
 

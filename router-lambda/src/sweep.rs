@@ -73,6 +73,9 @@ const VISIBILITY: Duration = Duration::from_secs(60);
 /// How long a queue has to be without a session before it is removed: one that is being made is without for some seconds.
 const ORPHAN_GRACE: Duration = Duration::from_secs(30);
 
+/// How long the part of a session's id is that is random.
+const MADE_LABEL_LENGTH: usize = 26;
+
 /// The group of dead letters that were looked at.
 const FILED_GROUP: &str = "filed";
 
@@ -229,7 +232,9 @@ impl Sweep {
             }
         };
         let last = self.remembered(|memory| memory.client.take());
-        for client in from(clients, |client| last.as_ref().is_some_and(|last| client > last)) {
+        for client in from(clients, |client| {
+            last.as_ref().is_some_and(|last| client > last)
+        }) {
             if known.len() >= SESSIONS_MAX || began.elapsed() >= RUN_TIME {
                 break;
             }
@@ -273,7 +278,10 @@ impl Sweep {
         let task = self.task(session, running, &mut report).await;
         let mut actions = judge(session, task.as_ref(), now);
         // A list may be older than what it lists. What cannot be taken back is judged by the record itself.
-        let fresh = if actions.iter().all(|action| matches!(action, Action::WakeIfAwaited { .. })) {
+        let fresh = if actions
+            .iter()
+            .all(|action| matches!(action, Action::WakeIfAwaited { .. }))
+        {
             None
         } else {
             match self.sessions.get(&session.session_id).await {
@@ -293,7 +301,10 @@ impl Sweep {
             if began.elapsed() >= RUN_TIME {
                 break;
             }
-            match self.act(config, session, action, task.as_ref(), now, &mut report).await {
+            match self
+                .act(config, session, action, task.as_ref(), now, &mut report)
+                .await
+            {
                 Ok(Done::GoOn) => {}
                 Ok(Done::Overtaken) => break,
                 Err(error) => report.error("put a session right", &error),
@@ -303,7 +314,12 @@ impl Sweep {
     }
 
     /// The task of a session that should have one: of those that run, or, if it is not among them, as it ended.
-    async fn task(&self, session: &Session, running: &Running, report: &mut Report) -> Option<Task> {
+    async fn task(
+        &self,
+        session: &Session,
+        running: &Running,
+        report: &mut Report,
+    ) -> Option<Task> {
         use contract::session::State::{Draining, Ready, Waking};
         if !matches!(session.state, Waking | Ready | Draining) {
             return None;
@@ -349,7 +365,10 @@ impl Sweep {
                     report.failed += 1;
                 }
             }
-            Action::WakeIfAwaited { why } => self.wake_if_awaited(config, session, why, now, report).await?,
+            Action::WakeIfAwaited { why } => {
+                self.wake_if_awaited(config, session, why, now, report)
+                    .await?;
+            }
             Action::End { why } => {
                 if self.sessions.remove(session).await? == Removed::Used {
                     return Ok(Done::Overtaken);
@@ -359,7 +378,8 @@ impl Sweep {
                 if !session.queue_url.is_empty() {
                     let results = config.results_queue_url.as_deref();
                     let of = Ended::Session(Addressee::of(session));
-                    self.empty(&of, &session.queue_url, results, now, report).await?;
+                    self.empty(&of, &session.queue_url, results, now, report)
+                        .await?;
                 }
             }
         }
@@ -381,7 +401,9 @@ impl Sweep {
         if self.queues.open(&session.queue_url).depth().await?.waiting == 0 {
             return Ok(());
         }
-        let woken = self.waker.wake(config, &session.session_id, session.generation, now);
+        let woken = self
+            .waker
+            .wake(config, &session.session_id, session.generation, now);
         let woken = woken.await;
         if matches!(woken, Woken::Begun(_)) {
             report.woken += 1;
@@ -395,7 +417,13 @@ impl Sweep {
         match self.launcher.stop(task, why).await {
             Ok(()) => {
                 report.stopped += 1;
-                tracing::info!(session = session.redacted(), task, action = "stop", why, "swept");
+                tracing::info!(
+                    session = session.redacted(),
+                    task,
+                    action = "stop",
+                    why,
+                    "swept"
+                );
             }
             Err(error) => report.error("stop a task", &error),
         }
@@ -418,7 +446,8 @@ impl Sweep {
         self.remembered(|memory| memory.orphans.retain(|id, _| there.contains(id)));
         queues.retain(|queue| !known.contains(&queue.session));
         let last = self.remembered(|memory| memory.queue.take());
-        let is_next = |queue: &SessionQueue| last.as_ref().is_some_and(|last| queue.session > *last);
+        let is_next =
+            |queue: &SessionQueue| last.as_ref().is_some_and(|last| queue.session > *last);
         for queue in from(queues, is_next).into_iter().take(QUEUES_MAX) {
             if began.elapsed() >= RUN_TIME {
                 break;
@@ -445,10 +474,16 @@ impl Sweep {
         if now.since(since) < ORPHAN_GRACE {
             return Ok(());
         }
-        tracing::info!(session = id.redacted(), action = "remove queue", why = "its session is gone", "swept");
+        tracing::info!(
+            session = id.redacted(),
+            action = "remove queue",
+            why = "its session is gone",
+            "swept"
+        );
         let results = self.results_of(id).await?;
         let of = Ended::Queue(id.clone());
-        self.empty(&of, &queue.address, results.as_deref(), now, report).await
+        self.empty(&of, &queue.address, results.as_deref(), now, report)
+            .await
     }
 
     /// The queue for results of the client for whom a session was made.
@@ -477,7 +512,9 @@ impl Sweep {
             self.expire(of, &delivery, results, now, report).await?;
             // If it comes again, it is answered already.
             if queue.delete(&delivery.handle).await? == platform::Lease::Lost {
-                tracing::warn!("a message of a session that has ended took too long, and comes again");
+                tracing::warn!(
+                    "a message of a session that has ended took too long, and comes again"
+                );
             }
         }
         let depth = queue.depth().await?;
@@ -501,19 +538,37 @@ impl Sweep {
         let addressee = match of {
             Ended::Session(addressee) => Some(addressee.clone()),
             Ended::Queue(id) => made_for(id)
-                .or_else(|| letter.instruction.as_ref().map(|known| known.client_id.clone()))
+                .or_else(|| {
+                    letter
+                        .instruction
+                        .as_ref()
+                        .map(|known| known.client_id.clone())
+                })
                 .map(|client| Addressee::gone(id.clone(), client, letter.instruction.as_deref())),
         };
         let (Some(addressee), Some(instruction_id)) = (addressee, letter.id.clone()) else {
             let (group, id) = (delivery.group.as_str(), delivery.message_id.as_str());
             let trace = delivery.trace_parent.as_deref();
             answer::bury(self.dead.as_ref(), group, id, &delivery.body, trace).await?;
-            tracing::warn!(message_id = id, "a message that nobody can be answered was put with the dead letters");
+            tracing::warn!(
+                message_id = id,
+                "a message that nobody can be answered was put with the dead letters"
+            );
             return Ok(());
         };
-        let fingerprint = letter.instruction.as_ref().map(|known| known.fingerprint.clone());
-        let fresh = addressee.receipt(instruction_id, Status::Failed, fingerprint, delivery.sent_at, now);
-        self.answer(fresh, session_expired(), results, delivery, report).await
+        let fingerprint = letter
+            .instruction
+            .as_ref()
+            .map(|known| known.fingerprint.clone());
+        let fresh = addressee.receipt(
+            instruction_id,
+            Status::Failed,
+            fingerprint,
+            delivery.sent_at,
+            now,
+        );
+        self.answer(fresh, session_expired(), results, delivery, report)
+            .await
     }
 
     /// Gives the receipt that stands so far its last word, unless it has one.
@@ -525,7 +580,10 @@ impl Sweep {
         delivery: &Delivery,
         report: &mut Report,
     ) -> Result<(), PortError> {
-        let standing = self.receipts.get(&fresh.session_id, &fresh.instruction_id).await?;
+        let standing = self
+            .receipts
+            .get(&fresh.session_id, &fresh.instruction_id)
+            .await?;
         let receipt = match standing {
             Some(standing) if standing.status.is_final() => return Ok(()),
             Some(standing) => contract::Receipt {
@@ -593,23 +651,39 @@ impl Sweep {
     }
 
     /// Answers a dead letter, if nobody has, and puts it where it hides no other.
-    async fn file(&self, delivery: &Delivery, now: Timestamp, report: &mut Report) -> Result<(), PortError> {
+    async fn file(
+        &self,
+        delivery: &Delivery,
+        now: Timestamp,
+        report: &mut Report,
+    ) -> Result<(), PortError> {
         let letter = Letter::read(&delivery.body);
-        if let (Some(instruction), Some(instruction_id)) = (&letter.instruction, letter.id.clone()) {
+        if let (Some(instruction), Some(instruction_id)) = (&letter.instruction, letter.id.clone())
+        {
             match self.addressee(instruction, &delivery.group).await? {
                 Some(addressee) => {
                     let fingerprint = Some(instruction.fingerprint.clone());
-                    let fresh = addressee.receipt(instruction_id, Status::Failed, fingerprint, delivery.sent_at, now);
+                    let fresh = addressee.receipt(
+                        instruction_id,
+                        Status::Failed,
+                        fingerprint,
+                        delivery.sent_at,
+                        now,
+                    );
                     let config = self.clients.get(&instruction.client_id).await?;
                     let results = config.and_then(|config| config.results_queue_url);
-                    self.answer(fresh, never_ended(), results.as_deref(), delivery, report).await?;
+                    self.answer(fresh, never_ended(), results.as_deref(), delivery, report)
+                        .await?;
                 }
                 None => {
                     tracing::error!(client = %instruction.client_id, %instruction_id, message_id = delivery.message_id, "an instruction that came to no session is with the dead letters: nobody can ask for its receipt");
                 }
             }
         }
-        let (id, trace) = (delivery.message_id.as_str(), delivery.trace_parent.as_deref());
+        let (id, trace) = (
+            delivery.message_id.as_str(),
+            delivery.trace_parent.as_deref(),
+        );
         answer::bury(self.dead.as_ref(), FILED_GROUP, id, &delivery.body, trace).await?;
         if self.dead.delete(&delivery.handle).await? == platform::Lease::Lost {
             tracing::warn!("a dead letter took too long, and is there twice");
@@ -624,21 +698,25 @@ impl Sweep {
         group: &str,
     ) -> Result<Option<Addressee>, PortError> {
         let client = &instruction.client_id;
-        let mut candidates: Vec<SessionId> = group.parse().into_iter().collect();
+        let of_group: Option<SessionId> = group.parse().ok();
+        let mut candidates: Vec<SessionId> = of_group.iter().cloned().collect();
         candidates.extend(instruction.session_id.clone());
         if let Some(thread) = &instruction.thread_id {
             candidates.extend(self.sessions.find(client, thread).await?);
         }
         for id in candidates {
-            match self.sessions.get(&id).await? {
-                Some(session) if session.client_id == *client => {
-                    return Ok(Some(Addressee::of(&session)));
-                }
-                Some(_) => {}
-                None if is_of(&id, client) => {
-                    return Ok(Some(Addressee::gone(id, client.clone(), Some(instruction))));
-                }
-                None => {}
+            if let Some(session) = self.sessions.get(&id).await?
+                && session.client_id == *client
+            {
+                return Ok(Some(Addressee::of(&session)));
+            }
+        }
+        // It is gone. A producer's own name for a group can look like an id, but not like one that was made.
+        let made = of_group.filter(|id| id.label().len() == MADE_LABEL_LENGTH);
+        let gone = instruction.session_id.clone().into_iter().chain(made);
+        for id in gone.filter(|id| is_of(id, client)) {
+            if self.sessions.get(&id).await?.is_none() {
+                return Ok(Some(Addressee::gone(id, client.clone(), Some(instruction))));
             }
         }
         Ok(None)

@@ -150,7 +150,10 @@ pub fn preview_url(config: &ClientConfig, session: &SessionId, entry: &Entry) ->
     } else {
         config.domains.edit.clone()
     };
-    let port = entry.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let port = entry
+        .port
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
     format!("{}://{host}{port}/session/{session}/", entry.scheme)
 }
 

@@ -25,7 +25,9 @@ use contract::session::{Failure, ProofKey, State, Transition};
 use contract::{ClientConfig, Generation, Session, SessionId, Timestamp};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use platform::{LaunchFailed, Launcher, Order, PortError, Sessions, Task, TaskState, TransitionFailed};
+use platform::{
+    LaunchFailed, Launcher, Order, PortError, Sessions, Task, TaskState, TransitionFailed,
+};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -37,8 +39,8 @@ mod standing;
 pub use failure::environment_lost;
 pub use standing::{Step, again_at, estimate, is_awake, judge_waking};
 
-pub(crate) use standing::{again_for_news_at, has_stopped};
 use standing::{Standing, standing};
+pub(crate) use standing::{again_for_news_at, has_stopped};
 
 /// How long a task of ECS has to claim its session after the wake: a machine, an address and an image of some 900 MB take 30
 /// to 90 seconds, and two or three times that where a region is busy.
@@ -228,7 +230,12 @@ impl Waker {
         );
         let fail = Transition::Fail { failure };
         // A failure takes no slot.
-        match self.0.sessions.transition(id, generation, &fail, 0, now).await {
+        match self
+            .0
+            .sessions
+            .transition(id, generation, &fail, 0, now)
+            .await
+        {
             Ok(Ok(session)) => Some(session),
             Ok(Err(refused)) => {
                 tracing::debug!(session = id.redacted(), %refused, "it has gone on meanwhile");
@@ -289,7 +296,10 @@ impl Waker {
                 lease_until: now.plus(self.0.claimed_within),
             };
             let slots = config.settings.max_concurrent_sessions;
-            let taken = self.0.sessions.transition(id, generation, &wake, slots, now);
+            let taken = self
+                .0
+                .sessions
+                .transition(id, generation, &wake, slots, now);
             match taken.await.map_err(unavailable)? {
                 Ok(session) => {
                     tracing::info!(client = %config.client_id, session = id.redacted(), generation = %session.generation, "a session is woken");
@@ -328,7 +338,8 @@ impl Waker {
             },
             Err(failed) => {
                 tracing::warn!(client = %session.client_id, session = session.session_id.redacted(), generation = %session.generation, error = %chain(&failed), "its environment could not be launched");
-                let may_run = matches!(&failed, LaunchFailed::Unknown(error) if error.is_transient());
+                let may_run =
+                    matches!(&failed, LaunchFailed::Unknown(error) if error.is_transient());
                 if may_run && let Some(awake) = self.has_begun(&session).await {
                     return Woken::Begun(awake);
                 }
@@ -363,11 +374,12 @@ impl Waker {
         let deadline = Instant::now() + LAUNCH_TIME;
         let mut pause = PAUSE;
         loop {
-            let failed = match tokio::time::timeout_at(deadline, self.0.launcher.launch(order)).await {
-                Ok(Ok(task)) => return Ok(task),
-                Ok(Err(failed)) => failed,
-                Err(_) => return Err(LaunchFailed::Unknown(too_late(order))),
-            };
+            let failed =
+                match tokio::time::timeout_at(deadline, self.0.launcher.launch(order)).await {
+                    Ok(Ok(task)) => return Ok(task),
+                    Ok(Err(failed)) => failed,
+                    Err(_) => return Err(LaunchFailed::Unknown(too_late(order))),
+                };
             let may_pass = match &failed {
                 LaunchFailed::Throttled => true,
                 LaunchFailed::Unknown(error) => error.is_transient(),

@@ -53,9 +53,11 @@ pub(super) fn of_launch(failed: &LaunchFailed) -> Failure {
             "Something went wrong on our side while your preview was started.",
             true,
         ),
-        LaunchFailed::Refused { .. } | LaunchFailed::Unknown(_) => {
-            failure("launch_refused", "Your preview is not set up rightly.", false)
-        }
+        LaunchFailed::Refused { .. } | LaunchFailed::Unknown(_) => failure(
+            "launch_refused",
+            "Your preview is not set up rightly.",
+            false,
+        ),
     }
 }
 
