@@ -280,6 +280,11 @@ async fn what_a_router_left_behind_that_died_before_it_launched_is_launched_by_a
     for _ in 0..100 {
         waker.look_after(&house.amelia, &waking, second(17)).await;
     }
+    assert_eq!(
+        house.fleet.looks(),
+        2,
+        "once in three seconds, however many wait"
+    );
     for _ in 0..3 {
         house
             .waker()
