@@ -1,5 +1,6 @@
 //! Stories of the router.
 
+mod cloud;
 mod fleet;
 mod house;
 mod intake;
