@@ -102,6 +102,7 @@ async fn the_sweep_wakes_ends_and_answers() {
     let end = after(KEPT + Duration::from_secs(1));
     let report = house.sweep().once(end).await;
     let expected = Report {
+        stopped: 1,
         failed: 1,
         ended: 1,
         queues_removed: 1,
