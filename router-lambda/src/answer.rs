@@ -17,7 +17,7 @@ use contract::{
 use platform::{Instructions, Outgoing, PortError, Put, Queues, Receipts};
 use sha2::{Digest as _, Sha256};
 
-use crate::chain::chain;
+use telemetry::chain;
 
 /// Writes receipts and tells of them.
 #[derive(Debug, Clone)]

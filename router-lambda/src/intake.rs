@@ -34,9 +34,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Addressee, Answers};
-use crate::chain::chain;
 use crate::threads::Threads;
 use crate::wake::{self, Waker};
+use telemetry::chain;
 
 /// The group of what is not to wait behind the instruction that it calls off. The agent's word.
 const CONTROL_GROUP: &str = "control";

@@ -39,9 +39,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Addressee, Answers};
-use crate::chain::chain;
 use crate::intake::{DEAD_GROUP, is_of, session_expired};
 use crate::wake::{self, Waker, Woken};
+use telemetry::chain;
 
 mod judgement;
 

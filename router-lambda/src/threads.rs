@@ -16,7 +16,7 @@ use std::sync::Arc;
 use contract::{ClientConfig, Session, SessionId, ThreadId, Timestamp};
 use platform::{Created, PortError, Queues, Sessions};
 
-use crate::chain::chain;
+use telemetry::chain;
 
 /// How often one looks whose the thread is. More than once only if others make, or remove, the same session meanwhile.
 const TURNS: u32 = 5;

@@ -31,7 +31,7 @@ use platform::{
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::chain::chain;
+use telemetry::chain;
 
 mod failure;
 mod standing;
