@@ -10,6 +10,7 @@
     reason = "tests may spawn: their tasks end with their runtime"
 )]
 
+mod cloud;
 mod fleet;
 mod house;
 mod intake;
