@@ -1,1 +1,3 @@
 //! The stories of the router.
+mod alb_events;
+mod support;

@@ -1,0 +1,351 @@
+//! The function: one program for everything that AWS asks of the router, and one loop that tells the askers apart.
+//!
+//! ```text
+//!   load balancer ──▶ event ─┬─ requestContext.elb ──▶ alb ─▶ Router ─┬─ an answer ───────────────────────▶ alb ─▶ JSON
+//!   intake queue  ──▶        │                                        └─ a door ─▶ forward ─▶ fit (gzip) ─▶
+//!   schedule      ──▶        ├─ Records from SQS ──▶ TakesIn ─▶ which of them failed
+//!                            ├─ aws.events, or {"sweep": true} ─▶ Sweeps
+//!                            └─ anything else ─▶ an error that says what came
+//! ```
+//!
+//! Events are read from their bytes, here: the library that makes requests of them reorders a query, writes `?raw` as
+//! `?raw=`, and panics on a `Host` that is none.
+//!
+//! Where there is a gateway, no byte of a site comes this way: a load balancer sends the function entry links, wakes and
+//! whatever else the router answers itself. Where there is none, the function forwards to the door, as far as one can be used
+//! without a socket, without a stream, and in 1 MB.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use contract::Timestamp;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::intake::Record;
+use crate::router::{Outcome, Router};
+
+pub mod alb;
+mod fit;
+mod forward;
+mod vite;
+
+use alb::{AlbRequest, AlbResponse, Refused, Unfit};
+use forward::Forwarder;
+
+/// How long before AWS ends an invocation it has to be answered. What AWS ends is a 502, and starts the function anew.
+const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
+/// The longest that anything waits: a load balancer gives up after 60 s by default.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(55);
+/// Keys of an unknown event that are named in the error.
+const KEYS_NAMED_MAX: usize = 8;
+/// Records of one event. SQS sends at most ten of a FIFO queue.
+const RECORDS_MAX: usize = 10_000;
+
+/// What takes in messages of the intake queue.
+#[async_trait]
+pub trait TakesIn: Send + Sync {
+    /// Takes them in, in this order, and says the ids of those that have to come again.
+    async fn take(&self, records: Vec<Record>) -> Vec<String>;
+}
+
+/// What looks after that which nobody asks for.
+#[async_trait]
+pub trait Sweeps: Send + Sync {
+    /// Sweeps once.
+    async fn sweep(&self);
+}
+
+/// What the function is made of.
+#[derive(Clone)]
+pub struct Front {
+    /// Decides.
+    pub router: Router,
+    /// Takes in messages.
+    pub intake: Arc<dyn TakesIn>,
+    /// Sweeps.
+    pub sweep: Arc<dyn Sweeps>,
+    /// Whether it asks doors itself: where there is no gateway.
+    pub forwards: bool,
+}
+
+impl std::fmt::Debug for Front {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Front").field("forwards", &self.forwards).finish_non_exhaustive()
+    }
+}
+
+/// Serves until the process is ended. Everything that can be opened beforehand has been by now: this asks for the first event,
+/// and with that the time that a visitor waits begins.
+pub async fn serve(front: Front) -> Result<(), Error> {
+    let function = Function::new(front);
+    lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async {
+        let deadline = deadline(event.context.deadline(), SystemTime::now());
+        let answer = function.answer(event.payload.get().as_bytes(), deadline).await?;
+        Ok::<_, Error>(RawValue::from_string(answer)?)
+    }))
+    .await
+}
+
+/// How long an invocation may still take.
+fn deadline(ends: SystemTime, now: SystemTime) -> Duration {
+    let left = ends.duration_since(now).unwrap_or_default();
+    left.saturating_sub(DEADLINE_MARGIN).min(ANSWER_TIME_MAX)
+}
+
+/// The function, from the bytes of an event to those of its answer.
+#[derive(Debug)]
+pub struct Function {
+    front: Front,
+    forwarder: Forwarder,
+}
+
+impl Function {
+    /// Connects to nothing yet.
+    pub fn new(front: Front) -> Self {
+        Self {
+            front,
+            forwarder: Forwarder::new(),
+        }
+    }
+
+    /// Answers an event within that time. An error is an event that is not for us: AWS counts it, and sends a message again.
+    pub async fn answer(&self, event: &[u8], time: Duration) -> Result<String, UnknownEvent> {
+        match Event::of(event)? {
+            Event::Request => Ok(self.request(event, time).await),
+            Event::Messages(records) => {
+                let failed = self.front.intake.take(records).await;
+                let failed: Vec<_> = failed.iter().map(|id| json!({ "itemIdentifier": id })).collect();
+                Ok(json!({ "batchItemFailures": failed }).to_string())
+            }
+            Event::Sweep => {
+                self.front.sweep.sweep().await;
+                Ok("{}".to_owned())
+            }
+        }
+    }
+
+    async fn request(&self, event: &[u8], time: Duration) -> String {
+        let deadline = Instant::now() + time;
+        let request = match AlbRequest::parse(event) {
+            Ok(request) => request,
+            Err(Refused { multi_value, why }) => {
+                tracing::info!(%why, "a request was refused");
+                return small(why.status(), "This request cannot be read.", multi_value);
+            }
+        };
+        if request.is_health_check() {
+            return small(StatusCode::OK, "The router is here.", request.multi_value);
+        }
+        let head = request.head();
+        match self.front.router.handle(&head, Timestamp::now()).await {
+            Outcome::Answer(response) => AlbResponse::of(&response, request.multi_value)
+                .map_or_else(|unfit| told_unfit(&unfit, &request), AlbResponse::into_json),
+            Outcome::Forward(forward) if self.front.forwards => {
+                let asked = self.forwarder.forward(&self.front.router, &request, &forward);
+                let response = match tokio::time::timeout_at(deadline, asked).await {
+                    Ok(response) => response,
+                    Err(_) => plain(
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "The site took too long to answer. Load the page again.",
+                    ),
+                };
+                fit::fitted(response, &request).unwrap_or_else(|unfit| told_unfit(&unfit, &request))
+            }
+            Outcome::Forward(forward) => {
+                tracing::error!(
+                    client = %forward.client,
+                    session = %forward.session.redacted(),
+                    "the load balancer sent a page of a site to the function, and a gateway is configured for those"
+                );
+                small(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "The load balancer sent this request to the wrong target: pages of a site are the gateway's. \
+                     Point the rule of this host at the gateway's target group.",
+                    request.multi_value,
+                )
+            }
+        }
+    }
+}
+
+/// An answer that no load balancer passes on, put into words that it does.
+fn told_unfit(unfit: &Unfit, request: &AlbRequest) -> String {
+    tracing::warn!(%unfit, "an answer does not pass the load balancer");
+    let response = match unfit {
+        Unfit::TooLarge { .. } => too_large(),
+        Unfit::HeadTooLarge { .. } => plain(StatusCode::BAD_GATEWAY, "The site answered with too many header fields."),
+    };
+    AlbResponse::of(&response, request.multi_value)
+        .expect("a sentence passes")
+        .into_json()
+}
+
+/// What a visitor is told of a file that does not fit.
+fn too_large() -> Response<Bytes> {
+    plain(
+        StatusCode::INSUFFICIENT_STORAGE,
+        "This file is larger than can be sent here. Without a gateway, at most 1 MB passes.",
+    )
+}
+
+fn small(status: StatusCode, words: &'static str, multi_value: bool) -> String {
+    AlbResponse::of(&plain(status, words), multi_value)
+        .expect("a sentence passes")
+        .into_json()
+}
+
+/// A sentence.
+fn plain(status: StatusCode, words: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(words.as_bytes()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether a request asks only to see.
+fn reads(method: &Method) -> bool {
+    *method == Method::GET || *method == Method::HEAD
+}
+
+/// What AWS wants.
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    /// A visitor's request; it is read by [`AlbRequest::parse`].
+    Request,
+    /// Messages of the intake queue.
+    Messages(Vec<Record>),
+    /// That it is time to sweep.
+    Sweep,
+}
+
+/// An event of which nobody knows what it wants.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownEvent {
+    /// It is something else.
+    #[error(
+        "the event is none of a load balancer, of SQS or of a schedule: {0}. \
+         Subscribe this function to those only; {{\"sweep\":true}} makes it sweep"
+    )]
+    Unknown(String),
+    /// A message that is not as SQS sends them.
+    #[error("the records of the event are not as SQS sends them: {0}")]
+    Records(String),
+}
+
+#[derive(Deserialize)]
+struct Shape<'e> {
+    #[serde(rename = "requestContext", default, borrow)]
+    request_context: Option<&'e RawValue>,
+    #[serde(rename = "Records", default, borrow)]
+    records: Option<&'e RawValue>,
+    #[serde(default, borrow)]
+    source: Option<&'e RawValue>,
+    #[serde(default)]
+    sweep: Option<bool>,
+}
+
+impl Event {
+    fn of(event: &[u8]) -> Result<Self, UnknownEvent> {
+        let unknown = || UnknownEvent::Unknown(outline(event));
+        let shape: Shape<'_> = serde_json::from_slice(event).map_err(|_| unknown())?;
+        if let Some(context) = shape.request_context {
+            #[derive(Deserialize)]
+            struct Context {
+                #[serde(default)]
+                elb: Option<serde::de::IgnoredAny>,
+            }
+            let context: Context = serde_json::from_str(context.get()).map_err(|_| unknown())?;
+            return context.elb.map(|_| Event::Request).ok_or_else(unknown);
+        }
+        if let Some(records) = shape.records {
+            return Ok(Event::Messages(messages(records.get())?));
+        }
+        let scheduled = shape.source.is_some_and(|source| source.get() == "\"aws.events\"");
+        if scheduled || shape.sweep == Some(true) {
+            return Ok(Event::Sweep);
+        }
+        Err(unknown())
+    }
+}
+
+/// What an event looks like, without what it says.
+fn outline(event: &[u8]) -> String {
+    match serde_json::from_slice::<serde_json::Value>(event) {
+        Ok(serde_json::Value::Object(object)) => {
+            let short = |key: &String| key.chars().take(40).collect::<String>().escape_debug().to_string();
+            let keys: Vec<_> = object.keys().take(KEYS_NAMED_MAX).map(short).collect();
+            let more = if object.len() > keys.len() { ", …" } else { "" };
+            format!("an object with the keys {}{more}", keys.join(", "))
+        }
+        Ok(serde_json::Value::Array(list)) => format!("a list of {}", list.len()),
+        Ok(_) => "a single value".to_owned(),
+        Err(_) => format!("{} bytes that are not JSON", event.len()),
+    }
+}
+
+/// The messages of an event, in their order.
+fn messages(records: &str) -> Result<Vec<Record>, UnknownEvent> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Told {
+        event_source: String,
+        message_id: String,
+        body: String,
+        #[serde(default)]
+        attributes: Attributes,
+        #[serde(default)]
+        message_attributes: std::collections::BTreeMap<String, Attribute>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Attributes {
+        message_group_id: Option<String>,
+        approximate_receive_count: Option<String>,
+        sent_timestamp: Option<String>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Attribute {
+        #[serde(default)]
+        string_value: Option<String>,
+    }
+    let wrong = |why: &str| UnknownEvent::Records(why.to_owned());
+    // The library's own words repeat the message.
+    let told: Vec<Told> = serde_json::from_str(records)
+        .map_err(|error| UnknownEvent::Records(format!("{:?} at byte {}", error.classify(), error.column())))?;
+    if told.len() > RECORDS_MAX {
+        return Err(wrong("there are more than 10,000"));
+    }
+    if told.iter().any(|record| record.event_source != "aws:sqs") {
+        return Err(wrong("some are of another service"));
+    }
+    let record = |mut told: Told| Record {
+        message_id: told.message_id,
+        body: told.body,
+        group: told.attributes.message_group_id.unwrap_or_default(),
+        receive_count: told
+            .attributes
+            .approximate_receive_count
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(1),
+        sent_at: told
+            .attributes
+            .sent_timestamp
+            .and_then(|at| at.parse().ok())
+            .map_or_else(Timestamp::now, Timestamp::from_unix_ms),
+        trace_parent: told
+            .message_attributes
+            .remove("traceparent")
+            .and_then(|attribute| attribute.string_value),
+    };
+    Ok(told.into_iter().map(record).collect())
+}
