@@ -93,10 +93,13 @@ pub async fn serve(front: Front) -> Result<(), Error> {
     .await
 }
 
-/// How long an invocation may still take.
+/// How long an invocation may still take. Nobody invokes for a time that is over: an emulator says for how long it may take where
+/// AWS says until when.
 fn deadline(ends: SystemTime, now: SystemTime) -> Duration {
-    let left = ends.duration_since(now).unwrap_or_default();
-    left.saturating_sub(DEADLINE_MARGIN).min(ANSWER_TIME_MAX)
+    match ends.duration_since(now) {
+        Ok(left) => left.saturating_sub(DEADLINE_MARGIN).min(ANSWER_TIME_MAX),
+        Err(_) => ANSWER_TIME_MAX,
+    }
 }
 
 /// The function, from the bytes of an event to those of its answer.
@@ -348,4 +351,95 @@ fn messages(records: &str) -> Result<Vec<Record>, UnknownEvent> {
             .and_then(|attribute| attribute.string_value),
     };
     Ok(told.into_iter().map(record).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(event: &str) -> Result<Event, UnknownEvent> {
+        Event::of(event.as_bytes())
+    }
+
+    #[test]
+    fn askers_are_told_apart() {
+        assert_eq!(of(r#"{"requestContext":{"elb":{"targetGroupArn":"a"}},"httpMethod":"GET"}"#), Ok(Event::Request));
+        assert_eq!(of(r#"{"Records":[]}"#), Ok(Event::Messages(vec![])));
+        assert_eq!(of(r#"{"version":"0","source":"aws.events","detail-type":"Scheduled Event"}"#), Ok(Event::Sweep));
+        assert_eq!(of(r#"{"sweep":true}"#), Ok(Event::Sweep));
+        for other in [
+            r#"{"sweep":false}"#,
+            r#"{"source":"aws.s3"}"#,
+            r#"{"requestContext":{"http":{"method":"GET"}}}"#,
+            r#"{"requestContext":null,"source":"mine"}"#,
+            "[]",
+            "null",
+            "{",
+            "",
+        ] {
+            assert!(matches!(of(other), Err(UnknownEvent::Unknown(_))), "{other}");
+        }
+        for other in [
+            r#"{"Records":[{"eventSource":"aws:s3","messageId":"1","body":""}]}"#,
+            r#"{"Records":[{"eventSource":"aws:sqs"}]}"#,
+            r#"{"Records":{}}"#,
+        ] {
+            assert!(matches!(of(other), Err(UnknownEvent::Records(_))), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_came_is_said_without_what_it_says() {
+        let wrong = of(r#"{"version":"2.0","requestContext":{"http":{}},"cookies":["secret"],"headers":{"authorization":"secret"}}"#);
+        insta::assert_snapshot!(wrong.expect_err("it is unknown"), @r#"the event is none of a load balancer, of SQS or of a schedule: an object with the keys cookies, headers, requestContext, version. Subscribe this function to those only; {"sweep":true} makes it sweep"#);
+        let wrong = of(r#"{"Records":[{"eventSource":"aws:sqs","messageId":"1","body":{"secret":1}}]}"#);
+        insta::assert_snapshot!(wrong.expect_err("it is unknown"), @"the records of the event are not as SQS sends them: Data at byte 58");
+    }
+
+    /// As AWS documents it.
+    #[test]
+    fn messages_are_read_with_what_is_known_of_them() {
+        let event = r#"{"Records":[{
+            "messageId":"11d6ee51-4cc7-4302-9e22-7cd8afdaadf5","receiptHandle":"AQEBBX8nesZEXmkhsmZeyIE8iQAMig7qw...","body":"{\"a\":1}",
+            "attributes":{"ApproximateReceiveCount":"3","SentTimestamp":"1573251510774","SequenceNumber":"18849496460467696128",
+                "MessageGroupId":"amelia/mail-1","SenderId":"AIDAIO23YVJENQZJOL4VO","MessageDeduplicationId":"1","ApproximateFirstReceiveTimestamp":"1573251510774"},
+            "messageAttributes":{"traceparent":{"stringValue":"00-trace-01","dataType":"String","stringListValues":[],"binaryListValues":[]}},
+            "md5OfBody":"e4e68fb7bd0e697a0ae8f1bb342846b3","eventSource":"aws:sqs","eventSourceARN":"arn:aws:sqs:us-east-2:123456789012:fifo.fifo","awsRegion":"us-east-2"},
+            {"messageId":"2","body":"b","eventSource":"aws:sqs"}]}"#;
+        let Ok(Event::Messages(records)) = of(event) else {
+            panic!("they are messages");
+        };
+        assert_eq!(
+            records[0],
+            Record {
+                message_id: "11d6ee51-4cc7-4302-9e22-7cd8afdaadf5".to_owned(),
+                body: r#"{"a":1}"#.to_owned(),
+                group: "amelia/mail-1".to_owned(),
+                receive_count: 3,
+                sent_at: Timestamp::from_unix_ms(1_573_251_510_774),
+                trace_parent: Some("00-trace-01".to_owned()),
+            }
+        );
+        assert_eq!((records[1].message_id.as_str(), records[1].receive_count), ("2", 1));
+    }
+
+    #[test]
+    fn an_invocation_is_answered_before_it_is_ended() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let left = |seconds: u64| deadline(now + Duration::from_secs(seconds), now).as_secs();
+        assert_eq!([left(10), left(900), left(1)], [9, 55, 0]);
+        // An emulator says for how long instead of until when.
+        assert_eq!(deadline(SystemTime::UNIX_EPOCH + Duration::from_secs(600), now), ANSWER_TIME_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_one_of_them_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in "\\PC{0,300}") {
+            drop(Event::of(&bytes));
+            drop(Event::of(text.as_bytes()));
+            drop(Event::of(format!(r#"{{"Records":[{{"eventSource":"aws:sqs","messageId":{text:?},"body":{text:?},"attributes":{{"SentTimestamp":{text:?}}}}}]}}"#).as_bytes()));
+        }
+    }
 }

@@ -557,3 +557,129 @@ fn push_text(json: &mut String, text: &str) {
     let written = serde_json::to_string(text).expect("a text is JSON");
     json.push_str(&written);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn response(fields: &[(&str, &str)], body: &[u8]) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::copy_from_slice(body));
+        for (name, value) in fields {
+            let name: HeaderName = name.parse().expect("a name");
+            response.headers_mut().append(name, value.parse().expect("a value"));
+        }
+        response
+    }
+
+    fn json(fields: &[(&str, &str)], body: &[u8], multi_value: bool) -> String {
+        AlbResponse::of(&response(fields, body), multi_value)
+            .expect("it fits")
+            .into_json()
+    }
+
+    #[test]
+    fn an_answer_is_written_in_the_way_of_the_question() {
+        let fields = [("content-type", "text/html"), ("vary", "a"), ("vary", "b"), ("set-cookie", "a=1"), ("set-cookie", "b=2")];
+        insta::assert_snapshot!(json(&fields, "<p>\"ü\"".as_bytes(), true), @r#"{"statusCode":200,"statusDescription":"200 OK","multiValueHeaders":{"content-type":["text/html"],"vary":["a","b"],"set-cookie":["a=1","b=2"]},"body":"<p>\"ü\"","isBase64Encoded":false}"#);
+        insta::assert_snapshot!(json(&fields, b"", false), @r#"{"statusCode":200,"statusDescription":"200 OK","headers":{"content-type":"text/html","vary":"a, b","set-cookie":"a=1","Set-cookie":"b=2"},"body":"","isBase64Encoded":false}"#);
+    }
+
+    #[test]
+    fn every_cookie_has_a_name_of_its_own() {
+        let spelt: std::collections::BTreeSet<String> = (0..512).map(|number| spelling("set-cookie", number)).collect();
+        assert_eq!(spelt.len(), 512);
+        assert!(spelt.iter().all(|name| name.eq_ignore_ascii_case("set-cookie")));
+    }
+
+    #[test]
+    fn texts_stay_texts_and_everything_else_becomes_base64() {
+        let is_base64 = |fields: &[(&str, &str)], body: &[u8]| {
+            let answer: Value = serde_json::from_str(&json(fields, body, true)).expect("JSON");
+            let text = answer["body"].as_str().expect("a body");
+            let is_base64 = answer["isBase64Encoded"].as_bool().expect("a flag");
+            let decoded = if is_base64 {
+                STANDARD.decode(text).expect("base64")
+            } else {
+                text.as_bytes().to_vec()
+            };
+            assert_eq!(decoded, body);
+            is_base64
+        };
+        for (fields, body, expected) in [
+            (&[("content-type", "text/css")][..], &b"a{}"[..], false),
+            (&[("content-type", "Text/HTML; charset=utf-8")], b"<p>", false),
+            (&[("content-type", "application/json")], b"{}", false),
+            (&[("content-type", "application/manifest+json")], b"{}", false),
+            (&[("content-type", "image/svg+xml")], b"<svg/>", false),
+            (&[("content-type", "text/javascript")], "const a = '\u{2028}\u{0}'".as_bytes(), false),
+            // Latin-1: a text, but none that JSON can hold.
+            (&[("content-type", "text/html")], b"f\xfcr", true),
+            (&[("content-type", "image/png")], b"\x89PNG", true),
+            (&[("content-type", "image/png")], b"text", true),
+            (&[("content-type", "text/css"), ("content-encoding", "gzip")], b"a{}", true),
+            (&[("content-type", "text/css"), ("content-encoding", "identity")], b"a{}", false),
+            (&[("content-type", "nonsense")], b"a", true),
+            (&[], b"a", true),
+        ] {
+            assert_eq!(is_base64(fields, body), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_passes_up_to_the_last_byte() {
+        let fields = [("content-type", "text/plain")];
+        let around = json(&fields, b"", true).len();
+        let largest = vec![b'a'; ANSWER_MAX_BYTES - around];
+        assert_eq!(json(&fields, &largest, true).len(), ANSWER_MAX_BYTES);
+        let larger = [&largest[..], b"a"].concat();
+        let unfit = AlbResponse::of(&response(&fields, &larger), true);
+        let bytes = ANSWER_MAX_BYTES + 1;
+        assert_eq!(unfit, Err(Unfit::TooLarge { bytes }));
+        // Every quote is two.
+        let quotes = vec![b'"'; ANSWER_MAX_BYTES / 2];
+        assert!(AlbResponse::of(&response(&fields, &quotes), true).is_err());
+        let long = "a".repeat(ANSWER_HEAD_MAX_BYTES);
+        let unfit = AlbResponse::of(&response(&[("x", &long)], b""), true);
+        assert!(matches!(unfit, Err(Unfit::HeadTooLarge { .. })));
+    }
+
+    #[test]
+    fn more_than_there_ever_is_is_not_read() {
+        let refused = |event: &str| AlbRequest::parse(event.as_bytes()).expect_err("it is refused").why;
+        let event = |rest: &str| format!(r#"{{"httpMethod":"GET","path":"/",{rest}}}"#);
+        let body = |bytes: usize| event(&format!(r#""body":"{}""#, "a".repeat(bytes)));
+        assert!(AlbRequest::parse(body(BODY_MAX_BYTES).as_bytes()).is_ok());
+        assert!(matches!(refused(&body(BODY_MAX_BYTES + 1)), Why::BodyTooLarge { .. }));
+        assert!(matches!(refused(&body(EVENT_MAX_BYTES)), Why::EventTooLarge { .. }));
+        let field = event(&format!(r#""headers":{{"x":"{}"}}"#, "a".repeat(relay::REQUEST_HEAD_MAX_BYTES)));
+        assert!(matches!(refused(&field), Why::HeadTooLarge { .. }));
+        let keys = vec!["\"\""; PARAMETERS_MAX + 1].join(",");
+        let query = event(&format!(r#""multiValueQueryStringParameters":{{"a":[{keys}]}}"#));
+        assert!(matches!(refused(&query), Why::HeadTooLarge { .. }));
+        let deep = event(&format!(r#""headers":{}"#, "[".repeat(5000)));
+        assert!(matches!(refused(&deep), Why::Event(_)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_what_was_sent() {
+        let event = r#"{"httpMethod":"GET","path":"/","headers":{"cookie":{"secret":1}}}"#;
+        let refused = AlbRequest::parse(event.as_bytes()).expect_err("it is refused");
+        insta::assert_snapshot!(refused, @"the event is not of the form that load balancers send: Data at byte 51");
+    }
+
+    proptest! {
+        #[test]
+        fn every_answer_that_fits_is_read_back(body in proptest::collection::vec(any::<u8>(), 0..200), value in "[ -~\u{80}-\u{ff}]{0,20}", multi_value: bool) {
+            let mut response = response(&[("content-type", "text/plain")], &body);
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().append("x", value);
+            }
+            let answer = AlbResponse::of(&response, multi_value).expect("it fits").into_json();
+            let answer: Value = serde_json::from_str(&answer).expect("JSON");
+            prop_assert_eq!(&answer["statusCode"], 200);
+        }
+    }
+}

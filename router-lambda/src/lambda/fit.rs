@@ -129,3 +129,111 @@ fn encoded(response: Response<Bytes>) -> Response<Bytes> {
 fn names(list: &str, name: &str) -> bool {
     list.split(',').any(|word| word.trim().eq_ignore_ascii_case(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use base64::Engine as _;
+    use flate2::read::GzDecoder;
+    use serde_json::Value;
+
+    use super::super::alb::ANSWER_MAX_BYTES;
+    use super::*;
+
+    fn request(accepts: Option<&str>) -> AlbRequest {
+        let field = accepts.map_or(String::new(), |accepts| format!(r#""accept-encoding":["{accepts}"]"#));
+        let event = format!(r#"{{"httpMethod":"GET","path":"/","multiValueHeaders":{{{field}}}}}"#);
+        AlbRequest::parse(event.as_bytes()).expect("a request")
+    }
+
+    fn response(fields: &[(&'static str, &'static str)], body: Vec<u8>) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from(body));
+        for (name, value) in fields {
+            response.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    /// Its fields, and its body as a browser has it in the end; and whether it came as gzip.
+    fn sent(json: &str) -> (Value, Vec<u8>, bool) {
+        let answer: Value = serde_json::from_str(json).expect("JSON");
+        let fields = answer["multiValueHeaders"].clone();
+        let text = answer["body"].as_str().expect("a body");
+        let body = if answer["isBase64Encoded"] == true {
+            base64::engine::general_purpose::STANDARD.decode(text).expect("base64")
+        } else {
+            text.as_bytes().to_vec()
+        };
+        if fields["content-encoding"] != serde_json::json!(["gzip"]) {
+            return (fields, body, false);
+        }
+        let mut whole = Vec::new();
+        GzDecoder::new(&body[..]).read_to_end(&mut whole).expect("gzip");
+        (fields, whole, true)
+    }
+
+    /// Something that compresses as programs do.
+    fn program(bytes: usize) -> Vec<u8> {
+        let line = |number: usize| format!("export const name{number} = (a, b) => a + b * {};\n", number * 7919);
+        let mut text: Vec<u8> = (0..).flat_map(|number| line(number).into_bytes()).take(bytes).collect();
+        text.truncate(bytes);
+        text
+    }
+
+    #[test]
+    fn what_is_worth_it_goes_out_as_gzip_and_nothing_else() {
+        const JS: (&str, &str) = ("content-type", "text/javascript");
+        let text = program(20_000);
+        for (accepts, fields, body, zipped) in [
+            (Some("gzip, deflate, br"), &[JS][..], text.clone(), true),
+            (Some("br;q=1.0, gzip;q=0.5"), &[JS], text.clone(), true),
+            (Some("*"), &[JS], text.clone(), true),
+            (Some("gzip;q=0"), &[JS], text.clone(), false),
+            (Some("gzip;q=0, *"), &[JS], text.clone(), false),
+            (Some("br"), &[JS], text.clone(), false),
+            (Some(""), &[JS], text.clone(), false),
+            (None, &[JS], text.clone(), false),
+            (Some("gzip"), &[JS], program(1000), false),
+            (Some("gzip"), &[("content-type", "image/png")], text.clone(), false),
+            (Some("gzip"), &[JS, ("content-encoding", "br")], text.clone(), false),
+            (Some("gzip"), &[JS, ("content-range", "bytes 0-9/20")], text.clone(), false),
+            (Some("gzip"), &[JS, ("cache-control", "public, No-Transform")], text.clone(), false),
+            (Some("gzip"), &[JS], Vec::new(), false),
+        ] {
+            let json = fitted(response(fields, body.clone()), &request(accepts)).expect("it fits");
+            let (_, received, was_zipped) = sent(&json);
+            assert_eq!(was_zipped, zipped, "{accepts:?} {fields:?}");
+            assert_eq!(received, body, "{accepts:?} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_out_in_other_bytes_says_so() {
+        let fields = [("content-type", "text/css"), ("etag", "\"a\""), ("vary", "origin"), ("accept-ranges", "bytes"), ("content-length", "20000")];
+        let json = fitted(response(&fields, program(20_000)), &request(Some("gzip"))).expect("it fits");
+        let (fields, ..) = sent(&json);
+        insta::assert_snapshot!(fields, @r#"{"content-encoding":["gzip"],"content-type":["text/css"],"etag":["W/\"a\""],"vary":["origin","accept-encoding"]}"#);
+    }
+
+    #[test]
+    fn a_file_of_several_megabytes_passes_if_it_compresses() {
+        let text = program(3 * 1024 * 1024);
+        for (accepts, kind) in [
+            (Some("gzip"), "text/javascript"),
+            (None, "text/javascript"),
+            (Some("gzip"), "application/wasm"),
+        ] {
+            let json = fitted(response(&[("content-type", kind)], text.clone()), &request(accepts)).expect("it fits");
+            assert!(json.len() <= ANSWER_MAX_BYTES);
+            assert_eq!(sent(&json).1, text, "{accepts:?} {kind}");
+        }
+        let refused = fitted(response(&[("content-type", "text/javascript")], text), &request(Some("identity")));
+        assert!(matches!(refused, Err(Unfit::TooLarge { .. })));
+        // A picture does not.
+        let mut random = vec![0; 900 * 1024];
+        getrandom::fill(&mut random).expect("random bytes");
+        let picture = fitted(response(&[("content-type", "image/webp")], random), &request(Some("gzip")));
+        assert!(matches!(picture, Err(Unfit::TooLarge { .. })));
+    }
+}
