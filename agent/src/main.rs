@@ -24,13 +24,14 @@ mod idle;
 mod kinds;
 mod lease;
 mod log;
+mod metrics;
 mod pipeline;
 mod random;
 mod run;
 mod send;
 mod site;
 mod system;
-mod telemetry;
+
 mod verify;
 mod words;
 mod work_tree;

@@ -1,2 +1,9 @@
 //! The vocabulary of the stories.
+
+use std::time::Duration;
+
 pub mod alb;
+pub mod browser;
+
+/// How long anything may take on a machine that does much else, before a story gives up and says what it last saw.
+pub const PATIENCE: Duration = Duration::from_secs(60);
