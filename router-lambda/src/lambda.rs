@@ -19,9 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use contract::Timestamp;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{Method, StatusCode};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::Deserialize;
 use serde_json::json;
@@ -29,6 +28,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::intake::Record;
+use crate::page::{self, Form};
 use crate::router::{Outcome, Router};
 
 pub mod alb;
@@ -43,6 +43,11 @@ use forward::Forwarder;
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
 /// The longest that anything waits: a load balancer gives up after 60 s by default.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(55);
+/// What a visitor is told after that.
+const TOO_SLOW: &str = "The site took too long to answer. Load the page again.";
+/// What an operator is told who sent a page here that belongs to the gateway.
+const WRONG_TARGET: &str = "The load balancer sent this request to the wrong target: the pages of a site are the gateway's. \
+    Point the rule for this host at the gateway's target group.";
 /// Keys of an unknown event that are named in the error.
 const KEYS_NAMED_MAX: usize = 8;
 /// Records of one event. SQS sends at most ten of a FIFO queue.
@@ -84,8 +89,8 @@ impl std::fmt::Debug for Front {
 /// Serves until the process is ended. Everything that can be opened beforehand has been by now: this asks for the first event,
 /// and with that the time that a visitor waits begins.
 pub async fn serve(front: Front) -> Result<(), Error> {
-    let function = Function::new(front);
-    lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async {
+    let function = &Function::new(front);
+    lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {
         let deadline = deadline(event.context.deadline(), SystemTime::now());
         let answer = function.answer(event.payload.get().as_bytes(), deadline).await?;
         Ok::<_, Error>(RawValue::from_string(answer)?)
@@ -152,27 +157,17 @@ impl Function {
                 .map_or_else(|unfit| told_unfit(&unfit, &request), AlbResponse::into_json),
             Outcome::Forward(forward) if self.front.forwards => {
                 let asked = self.forwarder.forward(&self.front.router, &request, &forward);
-                let response = match tokio::time::timeout_at(deadline, asked).await {
-                    Ok(response) => response,
-                    Err(_) => plain(
-                        StatusCode::GATEWAY_TIMEOUT,
-                        "The site took too long to answer. Load the page again.",
-                    ),
-                };
+                let answered = tokio::time::timeout_at(deadline, asked).await;
+                let response = answered.unwrap_or_else(|_| page::refused(StatusCode::GATEWAY_TIMEOUT, TOO_SLOW));
                 fit::fitted(response, &request).unwrap_or_else(|unfit| told_unfit(&unfit, &request))
             }
             Outcome::Forward(forward) => {
                 tracing::error!(
                     client = %forward.client,
-                    session = %forward.session.redacted(),
+                    session = forward.session.redacted(),
                     "the load balancer sent a page of a site to the function, and a gateway is configured for those"
                 );
-                small(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "The load balancer sent this request to the wrong target: pages of a site are the gateway's. \
-                     Point the rule of this host at the gateway's target group.",
-                    request.multi_value,
-                )
+                small(StatusCode::SERVICE_UNAVAILABLE, WRONG_TARGET, request.multi_value)
             }
         }
     }
@@ -182,36 +177,18 @@ impl Function {
 fn told_unfit(unfit: &Unfit, request: &AlbRequest) -> String {
     tracing::warn!(%unfit, "an answer does not pass the load balancer");
     let response = match unfit {
-        Unfit::TooLarge { .. } => too_large(),
-        Unfit::HeadTooLarge { .. } => plain(StatusCode::BAD_GATEWAY, "The site answered with too many header fields."),
+        Unfit::TooLarge { .. } => page::too_large(None, Form::of(&request.headers)),
+        Unfit::HeadTooLarge { .. } => page::refused(StatusCode::BAD_GATEWAY, "The site answered with too many header fields."),
     };
     AlbResponse::of(&response, request.multi_value)
         .expect("a sentence passes")
         .into_json()
 }
 
-/// What a visitor is told of a file that does not fit.
-fn too_large() -> Response<Bytes> {
-    plain(
-        StatusCode::INSUFFICIENT_STORAGE,
-        "This file is larger than can be sent here. Without a gateway, at most 1 MB passes.",
-    )
-}
-
-fn small(status: StatusCode, words: &'static str, multi_value: bool) -> String {
-    AlbResponse::of(&plain(status, words), multi_value)
+fn small(status: StatusCode, words: &str, multi_value: bool) -> String {
+    AlbResponse::of(&page::refused(status, words), multi_value)
         .expect("a sentence passes")
         .into_json()
-}
-
-/// A sentence.
-fn plain(status: StatusCode, words: &'static str) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(words.as_bytes()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// Whether a request asks only to see.

@@ -13,19 +13,23 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use contract::Timestamp;
 use contract::proof::{HEADER, Nonce, ProofRefused};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
-use relay::{Forwarded, HostPolicy, Relay, RelayError, Settings, Upstream};
+use relay::{Forwarded, HostPolicy, Relay, Settings, Upstream};
 
 use super::alb::{self, AlbRequest};
-use super::{plain, too_large, vite};
+use super::vite;
 use crate::cookie;
+use crate::page::{self, Form};
 use crate::router::{Forward, Router};
 
 /// Bytes of an answer that are read: what passes when it is compressed well. `three.js` has 1.6 MB, and 0.4 compressed.
 const ANSWER_READ_MAX_BYTES: usize = 12 * 1024 * 1024;
 /// Events of the door.
 const EVENTS: &str = "/_edit/events";
+/// What a visitor is told of a page of which only the beginning is there.
+const BROKEN_OFF: &str = "The site broke off its answer. Load the page again.";
 /// The longest a door may take for the head of its answer: less than the load balancer waits for the whole of it.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(50);
 
@@ -54,7 +58,7 @@ impl Forwarder {
     pub(super) async fn forward(&self, router: &Router, request: &AlbRequest, forward: &Forward) -> Response<Bytes> {
         let head = request.head();
         if head.is_upgrade() {
-            return no_sockets();
+            return page::no_sockets();
         }
         if let Some(client) = vite::client(&request.method, &request.path) {
             return client;
@@ -64,52 +68,34 @@ impl Forwarder {
         }
         let now = Timestamp::now();
         let nonce = nonce();
-        let asked = match asked(request, forward, nonce, now) {
-            Ok((asked, upstream)) => self.relay.forward(asked, &upstream).await,
-            Err(response) => return *response,
-        };
-        let mut response = match asked {
+        let (asked, upstream) = asked(request, forward, nonce, now);
+        let mut response = match self.relay.forward(asked, &upstream).await {
             Ok(response) => response,
-            Err(error) => return without_answer(router, request, forward, &error).await,
+            Err(error) => return router.unreachable(&head, forward, &error, Timestamp::now()).await,
         };
         if let Err(why) = prove(response.headers_mut(), forward, nonce) {
-            tracing::warn!(
-                client = %forward.client,
-                session = %forward.session.redacted(),
-                generation = %forward.generation,
-                address = %forward.address,
-                status = response.status().as_u16(),
-                %why,
-                "who answered is not the session's door"
-            );
+            tracing::info!(session = forward.session.redacted(), status = response.status().as_u16(), %why, "an answer is not proven");
             self.relay.forget(&forward.pool);
             return router.unproven(&head, forward, Timestamp::now()).await;
         }
         let (parts, body) = response.into_parts();
         match read(body).await {
             Ok(body) => Response::from_parts(parts, body),
-            Err(Unread::TooLarge) => too_large(),
+            Err(Unread::TooLarge) => page::too_large(None, Form::of(&request.headers)),
             Err(Unread::Broken(error)) => {
-                tracing::info!(session = %forward.session.redacted(), %error, "an answer broke off");
-                plain(StatusCode::BAD_GATEWAY, "The site broke off its answer. Load the page again.")
+                tracing::info!(session = forward.session.redacted(), %error, "an answer broke off");
+                page::refused(StatusCode::BAD_GATEWAY, BROKEN_OFF)
             }
         }
     }
 }
 
 /// The request as the door gets it, and where it goes.
-#[expect(clippy::type_complexity, reason = "it is used once, just above")]
-fn asked(
-    request: &AlbRequest,
-    forward: &Forward,
-    nonce: Nonce,
-    now: Timestamp,
-) -> Result<(Request<Full<Bytes>>, Upstream), Box<Response<Bytes>>> {
-    let refused = || Box::new(plain(StatusCode::BAD_REQUEST, "This request cannot be passed on."));
-    let uri: Uri = request.head().target().parse().map_err(|_| refused())?;
+fn asked(request: &AlbRequest, forward: &Forward, nonce: Nonce, now: Timestamp) -> (Request<Full<Bytes>>, Upstream) {
+    let target: PathAndQuery = request.head().target().parse().expect("it was judged when it was read");
     let mut asked = Request::new(Full::new(request.body.clone()));
     *asked.method_mut() = request.method.clone();
-    *asked.uri_mut() = uri;
+    *asked.uri_mut() = target.into();
     *asked.headers_mut() = request.headers.clone();
     cookie::without_ours(asked.headers_mut());
 
@@ -127,12 +113,12 @@ fn asked(
         },
         pool_key: forward.pool.clone(),
     };
-    Ok((asked, upstream))
+    (asked, upstream)
 }
 
 /// Whether the door has proven itself. Its proof is taken out.
 fn prove(headers: &mut HeaderMap, forward: &Forward, nonce: Nonce) -> Result<(), ProofRefused> {
-    let http::header::Entry::Occupied(entry) = headers.entry(HEADER) else {
+    let header::Entry::Occupied(entry) = headers.entry(HEADER) else {
         return Err(ProofRefused::Missing);
     };
     let (_, values) = entry.remove_entry_mult();
@@ -142,17 +128,6 @@ fn prove(headers: &mut HeaderMap, forward: &Forward, nonce: Nonce) -> Result<(),
     };
     let value = value.to_str().map_err(|_| ProofRefused::Malformed)?;
     forward.proof.verify_answer(value, nonce)
-}
-
-/// Who asks what cannot be asked hears that; who meets no door hears what the router knows of the session.
-async fn without_answer(router: &Router, request: &AlbRequest, forward: &Forward, error: &RelayError) -> Response<Bytes> {
-    match error {
-        RelayError::Refused(_)
-        | RelayError::HeadTooLarge { .. }
-        | RelayError::BodyTooLarge { .. }
-        | RelayError::RequestBody { .. } => plain(error.status(), "This request cannot be passed on."),
-        _ => router.unreachable(&request.head(), forward, error, Timestamp::now()).await,
-    }
 }
 
 /// Why an answer is not there as a whole.
@@ -181,14 +156,6 @@ fn nonce() -> Nonce {
     Nonce::new(random)
 }
 
-/// No socket comes this far through a load balancer. What does is no handshake, or the target group is another.
-fn no_sockets() -> Response<Bytes> {
-    plain(
-        StatusCode::NOT_IMPLEMENTED,
-        "No socket passes here. Pages load themselves again when something changes.",
-    )
-}
-
 /// The one answer after which a browser does not ask again by itself.
 fn no_events() -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
@@ -197,4 +164,69 @@ fn no_events() -> Response<Bytes> {
         .headers_mut()
         .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::Generation;
+    use contract::proof::Proof;
+    use contract::session::ProofKey;
+
+    use super::*;
+
+    fn forward() -> Forward {
+        let session: contract::SessionId = "amelia_s1".parse().expect("an id");
+        let key = ProofKey("5a".repeat(32));
+        Forward {
+            client: "amelia".parse().expect("an id"),
+            session: session.clone(),
+            generation: Generation(3),
+            address: "10.0.3.4:8080".parse().expect("an address"),
+            pool: "task".into(),
+            proof: Proof::new(&key, session, Generation(3)).expect("a key"),
+        }
+    }
+
+    fn nonce() -> Nonce {
+        Nonce::new([7; 16])
+    }
+
+    #[test]
+    fn a_door_hears_who_asks_and_that_we_are_the_router_and_nothing_that_the_visitor_claims() {
+        let event = r#"{"httpMethod":"POST","path":"/a%20b","queryStringParameters":{"raw":""},"body":"abc","headers":{
+            "host":"edit.amelia.example.com","cookie":"a=1; __Host-edit-session=amelia_s1","content-length":"3",
+            "x-forwarded-for":"127.0.0.1, 203.0.113.9","x-forwarded-proto":"https","edit-proof":"v1 forged"}}"#;
+        let request = AlbRequest::parse(event.as_bytes()).expect("a request");
+        let now = Timestamp::from_unix_ms(1_000_000);
+        let (asked, upstream) = asked(&request, &forward(), nonce(), now);
+        assert_eq!(asked.uri(), "/a%20b?raw");
+        assert_eq!(asked.headers()["cookie"], "a=1");
+        assert_eq!(upstream.forwarded.client, Some([203, 0, 113, 9].into()));
+        assert_eq!(upstream.forwarded.proto, Some(relay::Proto::Https));
+        assert_eq!(upstream.forwarded.host.as_ref().expect("a host"), "edit.amelia.example.com");
+        // The relay sets these last, over the visitor's own.
+        let proof = upstream.forwarded.headers[HEADER].to_str().expect("ASCII");
+        assert_eq!(forward().proof.verify_request(proof, now), Ok(nonce()));
+    }
+
+    #[test]
+    fn only_exactly_one_valid_proof_is_believed_and_none_is_passed_on() {
+        let valid = forward().proof.answer(nonce());
+        let replayed = forward().proof.answer(Nonce::new([8; 16]));
+        for (values, proven) in [
+            (&[valid.as_str()][..], true),
+            (&[], false),
+            (&[""], false),
+            (&[replayed.as_str()], false),
+            (&[valid.as_str(), valid.as_str()], false),
+            (&[valid.as_str(), replayed.as_str()], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(HEADER, value.parse().expect("a value"));
+            }
+            assert_eq!(prove(&mut headers, &forward(), nonce()).is_ok(), proven, "{values:?}");
+            assert!(headers.is_empty());
+        }
+    }
 }

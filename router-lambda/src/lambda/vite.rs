@@ -27,3 +27,31 @@ pub(super) fn client(method: &Method, path: &str) -> Option<Response<Bytes>> {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Some(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_client_of_the_dev_server_is_replaced() {
+        let names = ["ErrorOverlay", "createHotContext", "injectQuery", "removeStyle", "updateStyle"];
+        let client = client(&Method::GET, "/@vite/client").expect("ours");
+        let text = std::str::from_utf8(client.body()).expect("a text");
+        for name in names {
+            assert!(
+                text.contains(&format!("export function {name}(")) || text.contains(&format!("export const {name} =")),
+                "{name} is imported by what Vite makes"
+            );
+        }
+        assert!(!text.contains("WebSocket"));
+        for (method, path) in [
+            (Method::POST, "/@vite/client"),
+            (Method::GET, "/@vite/env"),
+            (Method::GET, "/@vite/client/"),
+            (Method::GET, "/x/@vite/client"),
+        ] {
+            assert!(super::client(&method, path).is_none(), "{method} {path}");
+        }
+        assert!(super::client(&Method::HEAD, "/@vite/client").expect("ours").body().is_empty());
+    }
+}

@@ -12,4 +12,5 @@
 
 mod alb_events;
 mod support;
+mod vite_client;
 mod waiting;
