@@ -98,7 +98,7 @@ impl Directory {
             }
             answer => {
                 let why = match answer {
-                    Ok(Err(error)) => crate::chain(&error),
+                    Ok(Err(error)) => telemetry::chain(&error),
                     _ => "no answer in time".to_owned(),
                 };
                 tracing::warn!(%client, why, "a client's configuration could not be read; what is remembered is gone by");
@@ -141,7 +141,13 @@ impl Directory {
             let recent = names.at.is_some_and(|at| at.elapsed() < fresh);
             (names.of.get(name).cloned(), recent)
         };
-        let enough = |(owner, _): &(Option<ClientId>, bool)| if owner.is_some() { NAMES_FRESH } else { NAMES_AGAIN };
+        let enough = |(owner, _): &(Option<ClientId>, bool)| {
+            if owner.is_some() {
+                NAMES_FRESH
+            } else {
+                NAMES_AGAIN
+            }
+        };
         let found = look(NAMES_FRESH);
         if look(enough(&found)).1 {
             return found.0;
@@ -158,12 +164,18 @@ impl Directory {
             }
             answer => {
                 let why = match answer {
-                    Ok(Err(error)) => crate::chain(&error),
+                    Ok(Err(error)) => telemetry::chain(&error),
                     _ => "no answer in time".to_owned(),
                 };
-                tracing::warn!(why, "the clients' names could not be read; those that are remembered are gone by");
+                tracing::warn!(
+                    why,
+                    "the clients' names could not be read; those that are remembered are gone by"
+                );
                 // Not again at once, however many ask.
-                self.names.write().unwrap_or_else(PoisonError::into_inner).at = Some(Instant::now());
+                self.names
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .at = Some(Instant::now());
             }
         }
         look(NAMES_FRESH).0
@@ -177,7 +189,7 @@ impl Directory {
                 Ok(Some(config)) => config,
                 Ok(None) => continue,
                 Err(error) => {
-                    tracing::warn!(%client, error = %crate::chain(&error), "a client's names could not be read");
+                    tracing::warn!(%client, error = %telemetry::chain(&error), "a client's names could not be read");
                     continue;
                 }
             };

@@ -120,9 +120,12 @@ impl std::str::FromStr for LinkKeys {
                 .trim()
                 .split_once(':')
                 .ok_or(InvalidKeys("each key is <name>:<hexadecimal digits>"))?;
-            let named = (1..=16).contains(&kid.len()) && kid.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            let named = (1..=16).contains(&kid.len())
+                && kid.bytes().all(|byte| byte.is_ascii_alphanumeric());
             if !named || keys.iter().any(|key| key.kid == kid) {
-                return Err(InvalidKeys("the name of a key is 1 to 16 letters and digits, and no other key has it"));
+                return Err(InvalidKeys(
+                    "the name of a key is 1 to 16 letters and digits, and no other key has it",
+                ));
             }
             let secret = unhex(secret).filter(|secret| secret.len() >= KEY_MIN_BYTES);
             let secret = secret.ok_or(InvalidKeys("a key is at least 64 hexadecimal digits"))?;
@@ -259,7 +262,11 @@ mod tests {
         let both = keys(&format!("{},{}", second(), first()));
         assert_eq!(both.read(&old, at(99)), Ok(link()));
         assert_eq!(both.read::<Link>(&old, at(100)), Err(LinkRefused::Expired));
-        assert_eq!(keys(&second()).read::<Link>(&old, at(0)), Err(LinkRefused::Forged), "a key that was taken away");
+        assert_eq!(
+            keys(&second()).read::<Link>(&old, at(0)),
+            Err(LinkRefused::Forged),
+            "a key that was taken away"
+        );
         let entrance = Entrance {
             session_id: "amelia_a".parse().expect("an id"),
             to: "/".to_owned(),
@@ -267,7 +274,11 @@ mod tests {
             nonce: "n".to_owned(),
         };
         let entrance = both.sign(&entrance);
-        assert_eq!(both.read::<Link>(&entrance, at(0)), Err(LinkRefused::Forged), "it is for something else");
+        assert_eq!(
+            both.read::<Link>(&entrance, at(0)),
+            Err(LinkRefused::Forged),
+            "it is for something else"
+        );
     }
 
     #[test]
@@ -275,8 +286,19 @@ mod tests {
         let both = keys(&format!("{}, {}", second(), first()));
         assert_eq!(format!("{both:?}"), "LinkKeys(b, a)");
         assert_eq!(keys(&both.reveal()).reveal(), both.reveal());
-        for refused in ["", "a", "a:", "a:11", "a:zz", &format!("a b:{}", "11".repeat(32)), &format!("{0},{0}", first())] {
-            let error = refused.parse::<LinkKeys>().expect_err("not keys").to_string();
+        for refused in [
+            "",
+            "a",
+            "a:",
+            "a:11",
+            "a:zz",
+            &format!("a b:{}", "11".repeat(32)),
+            &format!("{0},{0}", first()),
+        ] {
+            let error = refused
+                .parse::<LinkKeys>()
+                .expect_err("not keys")
+                .to_string();
             assert!(!error.contains("1111"), "{error}");
         }
     }

@@ -45,12 +45,16 @@ impl Metrics {
 
     /// A request was refused, or sent elsewhere.
     pub fn refused(&self, client: &ClientId, why: &'static str) {
-        self.of(client, |gathered| *gathered.refused.entry(why).or_default() += 1);
+        self.of(client, |gathered| {
+            *gathered.refused.entry(why).or_default() += 1
+        });
     }
 
     /// A wake was asked for.
     pub fn woken(&self, client: &ClientId, outcome: &'static str) {
-        self.of(client, |gathered| *gathered.woken.entry(outcome).or_default() += 1);
+        self.of(client, |gathered| {
+            *gathered.woken.entry(outcome).or_default() += 1
+        });
     }
 
     /// So many sessions are live.
@@ -72,10 +76,20 @@ impl Metrics {
                 embedded.write(&client, now, &metrics, &[]);
             }
             for (why, number) in gathered.refused {
-                embedded.write(&client, now, &[Metric::count("Refused", number)], &[("reason", why)]);
+                embedded.write(
+                    &client,
+                    now,
+                    &[Metric::count("Refused", number)],
+                    &[("reason", why)],
+                );
             }
             for (outcome, number) in gathered.woken {
-                embedded.write(&client, now, &[Metric::count("Wakes", number)], &[("outcome", outcome)]);
+                embedded.write(
+                    &client,
+                    now,
+                    &[Metric::count("Wakes", number)],
+                    &[("outcome", outcome)],
+                );
             }
             if let Some(live) = gathered.live {
                 embedded.write(&client, now, &[Metric::count("LiveSessions", live)], &[]);

@@ -74,7 +74,10 @@ pub fn landing(rest: &str, query: Option<&str>) -> Option<String> {
     let rest = if rest.is_empty() { "/" } else { rest };
     let mut bytes = rest.bytes();
     let begins_well = bytes.next() == Some(b'/') && !matches!(bytes.next(), Some(b'/' | b'\\'));
-    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let plain = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+    };
     if !begins_well || !plain(rest) || !query.is_none_or(plain) {
         return None;
     }
@@ -97,7 +100,10 @@ mod tests {
             ("/session/amelia_a/", entry("amelia_a", "/")),
             ("/session/amelia_a", entry("amelia_a", "")),
             ("/session/amelia_a/about/?", entry("amelia_a", "/about/?")),
-            ("/session/amelia_a//evil.com", entry("amelia_a", "//evil.com")),
+            (
+                "/session/amelia_a//evil.com",
+                entry("amelia_a", "//evil.com"),
+            ),
             ("/session/", entry("", "")),
             ("/session", PathKind::Site),
             ("/sessions/amelia_a/", PathKind::Site),
@@ -106,7 +112,12 @@ mod tests {
             ("//session/amelia_a/", PathKind::Site),
             ("/new", PathKind::New),
             ("/new/", PathKind::Site),
-            ("/_edit/static/waiting.1.css", PathKind::Static { name: "waiting.1.css" }),
+            (
+                "/_edit/static/waiting.1.css",
+                PathKind::Static {
+                    name: "waiting.1.css",
+                },
+            ),
             ("/_edit/wake", PathKind::Wake),
             ("/_edit/wake/", PathKind::Door),
             ("/_edit/session", PathKind::State),
@@ -140,7 +151,11 @@ mod tests {
             ("/ä", None, None),
             ("/a", Some("\r\n"), None),
         ] {
-            assert_eq!(landing(rest, query).as_deref(), expected, "{rest} {query:?}");
+            assert_eq!(
+                landing(rest, query).as_deref(),
+                expected,
+                "{rest} {query:?}"
+            );
         }
     }
 

@@ -50,8 +50,12 @@ impl Policy {
         let ip = ip.to_canonical();
         // 169.254.169.254 hands out credentials, whatever networks an operator wrote down.
         let never = match ip {
-            IpAddr::V4(ip) => ip.is_unspecified() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast(),
-            IpAddr::V6(ip) => ip.is_unspecified() || ip.is_unicast_link_local() || ip.is_multicast(),
+            IpAddr::V4(ip) => {
+                ip.is_unspecified() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast()
+            }
+            IpAddr::V6(ip) => {
+                ip.is_unspecified() || ip.is_unicast_link_local() || ip.is_multicast()
+            }
         };
         let there = self.networks.iter().any(|network| network.contains(&ip));
         let right = match self.door_port {
@@ -83,9 +87,17 @@ mod tests {
     #[test]
     fn no_record_leads_out_of_the_networks_of_the_containers() {
         let mut policy = Policy::for_tests();
-        let door = |policy: &Policy, ip: &str, port| policy.door(ip, port).map(|address| address.to_string());
-        assert_eq!(door(&policy, "10.0.3.4", 8080).as_deref(), Some("10.0.3.4:8080"));
-        assert_eq!(door(&policy, "::ffff:10.0.3.4", 8080).as_deref(), Some("10.0.3.4:8080"));
+        let door = |policy: &Policy, ip: &str, port| {
+            policy.door(ip, port).map(|address| address.to_string())
+        };
+        assert_eq!(
+            door(&policy, "10.0.3.4", 8080).as_deref(),
+            Some("10.0.3.4:8080")
+        );
+        assert_eq!(
+            door(&policy, "::ffff:10.0.3.4", 8080).as_deref(),
+            Some("10.0.3.4:8080")
+        );
         for (ip, port) in [
             ("10.1.3.4", 8080),
             ("10.0.3.4", 8081),
@@ -103,9 +115,23 @@ mod tests {
         ] {
             assert_eq!(door(&policy, ip, port), None, "{ip}:{port}");
         }
-        policy.networks = vec!["0.0.0.0/0".parse().expect("a network"), "::/0".parse().expect("a network")];
-        for ip in ["169.254.169.254", "0.0.0.0", "255.255.255.255", "224.0.0.1", "fe80::1", "::"] {
-            assert_eq!(door(&policy, ip, 8080), None, "{ip}, whatever an operator wrote");
+        policy.networks = vec![
+            "0.0.0.0/0".parse().expect("a network"),
+            "::/0".parse().expect("a network"),
+        ];
+        for ip in [
+            "169.254.169.254",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "fe80::1",
+            "::",
+        ] {
+            assert_eq!(
+                door(&policy, ip, 8080),
+                None,
+                "{ip}, whatever an operator wrote"
+            );
         }
     }
 }

@@ -91,7 +91,9 @@ impl Entry {
 impl Known {
     fn lookup(&self, now: Timestamp) -> Lookup {
         match &self.session {
-            Some(session) if self.answered || session.lease_until.is_some_and(|until| until > now) => {
+            Some(session)
+                if self.answered || session.lease_until.is_some_and(|until| until > now) =>
+            {
                 Lookup::Known(Arc::clone(session))
             }
             None if self.answered => Lookup::Unknown,
@@ -144,13 +146,16 @@ impl Registry {
             }
             Ok(Err(error)) => {
                 if known.answered {
-                    tracing::warn!(session = id.redacted(), error = %crate::chain(&error), "a session could not be read; what is remembered is gone by");
+                    tracing::warn!(session = id.redacted(), error = %telemetry::chain(&error), "a session could not be read; what is remembered is gone by");
                 }
                 known.answered = false;
             }
             Err(_) => {
                 if known.answered {
-                    tracing::warn!(session = id.redacted(), "the table of the sessions does not answer in time; what is remembered is gone by");
+                    tracing::warn!(
+                        session = id.redacted(),
+                        "the table of the sessions does not answer in time; what is remembered is gone by"
+                    );
                 }
                 known.answered = false;
             }
@@ -169,10 +174,16 @@ impl Registry {
 
     /// What somebody has just written.
     pub fn put(&self, session: Session) {
-        let entry = self.entry(session.session_id.as_str()).unwrap_or_else(|| self.make(&session.session_id));
+        let entry = self
+            .entry(session.session_id.as_str())
+            .unwrap_or_else(|| self.make(&session.session_id));
         let mut known = entry.known();
         // A reply that was overtaken on its way is older than what is known.
-        if known.session.as_ref().is_some_and(|other| other.generation > session.generation) {
+        if known
+            .session
+            .as_ref()
+            .is_some_and(|other| other.generation > session.generation)
+        {
             return;
         }
         known.session = Some(Arc::new(session));

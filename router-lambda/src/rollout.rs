@@ -87,8 +87,13 @@ mod tests {
     #[test]
     fn a_larger_share_only_brings_more_over() {
         let ours = |percent: u8| -> Vec<bool> {
-            let config = config(json!({ "mode": "percent", "percent": percent, "legacyOrigin": "https://old.example" }));
-            ids().iter().map(|id| session(&config, id).is_none()).collect()
+            let config = config(
+                json!({ "mode": "percent", "percent": percent, "legacyOrigin": "https://old.example" }),
+            );
+            ids()
+                .iter()
+                .map(|id| session(&config, id).is_none())
+                .collect()
         };
         let shares: Vec<Vec<bool>> = [0, 10, 50, 100].into_iter().map(ours).collect();
         for pair in shares.windows(2) {
@@ -96,19 +101,35 @@ mod tests {
                 assert!(*after || !*before, "a session that was ours went back");
             }
         }
-        let counted: Vec<usize> = shares.iter().map(|share| share.iter().filter(|ours| **ours).count()).collect();
+        let counted: Vec<usize> = shares
+            .iter()
+            .map(|share| share.iter().filter(|ours| **ours).count())
+            .collect();
         assert_eq!((counted[0], counted[3]), (0, 1000));
-        assert!((60..140).contains(&counted[1]) && (430..570).contains(&counted[2]), "{counted:?}");
+        assert!(
+            (60..140).contains(&counted[1]) && (430..570).contains(&counted[2]),
+            "{counted:?}"
+        );
     }
 
     #[test]
     fn whoever_is_sent_away_goes_to_the_old_origin_and_to_a_parsed_id() {
-        let legacy = config(json!({ "mode": "legacy", "legacyOrigin": "https://old.example:8443" }));
+        let legacy =
+            config(json!({ "mode": "legacy", "legacyOrigin": "https://old.example:8443" }));
         let new = config(json!({ "mode": "new", "legacyOrigin": "https://old.example" }));
         let address = |away: Option<Away<'_>>| away.map(|away| away.address);
-        assert_eq!(address(all(&legacy)).as_deref(), Some("https://old.example:8443/"));
-        assert_eq!(address(stranger(&legacy, "s1")).as_deref(), Some("https://old.example:8443/session/s1/"));
-        assert_eq!(address(session(&legacy, &"amelia_a".parse().expect("an id"))).as_deref(), Some("https://old.example:8443/session/amelia_a/"));
+        assert_eq!(
+            address(all(&legacy)).as_deref(),
+            Some("https://old.example:8443/")
+        );
+        assert_eq!(
+            address(stranger(&legacy, "s1")).as_deref(),
+            Some("https://old.example:8443/session/s1/")
+        );
+        assert_eq!(
+            address(session(&legacy, &"amelia_a".parse().expect("an id"))).as_deref(),
+            Some("https://old.example:8443/session/amelia_a/")
+        );
         for invented in ["", "..", "@evil.com", "S1", "a%2f", "a?b", "a#b"] {
             assert_eq!(stranger(&legacy, invented), None, "{invented}");
         }

@@ -57,7 +57,9 @@ impl ShortId {
         };
         for part in parts {
             let end = id.length + part.len();
-            id.bytes.get_mut(id.length..end)?.copy_from_slice(part.as_bytes());
+            id.bytes
+                .get_mut(id.length..end)?
+                .copy_from_slice(part.as_bytes());
             id.length = end;
         }
         Some(id)
@@ -100,10 +102,15 @@ impl<'r> Asked<'r> {
             (_, Place::Preview { client, label }) => {
                 let id = ShortId::of(&[client, "_", label])?;
                 let entering = self.path == PathKind::Enter;
-                let has = self.cookie.as_ref().is_some_and(|cookie| cookie.as_str() == id.as_str());
+                let has = self
+                    .cookie
+                    .as_ref()
+                    .is_some_and(|cookie| cookie.as_str() == id.as_str());
                 (entering || has).then_some(id)
             }
-            (_, Place::Edit { .. } | Place::Named { .. }) => ShortId::of(&[self.cookie.as_ref()?.as_str()]),
+            (_, Place::Edit { .. } | Place::Named { .. }) => {
+                ShortId::of(&[self.cookie.as_ref()?.as_str()])
+            }
         }
     }
 
@@ -250,7 +257,12 @@ impl Why {
 }
 
 /// Where the door of a session is, or why it has none.
-pub fn standing(config: &ClientConfig, session: &Session, policy: &Policy, now: Timestamp) -> Result<SocketAddr, Why> {
+pub fn standing(
+    config: &ClientConfig,
+    session: &Session,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<SocketAddr, Why> {
     if config.status == ClientStatus::Suspended {
         return Err(Why::Suspended);
     }
@@ -315,9 +327,10 @@ pub fn route<'a>(
         Seen::Down => return Decision::RecordsDown,
         Seen::Known(_) | Seen::Unknown => {
             return match asked.path {
-                PathKind::Entry { session, rest } => {
+                PathKind::Entry { session, .. } => {
                     // It may be a session of the old system.
-                    rollout::stranger(config, session, rest, policy).map_or(Decision::NotFound, |away| Decision::Legacy { away })
+                    rollout::stranger(config, session)
+                        .map_or(Decision::NotFound, |away| Decision::Legacy { away })
                 }
                 _ => Decision::NotFound,
             };
@@ -330,7 +343,13 @@ pub fn route<'a>(
             Place::Preview { .. } => reading(head, Decision::Enter { session }),
             Place::Edit { .. } | Place::Named { .. } => Decision::NotFound,
         },
-        PathKind::State => reading(head, Decision::State { session, why: standing.err() }),
+        PathKind::State => reading(
+            head,
+            Decision::State {
+                session,
+                why: standing.err(),
+            },
+        ),
         PathKind::Wake => {
             if *head.method != Method::POST {
                 return Decision::Method("POST");
@@ -338,10 +357,16 @@ pub fn route<'a>(
             if !head.is_of_this_host(&asked.authority()) {
                 return Decision::Foreign;
             }
-            Decision::Wake { session, why: standing.err() }
+            Decision::Wake {
+                session,
+                why: standing.err(),
+            }
         }
         PathKind::Door | PathKind::Site => {
-            if head.is_upgrade() && !(head.headers.contains_key(http::header::ORIGIN) && head.is_of_this_host(&asked.authority())) {
+            if head.is_upgrade()
+                && !(head.headers.contains_key(http::header::ORIGIN)
+                    && head.is_of_this_host(&asked.authority()))
+            {
                 return Decision::Foreign;
             }
             match standing {
@@ -349,7 +374,8 @@ pub fn route<'a>(
                 Err(why) => Decision::Wait { session, why },
             }
         }
-        PathKind::Static { .. } | PathKind::New => unreachable!("answered above"),
+        // Answered above.
+        PathKind::Static { .. } | PathKind::New => Decision::NotFound,
     }
 }
 
@@ -386,7 +412,7 @@ fn entry<'a>(
     rest: &'a str,
     policy: &Policy,
 ) -> Decision<'a> {
-    if let Some(away) = rollout::session(config, &session.session_id, rest) {
+    if let Some(away) = rollout::session(config, &session.session_id) {
         return Decision::Legacy { away };
     }
     let Some(to) = landing(rest, head.query) else {
@@ -403,7 +429,10 @@ fn entry<'a>(
     if let Some(host) = host {
         return Decision::ToHost { session, host, to };
     }
-    let other = asked.cookie.as_ref().filter(|cookie| **cookie != session.session_id);
+    let other = asked
+        .cookie
+        .as_ref()
+        .filter(|cookie| **cookie != session.session_id);
     match other {
         Some(_) if !switching => Decision::Second { session, to },
         left => Decision::Settle {

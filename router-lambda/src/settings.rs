@@ -22,31 +22,115 @@ pub struct Variable {
     pub meaning: &'static str,
 }
 
-const fn variable(name: &'static str, default: Option<&'static str>, meaning: &'static str) -> Variable {
-    Variable { name, default, meaning }
+const fn variable(
+    name: &'static str,
+    default: Option<&'static str>,
+    meaning: &'static str,
+) -> Variable {
+    Variable {
+        name,
+        default,
+        meaning,
+    }
 }
 
 /// Every variable that is read, in the order in which they are explained. What the AWS SDK reads for itself is not here.
 pub const VARIABLES: &[Variable] = &[
-    variable("EDIT_DOMAIN", None, "the domain below which edit.<client> is (required)"),
-    variable("PREVIEW_DOMAIN", None, "the domain below which every session has a host of its own; recommended, and needs a gateway"),
-    variable("LINK_KEYS", None, "the keys that sign links: <name>:<64 or more hexadecimal digits>, separated by commas; the first one signs, all are believed (required)"),
-    variable("ALLOWED_CIDRS", None, "the networks of the containers, separated by commas; no other address is ever connected to (required)"),
-    variable("ECS_CLUSTER", None, "the cluster in which environments are started (required)"),
-    variable("TASK_DEFINITION", None, "the family or ARN of their task definition (required)"),
-    variable("CONTAINER_NAME", Some("edit-agent"), "the container in it that is told for which session it is"),
-    variable("SUBNETS", None, "the subnets of the tasks, separated by commas (required)"),
-    variable("SECURITY_GROUPS", None, "the security groups of the tasks, separated by commas (required)"),
-    variable("ASSIGN_PUBLIC_IP", Some("false"), "true where the subnets have no way out of their own"),
-    variable("INTAKE_QUEUE_URL", None, "the queue where producers send; needed by `serve`, which receives from it where no Lambda is subscribed"),
-    variable("DEAD_QUEUE_URL", None, "the queue for what nobody could deal with (required)"),
-    variable("CLIENT_CONFIGS_TABLE", Some("webordinary-client-configs"), "the table of the clients"),
-    variable("SESSIONS_TABLE", Some("webordinary-edit-sessions"), "the table of the sessions"),
-    variable("RECEIPTS_TABLE", Some("webordinary-edit-receipts"), "the table of the receipts"),
-    variable("GATEWAY", Some("false"), "true for a Lambda beside a gateway: then it carries no bytes of a site itself"),
-    variable("TRUSTED_HOPS", None, "the networks of the load balancer, separated by commas: what it says of a visitor is believed"),
-    variable("PUBLIC_PORT", None, "the port at which the public reaches us, if it is not 443"),
-    variable("LOG_LEVEL", Some("info"), "error, warn, info, debug or trace, or directives as in RUST_LOG"),
+    variable(
+        "EDIT_DOMAIN",
+        None,
+        "the domain below which edit.<client> is (required)",
+    ),
+    variable(
+        "PREVIEW_DOMAIN",
+        None,
+        "the domain below which every session has a host of its own; recommended, and needs a gateway",
+    ),
+    variable(
+        "LINK_KEYS",
+        None,
+        "the keys that sign links: <name>:<64 or more hexadecimal digits>, separated by commas; the first one signs, all are believed (required)",
+    ),
+    variable(
+        "ALLOWED_CIDRS",
+        None,
+        "the networks of the containers, separated by commas; no other address is ever connected to (required)",
+    ),
+    variable(
+        "ECS_CLUSTER",
+        None,
+        "the cluster in which environments are started (required)",
+    ),
+    variable(
+        "TASK_DEFINITION",
+        None,
+        "the family or ARN of their task definition (required)",
+    ),
+    variable(
+        "CONTAINER_NAME",
+        Some("edit-agent"),
+        "the container in it that is told for which session it is",
+    ),
+    variable(
+        "SUBNETS",
+        None,
+        "the subnets of the tasks, separated by commas (required)",
+    ),
+    variable(
+        "SECURITY_GROUPS",
+        None,
+        "the security groups of the tasks, separated by commas (required)",
+    ),
+    variable(
+        "ASSIGN_PUBLIC_IP",
+        Some("false"),
+        "true where the subnets have no way out of their own",
+    ),
+    variable(
+        "INTAKE_QUEUE_URL",
+        None,
+        "the queue where producers send; needed by `serve`, which receives from it where no Lambda is subscribed",
+    ),
+    variable(
+        "DEAD_QUEUE_URL",
+        None,
+        "the queue for what nobody could deal with (required)",
+    ),
+    variable(
+        "CLIENT_CONFIGS_TABLE",
+        Some("webordinary-client-configs"),
+        "the table of the clients",
+    ),
+    variable(
+        "SESSIONS_TABLE",
+        Some("webordinary-edit-sessions"),
+        "the table of the sessions",
+    ),
+    variable(
+        "RECEIPTS_TABLE",
+        Some("webordinary-edit-receipts"),
+        "the table of the receipts",
+    ),
+    variable(
+        "GATEWAY",
+        Some("false"),
+        "true for a Lambda beside a gateway: then it carries no bytes of a site itself",
+    ),
+    variable(
+        "TRUSTED_HOPS",
+        None,
+        "the networks of the load balancer, separated by commas: what it says of a visitor is believed",
+    ),
+    variable(
+        "PUBLIC_PORT",
+        None,
+        "the port at which the public reaches us, if it is not 443",
+    ),
+    variable(
+        "LOG_LEVEL",
+        Some("info"),
+        "error, warn, info, debug or trace, or directives as in RUST_LOG",
+    ),
     variable("LOG_FORMAT", Some("json"), "json, or text for people"),
 ];
 
@@ -58,7 +142,10 @@ pub fn explain() -> String {
     const LINE_WIDTH: usize = 96;
     let mut text = String::new();
     for variable in VARIABLES {
-        let default = variable.default.map(|default| format!(" [{default}]")).unwrap_or_default();
+        let default = variable
+            .default
+            .map(|default| format!(" [{default}]"))
+            .unwrap_or_default();
         let mut line = format!("  {:NAME_WIDTH$}", variable.name);
         for word in format!("{}{default}", variable.meaning).split(' ') {
             if line.chars().count() + 1 + word.chars().count() > LINE_WIDTH {
@@ -148,7 +235,10 @@ impl Settings {
     /// Reads the variables. Every one that is wrong is said at once; no value of a secret is repeated.
     pub fn read(variables: &BTreeMap<String, String>) -> Result<Self, InvalidSettings> {
         let mut reader = Reader::new(variables);
-        let (edit_domain, preview_domain) = (reader.domain("EDIT_DOMAIN"), reader.domain("PREVIEW_DOMAIN"));
+        let (edit_domain, preview_domain) = (
+            reader.domain("EDIT_DOMAIN"),
+            reader.domain("PREVIEW_DOMAIN"),
+        );
         reader.need("EDIT_DOMAIN");
         let keys: Option<LinkKeys> = reader.required("LINK_KEYS");
         let networks = reader.list("ALLOWED_CIDRS");
@@ -178,7 +268,10 @@ impl Settings {
                     preview_domain,
                     networks,
                     door_port: Some(DOOR_PORT),
-                    public: Public { proto: Proto::Https, port },
+                    public: Public {
+                        proto: Proto::Https,
+                        port,
+                    },
                 },
                 keys: keys?,
                 ecs: Ecs {
@@ -234,7 +327,8 @@ impl<'a> Reader<'a> {
 
     fn need(&mut self, name: &str) {
         if self.text(name).is_none() {
-            self.problems.push(format!("{name} is not set: {}", Self::known(name).meaning));
+            self.problems
+                .push(format!("{name} is not set: {}", Self::known(name).meaning));
         }
     }
 
@@ -251,7 +345,9 @@ impl<'a> Reader<'a> {
         T::Err: fmt::Display,
     {
         let text = self.text(name)?;
-        text.parse().map_err(|error| self.problems.push(format!("{name}: {error}"))).ok()
+        text.parse()
+            .map_err(|error| self.problems.push(format!("{name}: {error}")))
+            .ok()
     }
 
     fn list<T: FromStr>(&mut self, name: &str) -> Vec<T>
@@ -259,7 +355,10 @@ impl<'a> Reader<'a> {
         T::Err: fmt::Display,
     {
         let text = self.text(name).unwrap_or_default();
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let parts = text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
         let mut list = Vec::new();
         for part in parts {
             match part.parse() {
@@ -302,7 +401,10 @@ mod tests {
             ("TASK_DEFINITION", "edit-environment"),
             ("SUBNETS", "subnet-1,subnet-2"),
             ("SECURITY_GROUPS", "sg-1"),
-            ("DEAD_QUEUE_URL", "https://sqs.example/1/webordinary-edits-dead.fifo"),
+            (
+                "DEAD_QUEUE_URL",
+                "https://sqs.example/1/webordinary-edits-dead.fifo",
+            ),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -322,12 +424,22 @@ mod tests {
     fn everything_that_is_wrong_is_said_at_once_and_no_secret_with_it() {
         let mut variables = complete();
         variables.insert("LINK_KEYS".to_owned(), "a:5ec7e7".to_owned());
-        variables.insert("ALLOWED_CIDRS".to_owned(), "10.0.0.0/16,10.0.0.0/99".to_owned());
+        variables.insert(
+            "ALLOWED_CIDRS".to_owned(),
+            "10.0.0.0/16,10.0.0.0/99".to_owned(),
+        );
         variables.insert("EDIT_DOMAIN".to_owned(), "web ordinary".to_owned());
         variables.insert("GATEWAY".to_owned(), "maybe".to_owned());
         variables.remove("SUBNETS");
         let wrong = Settings::read(&variables).expect_err("wrong").to_string();
-        insta::assert_snapshot!(wrong, @"");
+        insta::assert_snapshot!(wrong, @r"
+        the environment of the router is not complete:
+          EDIT_DOMAIN: web ordinary is no domain
+          LINK_KEYS: a key is at least 64 hexadecimal digits
+          ALLOWED_CIDRS: 10.0.0.0/99: invalid IP address syntax
+          SUBNETS is not set: the subnets of the tasks, separated by commas (required)
+          GATEWAY: provided string was not `true` or `false`
+        ");
         assert!(!wrong.contains("5ec7e7"), "{wrong}");
     }
 }
