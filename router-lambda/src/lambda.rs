@@ -15,21 +15,22 @@
 //! whatever else the router answers itself. Where there is none, the function forwards to the door, as far as one can be used
 //! without a socket, without a stream, and in 1 MB.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
 use contract::Timestamp;
 use http::{Method, StatusCode};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
+use telemetry::Embedded;
 use tokio::time::Instant;
 
+use crate::assembly::Assembly;
 use crate::intake::Record;
 use crate::page::{self, Form};
-use crate::router::{Outcome, Router};
+use crate::path::PathKind;
+use crate::router::{Outcome, Told};
 
 pub mod alb;
 mod fit;
@@ -53,37 +54,15 @@ const KEYS_NAMED_MAX: usize = 8;
 /// Records of one event. SQS sends at most ten of a FIFO queue.
 const RECORDS_MAX: usize = 10_000;
 
-/// What takes in messages of the intake queue.
-#[async_trait]
-pub trait TakesIn: Send + Sync {
-    /// Takes them in, in this order, and says the ids of those that have to come again.
-    async fn take(&self, records: Vec<Record>) -> Vec<String>;
-}
-
-/// What looks after that which nobody asks for.
-#[async_trait]
-pub trait Sweeps: Send + Sync {
-    /// Sweeps once.
-    async fn sweep(&self);
-}
-
 /// What the function is made of.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Front {
-    /// Decides.
-    pub router: Router,
-    /// Takes in messages.
-    pub intake: Arc<dyn TakesIn>,
-    /// Sweeps.
-    pub sweep: Arc<dyn Sweeps>,
+    /// The rooms of the router.
+    pub rooms: Assembly,
     /// Whether it asks doors itself: where there is no gateway.
     pub forwards: bool,
-}
-
-impl std::fmt::Debug for Front {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Front").field("forwards", &self.forwards).finish_non_exhaustive()
-    }
+    /// Where numbers are written, after every invocation: between two of them there may be days.
+    pub embedded: Option<Embedded>,
 }
 
 /// Serves until the process is ended. Everything that can be opened beforehand has been by now: this asks for the first event,
@@ -92,7 +71,9 @@ pub async fn serve(front: Front) -> Result<(), Error> {
     let function = &Function::new(front);
     lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {
         let deadline = deadline(event.context.deadline(), SystemTime::now());
-        let answer = function.answer(event.payload.get().as_bytes(), deadline).await?;
+        let answer = function
+            .answer(event.payload.get().as_bytes(), deadline)
+            .await?;
         Ok::<_, Error>(RawValue::from_string(answer)?)
     }))
     .await
@@ -125,22 +106,30 @@ impl Function {
 
     /// Answers an event within that time. An error is an event that is not for us: AWS counts it, and sends a message again.
     pub async fn answer(&self, event: &[u8], time: Duration) -> Result<String, UnknownEvent> {
-        match Event::of(event)? {
-            Event::Request => Ok(self.request(event, time).await),
+        let rooms = &self.front.rooms;
+        let answer = match Event::of(event)? {
+            Event::Request => self.request(event, time).await,
             Event::Messages(records) => {
-                let failed = self.front.intake.take(records).await;
-                let failed: Vec<_> = failed.iter().map(|id| json!({ "itemIdentifier": id })).collect();
-                Ok(json!({ "batchItemFailures": failed }).to_string())
+                let failed = rooms.intake.take(records, Timestamp::now()).await;
+                let failed: Vec<_> = failed
+                    .iter()
+                    .map(|id| json!({ "itemIdentifier": id }))
+                    .collect();
+                json!({ "batchItemFailures": failed }).to_string()
             }
             Event::Sweep => {
-                self.front.sweep.sweep().await;
-                Ok("{}".to_owned())
+                rooms.sweep.once(Timestamp::now()).await;
+                "{}".to_owned()
             }
+        };
+        if let Some(embedded) = &self.front.embedded {
+            rooms.metrics.write(embedded, Timestamp::now());
         }
+        Ok(answer)
     }
 
     async fn request(&self, event: &[u8], time: Duration) -> String {
-        let deadline = Instant::now() + time;
+        let began = Instant::now();
         let request = match AlbRequest::parse(event) {
             Ok(request) => request,
             Err(Refused { multi_value, why }) => {
@@ -151,26 +140,68 @@ impl Function {
         if request.is_health_check() {
             return small(StatusCode::OK, "The router is here.", request.multi_value);
         }
-        let head = request.head();
-        match self.front.router.handle(&head, Timestamp::now()).await {
-            Outcome::Answer(response) => AlbResponse::of(&response, request.multi_value)
-                .map_or_else(|unfit| told_unfit(&unfit, &request), AlbResponse::into_json),
-            Outcome::Forward(forward) if self.front.forwards => {
-                let asked = self.forwarder.forward(&self.front.router, &request, &forward);
-                let answered = tokio::time::timeout_at(deadline, asked).await;
-                let response = answered.unwrap_or_else(|_| page::refused(StatusCode::GATEWAY_TIMEOUT, TOO_SLOW));
-                fit::fitted(response, &request).unwrap_or_else(|unfit| told_unfit(&unfit, &request))
+        let router = &self.front.rooms.router;
+        let (response, told) = match router.handle(&request.head(), Timestamp::now()).await {
+            Outcome::Answer(mut response) => {
+                let told = response
+                    .extensions_mut()
+                    .remove::<Told>()
+                    .unwrap_or_default();
+                (response, told)
             }
             Outcome::Forward(forward) => {
-                tracing::error!(
-                    client = %forward.client,
-                    session = forward.session.redacted(),
-                    "the load balancer sent a page of a site to the function, and a gateway is configured for those"
-                );
-                small(StatusCode::SERVICE_UNAVAILABLE, WRONG_TARGET, request.multi_value)
+                let of_the_site = Told {
+                    client: Some(forward.client.clone()),
+                    session: Some(forward.session.redacted().to_owned()),
+                    why: "site",
+                };
+                if self.front.forwards {
+                    let asked = self.forwarder.forward(router, &request, &forward);
+                    let answered = tokio::time::timeout_at(began + time, asked).await;
+                    let mut response = answered
+                        .unwrap_or_else(|_| page::refused(StatusCode::GATEWAY_TIMEOUT, TOO_SLOW));
+                    let told = response
+                        .extensions_mut()
+                        .remove::<Told>()
+                        .unwrap_or(of_the_site);
+                    (response, told)
+                } else {
+                    let why = "wrong_target";
+                    let response = page::refused(StatusCode::SERVICE_UNAVAILABLE, WRONG_TARGET);
+                    (response, Told { why, ..of_the_site })
+                }
             }
-        }
+        };
+        let status = response.status();
+        let answer =
+            fit::fitted(response, &request).unwrap_or_else(|unfit| told_unfit(&unfit, &request));
+        note(&request, status, &told, answer.len(), began.elapsed());
+        answer
     }
+}
+
+/// The line of a request: what an operator has to know, and neither query nor cookie nor the id in an entry.
+fn note(request: &AlbRequest, status: StatusCode, told: &Told, bytes: usize, took: Duration) {
+    let path = match PathKind::of(&request.path) {
+        PathKind::Entry { .. } => "/session/…",
+        _ => &request.path,
+    };
+    let Told {
+        client,
+        session,
+        why,
+    } = told;
+    tracing::info!(
+        client = client.as_ref().map(tracing::field::display),
+        session,
+        method = %request.method,
+        path,
+        status = status.as_u16(),
+        why,
+        bytes,
+        ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "a request was answered"
+    );
 }
 
 /// An answer that no load balancer passes on, put into words that it does.
@@ -178,7 +209,10 @@ fn told_unfit(unfit: &Unfit, request: &AlbRequest) -> String {
     tracing::warn!(%unfit, "an answer does not pass the load balancer");
     let response = match unfit {
         Unfit::TooLarge { .. } => page::too_large(None, Form::of(&request.headers)),
-        Unfit::HeadTooLarge { .. } => page::refused(StatusCode::BAD_GATEWAY, "The site answered with too many header fields."),
+        Unfit::HeadTooLarge { .. } => page::refused(
+            StatusCode::BAD_GATEWAY,
+            "The site answered with too many header fields.",
+        ),
     };
     AlbResponse::of(&response, request.multi_value)
         .expect("a sentence passes")
@@ -249,7 +283,9 @@ impl Event {
         if let Some(records) = shape.records {
             return Ok(Event::Messages(messages(records.get())?));
         }
-        let scheduled = shape.source.is_some_and(|source| source.get() == "\"aws.events\"");
+        let scheduled = shape
+            .source
+            .is_some_and(|source| source.get() == "\"aws.events\"");
         if scheduled || shape.sweep == Some(true) {
             return Ok(Event::Sweep);
         }
@@ -261,9 +297,19 @@ impl Event {
 fn outline(event: &[u8]) -> String {
     match serde_json::from_slice::<serde_json::Value>(event) {
         Ok(serde_json::Value::Object(object)) => {
-            let short = |key: &String| key.chars().take(40).collect::<String>().escape_debug().to_string();
+            let short = |key: &String| {
+                key.chars()
+                    .take(40)
+                    .collect::<String>()
+                    .escape_debug()
+                    .to_string()
+            };
             let keys: Vec<_> = object.keys().take(KEYS_NAMED_MAX).map(short).collect();
-            let more = if object.len() > keys.len() { ", …" } else { "" };
+            let more = if object.len() > keys.len() {
+                ", …"
+            } else {
+                ""
+            };
             format!("an object with the keys {}{more}", keys.join(", "))
         }
         Ok(serde_json::Value::Array(list)) => format!("a list of {}", list.len()),
@@ -300,8 +346,9 @@ fn messages(records: &str) -> Result<Vec<Record>, UnknownEvent> {
     }
     let wrong = |why: &str| UnknownEvent::Records(why.to_owned());
     // The library's own words repeat the message.
-    let told: Vec<Told> = serde_json::from_str(records)
-        .map_err(|error| UnknownEvent::Records(format!("{:?} at byte {}", error.classify(), error.column())))?;
+    let told: Vec<Told> = serde_json::from_str(records).map_err(|error| {
+        UnknownEvent::Records(format!("{:?} at byte {}", error.classify(), error.column()))
+    })?;
     if told.len() > RECORDS_MAX {
         return Err(wrong("there are more than 10,000"));
     }
@@ -342,9 +389,15 @@ mod tests {
 
     #[test]
     fn askers_are_told_apart() {
-        assert_eq!(of(r#"{"requestContext":{"elb":{"targetGroupArn":"a"}},"httpMethod":"GET"}"#), Ok(Event::Request));
+        assert_eq!(
+            of(r#"{"requestContext":{"elb":{"targetGroupArn":"a"}},"httpMethod":"GET"}"#),
+            Ok(Event::Request)
+        );
         assert_eq!(of(r#"{"Records":[]}"#), Ok(Event::Messages(vec![])));
-        assert_eq!(of(r#"{"version":"0","source":"aws.events","detail-type":"Scheduled Event"}"#), Ok(Event::Sweep));
+        assert_eq!(
+            of(r#"{"version":"0","source":"aws.events","detail-type":"Scheduled Event"}"#),
+            Ok(Event::Sweep)
+        );
         assert_eq!(of(r#"{"sweep":true}"#), Ok(Event::Sweep));
         for other in [
             r#"{"sweep":false}"#,
@@ -356,23 +409,32 @@ mod tests {
             "{",
             "",
         ] {
-            assert!(matches!(of(other), Err(UnknownEvent::Unknown(_))), "{other}");
+            assert!(
+                matches!(of(other), Err(UnknownEvent::Unknown(_))),
+                "{other}"
+            );
         }
         for other in [
             r#"{"Records":[{"eventSource":"aws:s3","messageId":"1","body":""}]}"#,
             r#"{"Records":[{"eventSource":"aws:sqs"}]}"#,
             r#"{"Records":{}}"#,
         ] {
-            assert!(matches!(of(other), Err(UnknownEvent::Records(_))), "{other}");
+            assert!(
+                matches!(of(other), Err(UnknownEvent::Records(_))),
+                "{other}"
+            );
         }
     }
 
     #[test]
     fn what_came_is_said_without_what_it_says() {
-        let wrong = of(r#"{"version":"2.0","requestContext":{"http":{}},"cookies":["secret"],"headers":{"authorization":"secret"}}"#);
+        let wrong = of(
+            r#"{"version":"2.0","requestContext":{"http":{}},"cookies":["secret"],"headers":{"authorization":"secret"}}"#,
+        );
         insta::assert_snapshot!(wrong.expect_err("it is unknown"), @r#"the event is none of a load balancer, of SQS or of a schedule: an object with the keys cookies, headers, requestContext, version. Subscribe this function to those only; {"sweep":true} makes it sweep"#);
-        let wrong = of(r#"{"Records":[{"eventSource":"aws:sqs","messageId":"1","body":{"secret":1}}]}"#);
-        insta::assert_snapshot!(wrong.expect_err("it is unknown"), @"the records of the event are not as SQS sends them: Data at byte 58");
+        let wrong =
+            of(r#"{"Records":[{"eventSource":"aws:sqs","messageId":"1","body":{"secret":1}}]}"#);
+        insta::assert_snapshot!(wrong.expect_err("it is unknown"), @"the records of the event are not as SQS sends them: Data at byte 49");
     }
 
     /// As AWS documents it.
@@ -399,7 +461,10 @@ mod tests {
                 trace_parent: Some("00-trace-01".to_owned()),
             }
         );
-        assert_eq!((records[1].message_id.as_str(), records[1].receive_count), ("2", 1));
+        assert_eq!(
+            (records[1].message_id.as_str(), records[1].receive_count),
+            ("2", 1)
+        );
     }
 
     #[test]
@@ -408,7 +473,10 @@ mod tests {
         let left = |seconds: u64| deadline(now + Duration::from_secs(seconds), now).as_secs();
         assert_eq!([left(10), left(900), left(1)], [9, 55, 0]);
         // An emulator says for how long instead of until when.
-        assert_eq!(deadline(SystemTime::UNIX_EPOCH + Duration::from_secs(600), now), ANSWER_TIME_MAX);
+        assert_eq!(
+            deadline(SystemTime::UNIX_EPOCH + Duration::from_secs(600), now),
+            ANSWER_TIME_MAX
+        );
     }
 
     proptest! {

@@ -31,7 +31,9 @@ use std::net::{IpAddr, SocketAddr};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TRANSFER_ENCODING, USER_AGENT};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TRANSFER_ENCODING, USER_AGENT,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use relay::Proto;
@@ -132,7 +134,9 @@ impl Why {
         match self {
             Why::EventTooLarge { .. } | Why::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Why::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Why::Event(_) | Why::Method | Why::Target | Why::Field | Why::Body => StatusCode::BAD_REQUEST,
+            Why::Event(_) | Why::Method | Why::Target | Why::Field | Why::Body => {
+                StatusCode::BAD_REQUEST
+            }
         }
     }
 }
@@ -142,7 +146,10 @@ impl AlbRequest {
     pub fn parse(event: &[u8]) -> Result<Self, Refused> {
         if event.len() > EVENT_MAX_BYTES {
             let why = Why::EventTooLarge { bytes: event.len() };
-            return Err(Refused { multi_value: false, why });
+            return Err(Refused {
+                multi_value: false,
+                why,
+            });
         }
         let told: Told = serde_json::from_slice(event).map_err(|error| Refused {
             multi_value: false,
@@ -155,8 +162,14 @@ impl AlbRequest {
 
     fn of(told: Told<'_>, multi_value: bool) -> Result<Self, Why> {
         let method = Method::from_bytes(told.http_method.0.as_bytes()).map_err(|_| Why::Method)?;
-        let parameters = told.multi_value_parameters.or(told.parameters).unwrap_or_default();
-        let fields = told.multi_value_headers.or(told.headers).unwrap_or_default();
+        let parameters = told
+            .multi_value_parameters
+            .or(told.parameters)
+            .unwrap_or_default();
+        let fields = told
+            .multi_value_headers
+            .or(told.headers)
+            .unwrap_or_default();
 
         let query = query(&parameters)?;
         let path = told.path.0.into_owned();
@@ -171,13 +184,17 @@ impl AlbRequest {
                 count += 1;
                 bytes += name.len() + value.len() + ": \r\n".len();
                 if count <= relay::REQUEST_HEADERS_MAX && bytes <= relay::REQUEST_HEAD_MAX_BYTES {
-                    let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| Why::Field)?;
+                    let value =
+                        HeaderValue::from_bytes(value.as_bytes()).map_err(|_| Why::Field)?;
                     headers.append(field.clone(), value);
                 }
             }
         }
         if count > relay::REQUEST_HEADERS_MAX || bytes > relay::REQUEST_HEAD_MAX_BYTES {
-            return Err(Why::HeadTooLarge { fields: count, bytes });
+            return Err(Why::HeadTooLarge {
+                fields: count,
+                bytes,
+            });
         }
 
         let text = told.body.map(|body| body.0).unwrap_or_default();
@@ -289,7 +306,11 @@ fn judge_target(path: &str, query: Option<&str>) -> Result<(), Why> {
     };
     let read: PathAndQuery = target.parse().map_err(|_| Why::Target)?;
     // A `#` ends what is read.
-    if read.as_str() == target { Ok(()) } else { Err(Why::Target) }
+    if read.as_str() == target {
+        Ok(())
+    } else {
+        Err(Why::Target)
+    }
 }
 
 /// An event. What else there is in it is not looked at.
@@ -403,13 +424,17 @@ pub struct AlbResponse(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// As JSON it is larger than [`ANSWER_MAX_BYTES`].
-    #[error("the answer has {bytes} bytes as JSON, at most {ANSWER_MAX_BYTES} pass a load balancer")]
+    #[error(
+        "the answer has {bytes} bytes as JSON, at most {ANSWER_MAX_BYTES} pass a load balancer"
+    )]
     TooLarge {
         /// Its size; at least that, where it was clear without counting.
         bytes: usize,
     },
     /// Its fields are larger than [`ANSWER_HEAD_MAX_BYTES`].
-    #[error("the answer's fields have {bytes} bytes, at most {ANSWER_HEAD_MAX_BYTES} pass a load balancer")]
+    #[error(
+        "the answer's fields have {bytes} bytes, at most {ANSWER_HEAD_MAX_BYTES} pass a load balancer"
+    )]
     HeadTooLarge {
         /// Their size.
         bytes: usize,
@@ -420,7 +445,9 @@ impl AlbResponse {
     /// Writes an answer down. Texts stay texts, everything else becomes base64.
     pub fn of(response: &Response<Bytes>, multi_value: bool) -> Result<Self, Unfit> {
         let (headers, body) = (response.headers(), response.body());
-        let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+        let bytes = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
         let bytes: usize = bytes.sum();
         if bytes > ANSWER_HEAD_MAX_BYTES {
             return Err(Unfit::HeadTooLarge { bytes });
@@ -437,14 +464,20 @@ impl AlbResponse {
         json.push(' ');
         // From a list of the library's, or nothing.
         json.push_str(status.canonical_reason().unwrap_or("Unnamed"));
-        json.push_str(if multi_value { "\",\"multiValueHeaders\":{" } else { "\",\"headers\":{" });
+        json.push_str(if multi_value {
+            "\",\"multiValueHeaders\":{"
+        } else {
+            "\",\"headers\":{"
+        });
         if multi_value {
             push_lists(&mut json, headers);
         } else {
             push_ones(&mut json, headers);
         }
         json.push_str("},\"body\":");
-        let text = is_textual(headers).then(|| std::str::from_utf8(body).ok()).flatten();
+        let text = is_textual(headers)
+            .then(|| std::str::from_utf8(body).ok())
+            .flatten();
         let is_base64 = match text {
             Some(text) => {
                 push_text(&mut json, text);
@@ -476,11 +509,18 @@ pub(super) fn is_textual(headers: &HeaderMap) -> bool {
     let encoded = headers
         .get(CONTENT_ENCODING)
         .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
     let (false, Some(kind)) = (encoded, kind) else {
         return false;
     };
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     let Some((family, member)) = kind.split_once('/') else {
         return false;
     };
@@ -490,7 +530,14 @@ pub(super) fn is_textual(headers: &HeaderMap) -> bool {
         || (family == "application"
             && matches!(
                 member,
-                "json" | "javascript" | "ecmascript" | "x-javascript" | "xml" | "xhtml" | "graphql" | "x-ndjson"
+                "json"
+                    | "javascript"
+                    | "ecmascript"
+                    | "x-javascript"
+                    | "xml"
+                    | "xhtml"
+                    | "graphql"
+                    | "x-ndjson"
             ))
 }
 
@@ -548,7 +595,11 @@ fn spelling(name: &str, number: usize) -> String {
             }
             let upper = number >> bit & 1 == 1;
             bit += 1;
-            if upper { letter.to_ascii_uppercase() } else { letter }
+            if upper {
+                letter.to_ascii_uppercase()
+            } else {
+                letter
+            }
         })
         .collect()
 }
@@ -569,7 +620,9 @@ mod tests {
         let mut response = Response::new(Bytes::copy_from_slice(body));
         for (name, value) in fields {
             let name: HeaderName = name.parse().expect("a name");
-            response.headers_mut().append(name, value.parse().expect("a value"));
+            response
+                .headers_mut()
+                .append(name, value.parse().expect("a value"));
         }
         response
     }
@@ -582,16 +635,28 @@ mod tests {
 
     #[test]
     fn an_answer_is_written_in_the_way_of_the_question() {
-        let fields = [("content-type", "text/html"), ("vary", "a"), ("vary", "b"), ("set-cookie", "a=1"), ("set-cookie", "b=2")];
+        let fields = [
+            ("content-type", "text/html"),
+            ("vary", "a"),
+            ("vary", "b"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+        ];
         insta::assert_snapshot!(json(&fields, "<p>\"ü\"".as_bytes(), true), @r#"{"statusCode":200,"statusDescription":"200 OK","multiValueHeaders":{"content-type":["text/html"],"vary":["a","b"],"set-cookie":["a=1","b=2"]},"body":"<p>\"ü\"","isBase64Encoded":false}"#);
         insta::assert_snapshot!(json(&fields, b"", false), @r#"{"statusCode":200,"statusDescription":"200 OK","headers":{"content-type":"text/html","vary":"a, b","set-cookie":"a=1","Set-cookie":"b=2"},"body":"","isBase64Encoded":false}"#);
     }
 
     #[test]
     fn every_cookie_has_a_name_of_its_own() {
-        let spelt: std::collections::BTreeSet<String> = (0..512).map(|number| spelling("set-cookie", number)).collect();
+        let spelt: std::collections::BTreeSet<String> = (0..512)
+            .map(|number| spelling("set-cookie", number))
+            .collect();
         assert_eq!(spelt.len(), 512);
-        assert!(spelt.iter().all(|name| name.eq_ignore_ascii_case("set-cookie")));
+        assert!(
+            spelt
+                .iter()
+                .all(|name| name.eq_ignore_ascii_case("set-cookie"))
+        );
     }
 
     #[test]
@@ -610,17 +675,40 @@ mod tests {
         };
         for (fields, body, expected) in [
             (&[("content-type", "text/css")][..], &b"a{}"[..], false),
-            (&[("content-type", "Text/HTML; charset=utf-8")], b"<p>", false),
+            (
+                &[("content-type", "Text/HTML; charset=utf-8")],
+                b"<p>",
+                false,
+            ),
             (&[("content-type", "application/json")], b"{}", false),
-            (&[("content-type", "application/manifest+json")], b"{}", false),
+            (
+                &[("content-type", "application/manifest+json")],
+                b"{}",
+                false,
+            ),
             (&[("content-type", "image/svg+xml")], b"<svg/>", false),
-            (&[("content-type", "text/javascript")], "const a = '\u{2028}\u{0}'".as_bytes(), false),
+            (
+                &[("content-type", "text/javascript")],
+                "const a = '\u{2028}\u{0}'".as_bytes(),
+                false,
+            ),
             // Latin-1: a text, but none that JSON can hold.
             (&[("content-type", "text/html")], b"f\xfcr", true),
             (&[("content-type", "image/png")], b"\x89PNG", true),
             (&[("content-type", "image/png")], b"text", true),
-            (&[("content-type", "text/css"), ("content-encoding", "gzip")], b"a{}", true),
-            (&[("content-type", "text/css"), ("content-encoding", "identity")], b"a{}", false),
+            (
+                &[("content-type", "text/css"), ("content-encoding", "gzip")],
+                b"a{}",
+                true,
+            ),
+            (
+                &[
+                    ("content-type", "text/css"),
+                    ("content-encoding", "identity"),
+                ],
+                b"a{}",
+                false,
+            ),
             (&[("content-type", "nonsense")], b"a", true),
             (&[], b"a", true),
         ] {
@@ -648,16 +736,31 @@ mod tests {
 
     #[test]
     fn more_than_there_ever_is_is_not_read() {
-        let refused = |event: &str| AlbRequest::parse(event.as_bytes()).expect_err("it is refused").why;
+        let refused = |event: &str| {
+            AlbRequest::parse(event.as_bytes())
+                .expect_err("it is refused")
+                .why
+        };
         let event = |rest: &str| format!(r#"{{"httpMethod":"GET","path":"/",{rest}}}"#);
         let body = |bytes: usize| event(&format!(r#""body":"{}""#, "a".repeat(bytes)));
         assert!(AlbRequest::parse(body(BODY_MAX_BYTES).as_bytes()).is_ok());
-        assert!(matches!(refused(&body(BODY_MAX_BYTES + 1)), Why::BodyTooLarge { .. }));
-        assert!(matches!(refused(&body(EVENT_MAX_BYTES)), Why::EventTooLarge { .. }));
-        let field = event(&format!(r#""headers":{{"x":"{}"}}"#, "a".repeat(relay::REQUEST_HEAD_MAX_BYTES)));
+        assert!(matches!(
+            refused(&body(BODY_MAX_BYTES + 1)),
+            Why::BodyTooLarge { .. }
+        ));
+        assert!(matches!(
+            refused(&body(EVENT_MAX_BYTES)),
+            Why::EventTooLarge { .. }
+        ));
+        let field = event(&format!(
+            r#""headers":{{"x":"{}"}}"#,
+            "a".repeat(relay::REQUEST_HEAD_MAX_BYTES)
+        ));
         assert!(matches!(refused(&field), Why::HeadTooLarge { .. }));
         let keys = vec!["\"\""; PARAMETERS_MAX + 1].join(",");
-        let query = event(&format!(r#""multiValueQueryStringParameters":{{"a":[{keys}]}}"#));
+        let query = event(&format!(
+            r#""multiValueQueryStringParameters":{{"a":[{keys}]}}"#
+        ));
         assert!(matches!(refused(&query), Why::HeadTooLarge { .. }));
         let deep = event(&format!(r#""headers":{}"#, "[".repeat(5000)));
         assert!(matches!(refused(&deep), Why::Event(_)));
@@ -667,7 +770,7 @@ mod tests {
     fn what_is_wrong_is_said_without_what_was_sent() {
         let event = r#"{"httpMethod":"GET","path":"/","headers":{"cookie":{"secret":1}}}"#;
         let refused = AlbRequest::parse(event.as_bytes()).expect_err("it is refused");
-        insta::assert_snapshot!(refused, @"the event is not of the form that load balancers send: Data at byte 51");
+        insta::assert_snapshot!(refused, @"the event is not of the form that load balancers send: Data at byte 52");
     }
 
     proptest! {

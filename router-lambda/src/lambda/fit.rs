@@ -14,7 +14,8 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    ETAG, VARY,
 };
 use http::{HeaderMap, HeaderValue, Response};
 
@@ -85,7 +86,9 @@ fn may_be_encoded(response: &Response<Bytes>) -> bool {
     let headers = response.headers();
     let untouchable = headers.get_all(CACHE_CONTROL).iter().any(|value| {
         let value = value.to_str().unwrap_or_default();
-        value.split(',').any(|word| word.trim().eq_ignore_ascii_case("no-transform"))
+        value
+            .split(',')
+            .any(|word| word.trim().eq_ignore_ascii_case("no-transform"))
     });
     let encoded = headers
         .get(CONTENT_ENCODING)
@@ -109,10 +112,11 @@ fn encoded(response: Response<Bytes>) -> Response<Bytes> {
     headers.remove(CONTENT_LENGTH);
     // Bytes of this are not bytes of the file.
     headers.remove(ACCEPT_RANGES);
-    let varies = headers
-        .get_all(VARY)
-        .iter()
-        .any(|value| value.to_str().is_ok_and(|value| value == "*" || names(value, "accept-encoding")));
+    let varies = headers.get_all(VARY).iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|value| value == "*" || names(value, "accept-encoding"))
+    });
     if !varies {
         headers.append(VARY, HeaderValue::from_static("accept-encoding"));
     }
@@ -127,7 +131,8 @@ fn encoded(response: Response<Bytes>) -> Response<Bytes> {
 }
 
 fn names(list: &str, name: &str) -> bool {
-    list.split(',').any(|word| word.trim().eq_ignore_ascii_case(name))
+    list.split(',')
+        .any(|word| word.trim().eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -142,7 +147,9 @@ mod tests {
     use super::*;
 
     fn request(accepts: Option<&str>) -> AlbRequest {
-        let field = accepts.map_or(String::new(), |accepts| format!(r#""accept-encoding":["{accepts}"]"#));
+        let field = accepts.map_or(String::new(), |accepts| {
+            format!(r#""accept-encoding":["{accepts}"]"#)
+        });
         let event = format!(r#"{{"httpMethod":"GET","path":"/","multiValueHeaders":{{{field}}}}}"#);
         AlbRequest::parse(event.as_bytes()).expect("a request")
     }
@@ -150,7 +157,9 @@ mod tests {
     fn response(fields: &[(&'static str, &'static str)], body: Vec<u8>) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(body));
         for (name, value) in fields {
-            response.headers_mut().append(*name, HeaderValue::from_static(value));
+            response
+                .headers_mut()
+                .append(*name, HeaderValue::from_static(value));
         }
         response
     }
@@ -161,7 +170,9 @@ mod tests {
         let fields = answer["multiValueHeaders"].clone();
         let text = answer["body"].as_str().expect("a body");
         let body = if answer["isBase64Encoded"] == true {
-            base64::engine::general_purpose::STANDARD.decode(text).expect("base64")
+            base64::engine::general_purpose::STANDARD
+                .decode(text)
+                .expect("base64")
         } else {
             text.as_bytes().to_vec()
         };
@@ -169,14 +180,24 @@ mod tests {
             return (fields, body, false);
         }
         let mut whole = Vec::new();
-        GzDecoder::new(&body[..]).read_to_end(&mut whole).expect("gzip");
+        GzDecoder::new(&body[..])
+            .read_to_end(&mut whole)
+            .expect("gzip");
         (fields, whole, true)
     }
 
     /// Something that compresses as programs do.
     fn program(bytes: usize) -> Vec<u8> {
-        let line = |number: usize| format!("export const name{number} = (a, b) => a + b * {};\n", number * 7919);
-        let mut text: Vec<u8> = (0..).flat_map(|number| line(number).into_bytes()).take(bytes).collect();
+        let line = |number: usize| {
+            format!(
+                "export const name{number} = (a, b) => a + b * {};\n",
+                number * 7919
+            )
+        };
+        let mut text: Vec<u8> = (0..)
+            .flat_map(|number| line(number).into_bytes())
+            .take(bytes)
+            .collect();
         text.truncate(bytes);
         text
     }
@@ -195,10 +216,30 @@ mod tests {
             (Some(""), &[JS], text.clone(), false),
             (None, &[JS], text.clone(), false),
             (Some("gzip"), &[JS], program(1000), false),
-            (Some("gzip"), &[("content-type", "image/png")], text.clone(), false),
-            (Some("gzip"), &[JS, ("content-encoding", "br")], text.clone(), false),
-            (Some("gzip"), &[JS, ("content-range", "bytes 0-9/20")], text.clone(), false),
-            (Some("gzip"), &[JS, ("cache-control", "public, No-Transform")], text.clone(), false),
+            (
+                Some("gzip"),
+                &[("content-type", "image/png")],
+                text.clone(),
+                false,
+            ),
+            (
+                Some("gzip"),
+                &[JS, ("content-encoding", "br")],
+                text.clone(),
+                false,
+            ),
+            (
+                Some("gzip"),
+                &[JS, ("content-range", "bytes 0-9/20")],
+                text.clone(),
+                false,
+            ),
+            (
+                Some("gzip"),
+                &[JS, ("cache-control", "public, No-Transform")],
+                text.clone(),
+                false,
+            ),
             (Some("gzip"), &[JS], Vec::new(), false),
         ] {
             let json = fitted(response(fields, body.clone()), &request(accepts)).expect("it fits");
@@ -210,8 +251,15 @@ mod tests {
 
     #[test]
     fn what_goes_out_in_other_bytes_says_so() {
-        let fields = [("content-type", "text/css"), ("etag", "\"a\""), ("vary", "origin"), ("accept-ranges", "bytes"), ("content-length", "20000")];
-        let json = fitted(response(&fields, program(20_000)), &request(Some("gzip"))).expect("it fits");
+        let fields = [
+            ("content-type", "text/css"),
+            ("etag", "\"a\""),
+            ("vary", "origin"),
+            ("accept-ranges", "bytes"),
+            ("content-length", "20000"),
+        ];
+        let json =
+            fitted(response(&fields, program(20_000)), &request(Some("gzip"))).expect("it fits");
         let (fields, ..) = sent(&json);
         insta::assert_snapshot!(fields, @r#"{"content-encoding":["gzip"],"content-type":["text/css"],"etag":["W/\"a\""],"vary":["origin","accept-encoding"]}"#);
     }
@@ -224,16 +272,26 @@ mod tests {
             (None, "text/javascript"),
             (Some("gzip"), "application/wasm"),
         ] {
-            let json = fitted(response(&[("content-type", kind)], text.clone()), &request(accepts)).expect("it fits");
+            let json = fitted(
+                response(&[("content-type", kind)], text.clone()),
+                &request(accepts),
+            )
+            .expect("it fits");
             assert!(json.len() <= ANSWER_MAX_BYTES);
             assert_eq!(sent(&json).1, text, "{accepts:?} {kind}");
         }
-        let refused = fitted(response(&[("content-type", "text/javascript")], text), &request(Some("identity")));
+        let refused = fitted(
+            response(&[("content-type", "text/javascript")], text),
+            &request(Some("identity")),
+        );
         assert!(matches!(refused, Err(Unfit::TooLarge { .. })));
         // A picture does not.
         let mut random = vec![0; 900 * 1024];
         getrandom::fill(&mut random).expect("random bytes");
-        let picture = fitted(response(&[("content-type", "image/webp")], random), &request(Some("gzip")));
+        let picture = fitted(
+            response(&[("content-type", "image/webp")], random),
+            &request(Some("gzip")),
+        );
         assert!(matches!(picture, Err(Unfit::TooLarge { .. })));
     }
 }

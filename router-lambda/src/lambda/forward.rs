@@ -55,7 +55,12 @@ impl Forwarder {
     }
 
     /// The door's answer, or what there is to say instead.
-    pub(super) async fn forward(&self, router: &Router, request: &AlbRequest, forward: &Forward) -> Response<Bytes> {
+    pub(super) async fn forward(
+        &self,
+        router: &Router,
+        request: &AlbRequest,
+        forward: &Forward,
+    ) -> Response<Bytes> {
         let head = request.head();
         if head.is_upgrade() {
             return page::no_sockets();
@@ -71,7 +76,11 @@ impl Forwarder {
         let (asked, upstream) = asked(request, forward, nonce, now);
         let mut response = match self.relay.forward(asked, &upstream).await {
             Ok(response) => response,
-            Err(error) => return router.unreachable(&head, forward, &error, Timestamp::now()).await,
+            Err(error) => {
+                return router
+                    .unreachable(&head, forward, &error, Timestamp::now())
+                    .await;
+            }
         };
         if let Err(why) = prove(response.headers_mut(), forward, nonce) {
             tracing::info!(session = forward.session.redacted(), status = response.status().as_u16(), %why, "an answer is not proven");
@@ -91,8 +100,17 @@ impl Forwarder {
 }
 
 /// The request as the door gets it, and where it goes.
-fn asked(request: &AlbRequest, forward: &Forward, nonce: Nonce, now: Timestamp) -> (Request<Full<Bytes>>, Upstream) {
-    let target: PathAndQuery = request.head().target().parse().expect("it was judged when it was read");
+fn asked(
+    request: &AlbRequest,
+    forward: &Forward,
+    nonce: Nonce,
+    now: Timestamp,
+) -> (Request<Full<Bytes>>, Upstream) {
+    let target: PathAndQuery = request
+        .head()
+        .target()
+        .parse()
+        .expect("it was judged when it was read");
     let mut asked = Request::new(Full::new(request.body.clone()));
     *asked.method_mut() = request.method.clone();
     *asked.uri_mut() = target.into();
@@ -100,7 +118,8 @@ fn asked(request: &AlbRequest, forward: &Forward, nonce: Nonce, now: Timestamp) 
     cookie::without_ours(asked.headers_mut());
 
     let mut headers = HeaderMap::new();
-    let proof = HeaderValue::from_str(&forward.proof.request(now, nonce)).expect("digits and spaces");
+    let proof =
+        HeaderValue::from_str(&forward.proof.request(now, nonce)).expect("digits and spaces");
     headers.insert(HeaderName::from_static(HEADER), proof);
     let upstream = Upstream {
         address: forward.address,
@@ -203,7 +222,10 @@ mod tests {
         assert_eq!(asked.headers()["cookie"], "a=1");
         assert_eq!(upstream.forwarded.client, Some([203, 0, 113, 9].into()));
         assert_eq!(upstream.forwarded.proto, Some(relay::Proto::Https));
-        assert_eq!(upstream.forwarded.host.as_ref().expect("a host"), "edit.amelia.example.com");
+        assert_eq!(
+            upstream.forwarded.host.as_ref().expect("a host"),
+            "edit.amelia.example.com"
+        );
         // The relay sets these last, over the visitor's own.
         let proof = upstream.forwarded.headers[HEADER].to_str().expect("ASCII");
         assert_eq!(forward().proof.verify_request(proof, now), Ok(nonce()));
@@ -225,7 +247,11 @@ mod tests {
             for value in values {
                 headers.append(HEADER, value.parse().expect("a value"));
             }
-            assert_eq!(prove(&mut headers, &forward(), nonce()).is_ok(), proven, "{values:?}");
+            assert_eq!(
+                prove(&mut headers, &forward(), nonce()).is_ok(),
+                proven,
+                "{values:?}"
+            );
             assert!(headers.is_empty());
         }
     }

@@ -22,7 +22,10 @@ pub(super) fn client(method: &Method, path: &str) -> Option<Response<Bytes>> {
     let mut response = Response::new(Bytes::from_static(body.as_bytes()));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/javascript; charset=utf-8"),
+    );
     // The next one may come through a gateway, and be the dev server's own.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Some(response)
@@ -34,12 +37,19 @@ mod tests {
 
     #[test]
     fn only_the_client_of_the_dev_server_is_replaced() {
-        let names = ["ErrorOverlay", "createHotContext", "injectQuery", "removeStyle", "updateStyle"];
+        let names = [
+            "ErrorOverlay",
+            "createHotContext",
+            "injectQuery",
+            "removeStyle",
+            "updateStyle",
+        ];
         let client = client(&Method::GET, "/@vite/client").expect("ours");
         let text = std::str::from_utf8(client.body()).expect("a text");
         for name in names {
             assert!(
-                text.contains(&format!("export function {name}(")) || text.contains(&format!("export const {name} =")),
+                text.contains(&format!("export function {name}("))
+                    || text.contains(&format!("export const {name} =")),
                 "{name} is imported by what Vite makes"
             );
         }
@@ -52,6 +62,11 @@ mod tests {
         ] {
             assert!(super::client(&method, path).is_none(), "{method} {path}");
         }
-        assert!(super::client(&Method::HEAD, "/@vite/client").expect("ours").body().is_empty());
+        assert!(
+            super::client(&Method::HEAD, "/@vite/client")
+                .expect("ours")
+                .body()
+                .is_empty()
+        );
     }
 }

@@ -53,20 +53,42 @@ fn every_documented_event_is_read_as_it_was_asked() {
         }
         let request = parsed.unwrap_or_else(|refused| panic!("{name}: {refused}"));
         assert_eq!(request.method.as_str(), out["method"], "{name}");
-        assert_eq!(request.head().target(), out["target"].as_str().unwrap_or_default(), "{name}");
+        assert_eq!(
+            request.head().target(),
+            out["target"].as_str().unwrap_or_default(),
+            "{name}"
+        );
         let visitor = request.visitor().map(|visitor| visitor.to_string());
         assert_eq!(visitor.as_deref(), out["visitor"].as_str(), "{name}");
         assert_eq!(request.proto().as_str(), out["proto"], "{name}");
         assert_eq!(request.multi_value, out["multiValue"], "{name}");
-        assert_eq!(request.is_health_check(), out["healthCheck"] == true, "{name}");
+        assert_eq!(
+            request.is_health_check(),
+            out["healthCheck"] == true,
+            "{name}"
+        );
         for (field, values) in out["headers"].as_object().into_iter().flatten() {
-            let found: Vec<&str> = request.headers.get_all(field).iter().filter_map(|value| value.to_str().ok()).collect();
+            let found: Vec<&str> = request
+                .headers
+                .get_all(field)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .collect();
             assert_eq!(serde_json::json!(found), *values, "{name}");
         }
         for field in out["without"].as_array().into_iter().flatten() {
-            assert!(!request.headers.contains_key(field.as_str().unwrap_or_default()), "{name}");
+            assert!(
+                !request
+                    .headers
+                    .contains_key(field.as_str().unwrap_or_default()),
+                "{name}"
+            );
         }
-        let body: String = request.body.iter().map(|byte| format!("{byte:02x}")).collect();
+        let body: String = request
+            .body
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         assert_eq!(body, out["bodyHex"].as_str().unwrap_or_default(), "{name}");
     }
     assert!(read >= 25, "{read} examples");
@@ -98,8 +120,12 @@ fn every_target_that_a_browser_asks_for_is_told_byte_for_byte() {
     for target in corpus() {
         for multi_value in [false, true] {
             let event = told(&target, &HeaderMap::new(), b"", multi_value);
-            let request = AlbRequest::parse(event.as_bytes()).unwrap_or_else(|refused| panic!("{target}: {refused}"));
-            let single_value_repeats = !multi_value && (target.contains("?a&a") || target.contains("import&import") || target.contains("sort=price&sort"));
+            let request = AlbRequest::parse(event.as_bytes())
+                .unwrap_or_else(|refused| panic!("{target}: {refused}"));
+            let single_value_repeats = !multi_value
+                && (target.contains("?a&a")
+                    || target.contains("import&import")
+                    || target.contains("sort=price&sort"));
             if !single_value_repeats {
                 assert_eq!(request.head().target(), target, "all values: {multi_value}");
             }
@@ -121,7 +147,11 @@ fn what_is_lost_on_the_way_is_what_is_written_down() {
         for (multi_value, expected) in [(true, all_values), (false, one_value)] {
             let event = told(asked, &HeaderMap::new(), b"", multi_value);
             let request = AlbRequest::parse(event.as_bytes()).expect("a request");
-            assert_eq!(request.head().target(), expected, "{asked}, all values: {multi_value}");
+            assert_eq!(
+                request.head().target(),
+                expected,
+                "{asked}, all values: {multi_value}"
+            );
         }
     }
 }
@@ -133,10 +163,15 @@ fn path() -> impl Strategy<Value = String> {
 
 /// A query in which no key is there twice, and no pair is empty.
 fn query() -> impl Strategy<Value = String> {
-    let pair = ("[a-zA-Z0-9@._%/+-]{1,8}", proptest::option::of("[a-zA-Z0-9@._%/+?=-]{1,12}"));
+    let pair = (
+        "[a-zA-Z0-9@._%/+-]{1,8}",
+        proptest::option::of("[a-zA-Z0-9@._%/+?=-]{1,12}"),
+    );
     proptest::collection::vec(pair, 0..6).prop_map(|pairs| {
         let mut keys = std::collections::BTreeSet::new();
-        let pairs = pairs.into_iter().filter(|(key, _)| keys.insert(key.clone()));
+        let pairs = pairs
+            .into_iter()
+            .filter(|(key, _)| keys.insert(key.clone()));
         let pairs: Vec<String> = pairs
             .map(|(key, value)| value.map_or(key.clone(), |value| format!("{key}={value}")))
             .collect();
@@ -202,11 +237,26 @@ proptest! {
 fn json() -> impl Strategy<Value = String> {
     let text = "\\PC{0,12}".prop_map(|text| serde_json::to_string(&text).expect("a text"));
     let target = path().prop_map(|text| serde_json::to_string(&text).expect("a text"));
-    let list = proptest::collection::vec("[ -~]{0,6}", 0..3).prop_map(|list| serde_json::to_string(&list).expect("a list"));
-    let map = proptest::collection::vec(("[!-~]{0,6}", "[ -~]{0,6}"), 0..4)
-        .prop_map(|map| serde_json::to_string(&map.into_iter().collect::<std::collections::BTreeMap<_, _>>()).expect("a map"));
-    let lists = proptest::collection::vec(("[!-~]{0,6}", proptest::collection::vec("[ -~]{0,6}", 0..3)), 0..4)
-        .prop_map(|map| serde_json::to_string(&map.into_iter().collect::<std::collections::BTreeMap<_, _>>()).expect("a map"));
+    let list = proptest::collection::vec("[ -~]{0,6}", 0..3)
+        .prop_map(|list| serde_json::to_string(&list).expect("a list"));
+    let map = proptest::collection::vec(("[!-~]{0,6}", "[ -~]{0,6}"), 0..4).prop_map(|map| {
+        serde_json::to_string(
+            &map.into_iter()
+                .collect::<std::collections::BTreeMap<_, _>>(),
+        )
+        .expect("a map")
+    });
+    let lists = proptest::collection::vec(
+        ("[!-~]{0,6}", proptest::collection::vec("[ -~]{0,6}", 0..3)),
+        0..4,
+    )
+    .prop_map(|map| {
+        serde_json::to_string(
+            &map.into_iter()
+                .collect::<std::collections::BTreeMap<_, _>>(),
+        )
+        .expect("a map")
+    });
     prop_oneof![
         4 => target,
         2 => text,

@@ -11,6 +11,7 @@
 )]
 
 mod alb_events;
+mod lambda;
 mod support;
 mod vite_client;
 mod waiting;

@@ -66,12 +66,18 @@ async fn answer(State(scene): State<Arc<Mutex<Scene>>>, request: Request) -> Res
             ("text/html", PAGE.to_owned())
         }
         "/@vite/client" => ("text/javascript", CLIENT.to_owned()),
-        "/@vite/env" => ("text/javascript", "globalThis.__DEFINED__ = 'defined';".to_owned()),
+        "/@vite/env" => (
+            "text/javascript",
+            "globalThis.__DEFINED__ = 'defined';".to_owned(),
+        ),
         "/src/module.js" => ("text/javascript", MODULE.to_owned()),
         "/_edit/status" => {
             scene.asked += 1;
             let at = Timestamp::from_unix_ms(Timestamp::now().unix_ms() + scene.ahead_ms);
-            ("application/json", json!({ "state": "ready", "revision": scene.revision, "at": at }).to_string())
+            (
+                "application/json",
+                json!({ "state": "ready", "revision": scene.revision, "at": at }).to_string(),
+            )
         }
         _ => {
             let mut response = Response::new(Body::empty());
@@ -80,7 +86,9 @@ async fn answer(State(scene): State<Arc<Mutex<Scene>>>, request: Request) -> Res
         }
     };
     let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert("content-type", kind.parse().expect("a value"));
+    response
+        .headers_mut()
+        .insert("content-type", kind.parse().expect("a value"));
     response
 }
 
@@ -88,7 +96,9 @@ async fn open(scene: Scene) -> (SocketAddr, Arc<Mutex<Scene>>, tokio::task::Join
     let scene = Arc::new(Mutex::new(scene));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    let app = Router::new().fallback(answer).with_state(Arc::clone(&scene));
+    let app = Router::new()
+        .fallback(answer)
+        .with_state(Arc::clone(&scene));
     let mut server = tokio::task::JoinSet::new();
     server.spawn(async move { axum::serve(listener, app).await.expect("it serves") });
     (address, scene, server)
@@ -112,17 +122,27 @@ async fn a_page_has_its_styles_and_is_loaded_again_once_when_something_was_shown
         .before_every_page("{ const later = window.setTimeout; window.setTimeout = (f, ms, ...rest) => later(f, Math.min(ms ?? 0, 50), ...rest); }")
         .await;
     browser.open(&format!("http://{address}/")).await;
-    let expected = json!({ "again": 1, "query": "/a?import&b#c", "overlay": "defined", "defined": "defined" });
+    let expected =
+        json!({ "again": 1, "query": "/a?import&b#c", "overlay": "defined", "defined": "defined" });
     browser.until("window.module", &expected).await;
     // In the order of their imports, the newest text of each; what the server put there is the same style.
     browser
-        .until("getComputedStyle(document.querySelector('b')).color", &json!("rgb(0, 128, 0)"))
+        .until(
+            "getComputedStyle(document.querySelector('b')).color",
+            &json!("rgb(0, 128, 0)"),
+        )
         .await;
     browser
-        .until("getComputedStyle(document.querySelector('i')).color", &json!("rgb(4, 5, 6)"))
+        .until(
+            "getComputedStyle(document.querySelector('i')).color",
+            &json!("rgb(4, 5, 6)"),
+        )
         .await;
     let ids = "[...document.querySelectorAll('style')].map((style) => style.dataset.viteDevId)";
-    assert_eq!(browser.ask(ids).await, json!(["/src/there.css", "/src/b.css", "/src/c.css"]));
+    assert_eq!(
+        browser.ask(ids).await,
+        json!(["/src/there.css", "/src/b.css", "/src/c.css"])
+    );
 
     let asked = |scene: &Arc<Mutex<Scene>>| {
         let scene = scene.lock().expect("nobody panics");
@@ -139,7 +159,11 @@ async fn a_page_has_its_styles_and_is_loaded_again_once_when_something_was_shown
         assert!(waited.is_ok(), "the page asks: {:?}", asked(&scene));
     };
     rounds(5).await;
-    assert_eq!(asked(&scene).0, 1, "nothing was shown, and the page was loaded again");
+    assert_eq!(
+        asked(&scene).0,
+        1,
+        "nothing was shown, and the page was loaded again"
+    );
 
     browser.ask("(window.old = true)").await;
     scene.lock().expect("nobody panics").revision = Some(now());
@@ -156,6 +180,9 @@ async fn a_page_has_its_styles_and_is_loaded_again_once_when_something_was_shown
     assert_eq!(asked(&scene).0, loaded);
     // The icon that browsers ask for is not there.
     let complaints = browser.complaints().await;
-    assert!(complaints.iter().all(|line| line.contains("favicon.ico")), "{complaints:?}");
+    assert!(
+        complaints.iter().all(|line| line.contains("favicon.ico")),
+        "{complaints:?}"
+    );
     browser.close().await;
 }

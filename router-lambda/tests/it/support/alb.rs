@@ -30,7 +30,9 @@ use tokio::task::JoinSet;
 const LIMIT_BYTES: usize = 1024 * 1024;
 
 /// What is done with an event.
-pub type Invoke = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
+pub type Invoke = Arc<
+    dyn Fn(String) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync,
+>;
 
 /// How it is set up.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +53,9 @@ pub struct Alb {
 
 impl Alb {
     pub async fn start(manner: Manner, invoke: Invoke) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a port");
         let address = listener.local_addr().expect("it is bound");
         let invoked = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&invoked);
@@ -62,10 +66,15 @@ impl Alb {
                 let (invoke, counted) = (Arc::clone(&invoke), Arc::clone(&counted));
                 let service = service_fn(move |request| {
                     let (invoke, counted) = (Arc::clone(&invoke), Arc::clone(&counted));
-                    async move { Ok::<_, std::convert::Infallible>(balance(request, peer, manner, invoke, &counted).await) }
+                    async move {
+                        Ok::<_, std::convert::Infallible>(
+                            balance(request, peer, manner, invoke, &counted).await,
+                        )
+                    }
                 });
                 connections.spawn(async move {
-                    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service);
+                    let serving = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(connection), service);
                     serving.await.ok();
                 });
             }
@@ -120,7 +129,9 @@ async fn balance(
 
 /// What it answers itself.
 fn own(status: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(b"the load balancer's own answer")));
+    let mut response = Response::new(Full::new(Bytes::from_static(
+        b"the load balancer's own answer",
+    )));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -142,16 +153,32 @@ pub struct Asked<'a> {
 /// The event that a function gets.
 pub fn event(asked: &Asked<'_>, manner: Manner) -> String {
     let mut parameters: Vec<(String, String)> = Vec::new();
-    for pair in asked.query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+    for pair in asked
+        .query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+    {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         parameters.push((key.to_owned(), value.to_owned()));
     }
     let mut fields: Vec<(String, String)> = Vec::new();
     for (name, value) in asked.headers {
-        let passes = !["connection", "keep-alive", "te", "transfer-encoding", "upgrade", "x-forwarded-proto", "x-forwarded-port"]
-            .contains(&name.as_str());
+        let passes = ![
+            "connection",
+            "keep-alive",
+            "te",
+            "transfer-encoding",
+            "upgrade",
+            "x-forwarded-proto",
+            "x-forwarded-port",
+        ]
+        .contains(&name.as_str());
         if passes && name != "x-forwarded-for" {
-            fields.push((name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+            fields.push((
+                name.as_str().to_owned(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            ));
         }
     }
     let claimed = asked.headers.get_all("x-forwarded-for").iter();
@@ -160,10 +187,17 @@ pub fn event(asked: &Asked<'_>, manner: Manner) -> String {
         .chain([asked.peer.ip().to_string()])
         .collect();
     fields.push(("x-forwarded-for".to_owned(), chain.join(", ")));
-    let (proto, port) = if manner.https { ("https", "443") } else { ("http", "80") };
+    let (proto, port) = if manner.https {
+        ("https", "443")
+    } else {
+        ("http", "80")
+    };
     fields.push(("x-forwarded-port".to_owned(), port.to_owned()));
     fields.push(("x-forwarded-proto".to_owned(), proto.to_owned()));
-    fields.push(("x-amzn-trace-id".to_owned(), "Root=1-5c536348-3d683b8b04734faae651f476".to_owned()));
+    fields.push((
+        "x-amzn-trace-id".to_owned(),
+        "Root=1-5c536348-3d683b8b04734faae651f476".to_owned(),
+    ));
 
     let (text, is_base64) = if is_text(asked.headers) {
         (String::from_utf8_lossy(asked.body).into_owned(), false)
@@ -191,7 +225,11 @@ fn is_text(headers: &HeaderMap) -> bool {
         .get(header::CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
         .unwrap_or_default();
-    let known = ["application/json", "application/javascript", "application/xml"];
+    let known = [
+        "application/json",
+        "application/javascript",
+        "application/xml",
+    ];
     !headers.contains_key(header::CONTENT_ENCODING)
         && (kind.starts_with("text/") || known.iter().any(|known| kind.starts_with(known)))
 }
@@ -211,7 +249,10 @@ fn map(pairs: &[(String, String)], multi_value: bool) -> String {
     let mut json = String::from("{");
     for (number, key) in keys.iter().enumerate() {
         let comma = if number > 0 { "," } else { "" };
-        let values = pairs.iter().filter(|(name, _)| name == key).map(|(_, value)| quoted(value));
+        let values = pairs
+            .iter()
+            .filter(|(name, _)| name == key)
+            .map(|(_, value)| quoted(value));
         let value = if multi_value {
             format!("[{}]", values.collect::<Vec<_>>().join(","))
         } else {
@@ -241,7 +282,14 @@ fn answered(json: &str) -> Option<Response<Full<Bytes>>> {
     let mut head = 0;
     let mut add = |name: &str, value: &str| {
         // Hop by hop, and the length, are its own business.
-        if ["connection", "transfer-encoding", "content-length", "keep-alive"].contains(&name.to_ascii_lowercase().as_str()) {
+        if [
+            "connection",
+            "transfer-encoding",
+            "content-length",
+            "keep-alive",
+        ]
+        .contains(&name.to_ascii_lowercase().as_str())
+        {
             return Some(());
         }
         head += name.len() + value.len() + 4;

@@ -34,9 +34,10 @@ pub struct Runtime {
 impl Runtime {
     /// A runtime without a function. The first one of all takes as long as a package takes to be installed.
     pub async fn start() -> Self {
-        let program = tokio::task::spawn_blocking(|| program(Path::new(env!("CARGO_TARGET_TMPDIR"))))
-            .await
-            .expect("it is installed");
+        let program =
+            tokio::task::spawn_blocking(|| program(Path::new(env!("CARGO_TARGET_TMPDIR"))))
+                .await
+                .expect("it is installed");
         // It wants to be in a package, and builds nothing of it.
         let folder = tempfile::tempdir().expect("a folder");
         let manifest = "[package]\nname = \"function\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n";
@@ -49,7 +50,14 @@ impl Runtime {
             .expect("a port")
             .port();
         let process = Command::new(program)
-            .args(["lambda", "watch", "--only-lambda-apis", "--invoke-address", "127.0.0.1", "--invoke-port"])
+            .args([
+                "lambda",
+                "watch",
+                "--only-lambda-apis",
+                "--invoke-address",
+                "127.0.0.1",
+                "--invoke-port",
+            ])
             .arg(port.to_string())
             .current_dir(folder.path())
             .stdin(Stdio::null())
@@ -65,18 +73,26 @@ impl Runtime {
             _folder: folder,
         };
         let listens = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            while tokio::net::TcpStream::connect(("127.0.0.1", port))
+                .await
+                .is_err()
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, listens).await.expect("the runtime listens");
+        tokio::time::timeout(PATIENCE, listens)
+            .await
+            .expect("the runtime listens");
         runtime
     }
 
     /// The variables by which a function finds it.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("AWS_LAMBDA_RUNTIME_API", format!("http://127.0.0.1:{}/.rt", self.port)),
+            (
+                "AWS_LAMBDA_RUNTIME_API",
+                format!("http://127.0.0.1:{}/.rt", self.port),
+            ),
             ("AWS_LAMBDA_FUNCTION_NAME", "_".to_owned()),
             ("AWS_LAMBDA_FUNCTION_VERSION", "1".to_owned()),
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128".to_owned()),
@@ -98,19 +114,35 @@ impl Runtime {
     }
 }
 
-async fn invoke(client: &Client<HttpConnector, Full<Bytes>>, port: u16, event: String) -> Result<String, String> {
-    let request = http::Request::post(format!("http://127.0.0.1:{port}/2015-03-31/functions/_/invocations"))
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(event)))
-        .expect("a request");
+async fn invoke(
+    client: &Client<HttpConnector, Full<Bytes>>,
+    port: u16,
+    event: String,
+) -> Result<String, String> {
+    let request = http::Request::post(format!(
+        "http://127.0.0.1:{port}/2015-03-31/functions/_/invocations"
+    ))
+    .header("content-type", "application/json")
+    .body(Full::new(Bytes::from(event)))
+    .expect("a request");
     let answered = async {
-        let response = client.request(request).await.map_err(|error| error.to_string())?;
-        let failed = response.headers().contains_key("x-amz-function-error") || !response.status().is_success();
-        let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+        let response = client
+            .request(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        let failed = response.headers().contains_key("x-amz-function-error")
+            || !response.status().is_success();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?;
         let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
         if failed { Err(text) } else { Ok(text) }
     };
-    tokio::time::timeout(PATIENCE, answered).await.expect("the function answers")
+    tokio::time::timeout(PATIENCE, answered)
+        .await
+        .expect("the function answers")
 }
 
 /// The program, which is installed if it is not there yet. Other processes that want it too wait.
@@ -123,15 +155,31 @@ fn program(folder: &Path) -> PathBuf {
     lock.lock().expect("file systems lock");
     if !complete.exists() {
         drop(std::fs::remove_dir_all(&environment));
-        run(std::process::Command::new("python3").args(["-m", "venv"]).arg(&environment));
-        run(std::process::Command::new(environment.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PACKAGE]));
+        run(std::process::Command::new("python3")
+            .args(["-m", "venv"])
+            .arg(&environment));
+        run(
+            std::process::Command::new(environment.join("bin/python")).args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                PACKAGE,
+            ]),
+        );
         File::create(&complete).expect("a mark that it is complete");
     }
     program
 }
 
 fn run(command: &mut std::process::Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
