@@ -22,7 +22,7 @@ use std::time::Duration;
 use contract::instruction::Refusal;
 use contract::session::State;
 use contract::{
-    Action, ClientConfig, ClientId, ErrorCode, Instruction, InstructionId, Session, SessionId,
+    Action, ClientConfig, ClientId, ErrorCode, Instruction, Session, SessionId,
     Status, ThreadId, Timestamp,
 };
 use futures_util::StreamExt as _;

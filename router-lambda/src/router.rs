@@ -140,6 +140,13 @@ impl Router {
         &self.0.parts
     }
 
+    /// Makes the connections that a first visitor needs, by looking for what is not there.
+    pub async fn warm(&self, host: &str) {
+        let parts = self.parts();
+        drop(parts.directory.find(Place::of(host, &parts.policy)).await);
+        drop(parts.registry.get("nobody", Timestamp::now()).await);
+    }
+
     /// Decides what a request gets. Takes as long as a wake takes to be ordered, or as an answer may be held back, and for
     /// everything else two reads at the most.
     pub async fn handle(&self, head: &Head<'_>, now: Timestamp) -> Outcome {

@@ -11,7 +11,12 @@
 )]
 
 mod alb_events;
+mod fleet;
+mod house;
+mod intake;
 mod lambda;
 mod support;
+mod sweeping;
 mod vite_client;
 mod waiting;
+mod waking;
