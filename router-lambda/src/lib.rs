@@ -25,6 +25,7 @@ pub mod directory;
 pub mod host;
 pub mod inspect;
 pub mod intake;
+pub mod lambda;
 pub mod link;
 pub mod metrics;
 pub mod page;

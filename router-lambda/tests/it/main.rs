@@ -10,11 +10,14 @@
     reason = "tests may spawn: their tasks end with their runtime"
 )]
 
+mod alb_events;
 mod cloud;
 mod fleet;
 mod house;
 mod intake;
+mod lambda;
 mod support;
 mod sweeping;
+mod vite_client;
 mod waiting;
 mod waking;
