@@ -1,1 +1,5 @@
 //! The router.
+
+pub mod ask;
+pub mod cookie;
+pub mod gateway;
