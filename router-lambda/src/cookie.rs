@@ -69,7 +69,8 @@ pub fn without_ours(headers: &mut HeaderMap) {
     let ours = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
         let name = name.trim_ascii();
-        name.eq_ignore_ascii_case(NAME.as_bytes()) || name.eq_ignore_ascii_case(PLAIN_NAME.as_bytes())
+        name.eq_ignore_ascii_case(NAME.as_bytes())
+            || name.eq_ignore_ascii_case(PLAIN_NAME.as_bytes())
     };
     let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
     if !lines
@@ -122,15 +123,27 @@ mod tests {
         let some = |id: &str| Some(id.to_owned());
         let https = |lines: &[&str]| of(lines, Proto::Https);
         assert_eq!(https(&["__Host-edit-session=amelia_a"]), some("amelia_a"));
-        assert_eq!(https(&["theme=dark; __Host-edit-session=amelia_a;"]), some("amelia_a"));
-        assert_eq!(https(&["theme=dark", "__Host-edit-session=amelia_a"]), some("amelia_a"));
         assert_eq!(
-            https(&["__Host-edit-session=amelia_a", "__Host-edit-session=amelia_a"]),
+            https(&["theme=dark; __Host-edit-session=amelia_a;"]),
+            some("amelia_a")
+        );
+        assert_eq!(
+            https(&["theme=dark", "__Host-edit-session=amelia_a"]),
+            some("amelia_a")
+        );
+        assert_eq!(
+            https(&[
+                "__Host-edit-session=amelia_a",
+                "__Host-edit-session=amelia_a"
+            ]),
             some("amelia_a")
         );
         for refused in [
             &["__Host-edit-session=amelia_a; __Host-edit-session=amelia_b"][..],
-            &["__Host-edit-session=amelia_a", "__Host-edit-session=amelia_b"],
+            &[
+                "__Host-edit-session=amelia_a",
+                "__Host-edit-session=amelia_b",
+            ],
             &["__Host-edit-session=Amelia"],
             &["__Host-edit-session=amelia_a%00"],
             &["__host-edit-session=amelia_a"],
@@ -141,14 +154,20 @@ mod tests {
         ] {
             assert_eq!(https(refused), None, "{refused:?}");
         }
-        assert_eq!(of(&["edit-session=amelia_a"], Proto::Http), some("amelia_a"));
+        assert_eq!(
+            of(&["edit-session=amelia_a"], Proto::Http),
+            some("amelia_a")
+        );
         assert_eq!(of(&["__Host-edit-session=amelia_a"], Proto::Http), None);
     }
 
     #[test]
     fn no_door_hears_our_cookies_and_every_other_one_passes() {
         let cases = [
-            (vec!["__Host-edit-session=a; theme=dark; b=2"], vec!["theme=dark; b=2"]),
+            (
+                vec!["__Host-edit-session=a; theme=dark; b=2"],
+                vec!["theme=dark; b=2"],
+            ),
             (vec!["__Host-edit-session=a"], vec![]),
             (vec!["edit-session=a", "x=1"], vec!["x=1"]),
             (vec!["x=edit-session=a;  y"], vec!["x=edit-session=a;  y"]),

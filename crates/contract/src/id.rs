@@ -29,6 +29,13 @@ macro_rules! text_id {
             }
         }
 
+        // An id is looked up by the text that may be one, without making one.
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {

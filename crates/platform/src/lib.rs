@@ -25,7 +25,8 @@
 //! Everything here is at-least-once. A reply may be lost after the deed was done, so each operation may be repeated
 //! with the same arguments: a second [`Instructions::send`] is a duplicate, a second [`Receipts::put`] is the same
 //! receipt, a second [`Sessions::create`] says that the thread is taken by the very id that was asked for, and a
-//! second [`Sessions::transition`] is judged by the contract's table.
+//! second [`Sessions::transition`] is judged by the contract's table. [`Sessions::spend`] alone is a question that is
+//! answered once: whoever does not hear the answer asks for another nonce.
 
 #![allow(
     clippy::doc_markdown,
@@ -58,4 +59,4 @@ pub use objects::{KEY_MAX_BYTES, Objects, check_key};
 pub use queues::{QUEUE_PREFIX, Queues, SessionQueue, queue_name};
 pub use receipts::{Put, Receipts};
 pub use secrets::{SECRET_MAX_BYTES, Secret, Secrets};
-pub use sessions::{Created, Sessions, TransitionFailed};
+pub use sessions::{Created, NONCE_MAX_BYTES, Removed, Sessions, TransitionFailed};

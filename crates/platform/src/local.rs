@@ -81,9 +81,7 @@ impl LocalStore {
 
     /// The sessions.
     pub fn sessions(&self) -> Arc<dyn Sessions> {
-        Arc::new(LocalSessions {
-            store: Arc::clone(&self.store),
-        })
+        Arc::new(LocalSessions::new(Arc::clone(&self.store)))
     }
 
     /// The receipts.

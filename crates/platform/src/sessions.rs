@@ -1,6 +1,7 @@
 //! The port to the sessions.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::session::{Transition, TransitionRefused};
@@ -45,6 +46,27 @@ pub trait Sessions: Send + Sync + Debug {
     /// All sessions of a client, oldest first. For people and for the sweep: answered from an index that may lag
     /// behind a write by about a second.
     async fn list(&self, client: &ClientId) -> Result<Vec<Session>>;
+
+    /// Removes a session and the row of its thread, if nobody has woken it since it was read; so that the thread can have
+    /// another one. Also what is left of one whose record is gone already: then the row of the thread alone.
+    async fn remove(&self, session: &Session) -> Result<Removed>;
+
+    /// Uses up what may be used once, and remembers it until `until` at least. Of several callers at once one is told `true`.
+    /// Errors: `Refused` where it has more than [`NONCE_MAX_BYTES`].
+    async fn spend(&self, nonce: &str, until: Timestamp) -> Result<bool>;
+
+    /// Returns when a session may have changed, and after `patience` at the latest. An adapter that hears of no changes
+    /// waits for all of it.
+    async fn changed(&self, patience: Duration);
+}
+
+/// What became of a session that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone.
+    Gone,
+    /// Somebody has woken it: it stays.
+    Used,
 }
 
 /// What became of a session that was to be created.
@@ -73,4 +95,18 @@ pub enum TransitionFailed {
         /// How many there are.
         limit: u32,
     },
+}
+
+/// How long a nonce is at most: ours have 26 characters, and DynamoDB takes keys of 2048 bytes.
+pub const NONCE_MAX_BYTES: usize = 256;
+
+/// Why a nonce is not taken, if it is too long.
+pub(crate) fn check_nonce(nonce: &str) -> std::result::Result<(), String> {
+    if nonce.len() > NONCE_MAX_BYTES {
+        return Err(format!(
+            "it has {} bytes: at most {NONCE_MAX_BYTES} are taken",
+            nonce.len()
+        ));
+    }
+    Ok(())
 }

@@ -1,13 +1,14 @@
-//! The sessions in DynamoDB, with the rows of their threads and slots in the same table.
+//! The sessions in DynamoDB, with the rows of their threads and slots, and of what may be used once, in the same table.
 //!
 //! | key `sessionId` | holds | written |
 //! |---|---|---|
 //! | a session's id | the session, a field an attribute, and `slot`, the number of the slot that it took last | by every transition |
-//! | `thread#<clientId>#<sha256 of threadId>` | `heldBy`, the session's id | with the session, never again |
+//! | `thread#<clientId>#<sha256 of threadId>` | `heldBy`, the session's id | with the session, and removed with it; never in between |
 //! | `slot#<clientId>#<n>` | `heldBy`, `generation` | by `Wake`, with the session; removed by `Sleep` and `Fail` |
+//! | `nonce#<nonce>` | `spentBy`, a number of that call, and `expiresAt`, when DynamoDB may remove it | once |
 //!
 //! Rows of threads and slots have neither `clientId` nor `threadId`, so that the index that lists sessions has sessions
-//! only. All keys of a client's rows begin with its id, for roles that are limited to one client.
+//! only. All keys of a client's rows begin with its id, for roles that are limited to one client. Nonces are the router's.
 //!
 //! A transition reads the session, judges it by the contract's table, and writes what changed on the condition that
 //! everything that was looked at is still as it was read. Where the condition fails, it is judged anew.
@@ -20,15 +21,21 @@
 //!
 //! **Lost replies.** `Wake` is a transaction with a token, which DynamoDB remembers for ten minutes: repeated by the SDK
 //! it succeeds again. Every other transition is an update; repeated, its condition fails, and then the session that is
-//! read is exactly the one that was to be written. Nobody else writes it: it carries the generation, and the task.
+//! read is exactly the one that was to be written. Nobody else writes it: it carries the generation, and the task. A
+//! nonce that was spent by this very call is not spent by another.
+//!
+//! **Removing.** The row of a thread does not expire: a wake puts off when the session does, and the thread would be free
+//! too early. Where DynamoDB removes an expired session by itself, the thread's row is left, and leads to a session that
+//! is gone, until somebody removes what is left of it.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, ConditionCheck, KeysAndAttributes, Put, TransactWriteItem, Update,
+    AttributeValue, ConditionCheck, Delete, KeysAndAttributes, Put, TransactWriteItem, Update,
 };
 use contract::id::hex;
 use contract::session::{State, Transition};
@@ -38,7 +45,8 @@ use sha2::{Digest as _, Sha256};
 use super::fault::Asked;
 use super::record::{Item, from_item, number, text, to_item};
 use super::{Table, random, stand_back};
-use crate::{Created, PortError, Result, Sessions, TransitionFailed};
+use crate::sessions::check_nonce;
+use crate::{Created, PortError, Removed, Result, Sessions, TransitionFailed};
 
 const INDEX: &str = "clientId-threadId-index";
 
@@ -94,14 +102,10 @@ impl Sessions for AwsSessions {
     async fn create(&self, session: &Session) -> Result<Created> {
         let asked = self.asked("create", &session.session_id);
         let (client, thread) = (&session.client_id, &session.thread_id);
-        let mut thread_row = Item::from([
+        let thread_row = Item::from([
             ("sessionId".to_owned(), text(thread_key(client, thread))),
             ("heldBy".to_owned(), text(session.session_id.as_str())),
         ]);
-        if let Some(seconds) = session.expires_at {
-            // Else the thread would belong for ever to a session that is no more.
-            thread_row.insert("expiresAt".to_owned(), number(seconds));
-        }
         let session_row = to_item(session).map_err(|error| asked.corrupt(error))?;
         let put = |item: Item| {
             Put::builder()
@@ -226,6 +230,77 @@ impl Sessions for AwsSessions {
             (one.created_at, &one.session_id).cmp(&(other.created_at, &other.session_id))
         });
         Ok(sessions)
+    }
+
+    async fn remove(&self, session: &Session) -> Result<Removed> {
+        let asked = self.asked("remove", &session.session_id);
+        for turn in 0..TURNS {
+            if turn > 0 {
+                stand_back(turn).await;
+            }
+            let read = self.read(&asked, &session.session_id).await?;
+            if let Some(read) = &read
+                && is_used(&read.session, session.generation, Timestamp::now())
+            {
+                return Ok(Removed::Used);
+            }
+            let holder = self
+                .holder_of_thread(&asked, &session.client_id, &session.thread_id)
+                .await?;
+            let has_thread = holder.as_ref() == Some(&session.session_id);
+            if read.is_none() && !has_thread {
+                return Ok(Removed::Gone);
+            }
+            let mut items = Vec::new();
+            if has_thread {
+                items.push(self.free_thread(&asked, session)?);
+            }
+            items.push(match &read {
+                Some(read) => self.unless_changed(&asked, read)?,
+                // It may be created again in this moment, with its thread.
+                None => self.not_there(&asked, &session.session_id)?,
+            });
+            if let Wrote::Done = self.transact(&asked, items).await? {
+                if let Some(read) = &read {
+                    self.give_back(read).await;
+                }
+                return Ok(Removed::Gone);
+            }
+        }
+        Err(asked.unavailable(BUSY))
+    }
+
+    async fn spend(&self, nonce: &str, until: Timestamp) -> Result<bool> {
+        let asked = self.table.asked("spend", "a nonce");
+        check_nonce(nonce).map_err(|reason| asked.refused(reason))?;
+        let by = text(format!("{:016x}{:016x}", random(), random()));
+        // Rounded up: DynamoDB may remove it after that second. It takes its time, and until then it counts as spent.
+        let seconds = until.unix_ms().saturating_add(999).div_euclid(1000);
+        let sent = self
+            .table
+            .dynamodb
+            .put_item()
+            .table_name(&self.table.name)
+            .item("sessionId", text(format!("nonce#{nonce}")))
+            .item("spentBy", by.clone())
+            .item("expiresAt", number(seconds))
+            // Where a reply was lost, the SDK says the same again: that is not a second one who spends it.
+            .condition_expression("attribute_not_exists(sessionId) OR spentBy = :by")
+            .expression_attribute_values(":by", by)
+            .send()
+            .await;
+        let Err(error) = sent else {
+            return Ok(true);
+        };
+        match error.as_service_error() {
+            Some(service) if service.is_conditional_check_failed_exception() => Ok(false),
+            _ => Err(asked.failed(error)),
+        }
+    }
+
+    /// DynamoDB tells nobody (its streams are for one or two readers a table, and every router would be one).
+    async fn changed(&self, patience: Duration) {
+        tokio::time::sleep(patience).await;
     }
 }
 
@@ -523,6 +598,45 @@ impl AwsSessions {
         Ok(free)
     }
 
+    /// Removes a session, if it is as it was read.
+    fn unless_changed(&self, asked: &Asked, read: &Read) -> Result<TransactWriteItem> {
+        let mut change = Change::default();
+        change.judge(&read.item);
+        let delete = Delete::builder()
+            .table_name(&self.table.name)
+            .key("sessionId", text(read.session.session_id.as_str()))
+            .condition_expression(change.condition)
+            .set_expression_attribute_names(Some(change.names))
+            .set_expression_attribute_values((!change.values.is_empty()).then_some(change.values))
+            .build()
+            .map_err(|error| asked.refused(error.to_string()))?;
+        Ok(TransactWriteItem::builder().delete(delete).build())
+    }
+
+    /// A check that there is no such session.
+    fn not_there(&self, asked: &Asked, id: &SessionId) -> Result<TransactWriteItem> {
+        let check = ConditionCheck::builder()
+            .table_name(&self.table.name)
+            .key("sessionId", text(id.as_str()))
+            .condition_expression("attribute_not_exists(sessionId)")
+            .build()
+            .map_err(|error| asked.refused(error.to_string()))?;
+        Ok(TransactWriteItem::builder().condition_check(check).build())
+    }
+
+    /// Removes the row of a session's thread, if it is still the session's.
+    fn free_thread(&self, asked: &Asked, session: &Session) -> Result<TransactWriteItem> {
+        let key = thread_key(&session.client_id, &session.thread_id);
+        let delete = Delete::builder()
+            .table_name(&self.table.name)
+            .key("sessionId", text(key))
+            .condition_expression("heldBy = :by")
+            .expression_attribute_values(":by", text(session.session_id.as_str()))
+            .build()
+            .map_err(|error| asked.refused(error.to_string()))?;
+        Ok(TransactWriteItem::builder().delete(delete).build())
+    }
+
     /// A check that a session is as it was read.
     fn unchanged(&self, asked: &Asked, read: &Read) -> Result<TransactWriteItem> {
         let mut change = Change::default();
@@ -716,6 +830,12 @@ fn holder(asked: &Asked, item: &Item) -> Result<SessionId> {
 
 fn decode(asked: &Asked, item: &Item) -> Result<Session> {
     from_item(item).map_err(|error| asked.corrupt(error))
+}
+
+/// Whether somebody woke the session after it was read in `generation`, or acts for it now.
+fn is_used(stored: &Session, generation: Generation, now: Timestamp) -> bool {
+    let awake = matches!(stored.state, State::Waking | State::Ready | State::Draining);
+    stored.generation != generation || (awake && !lease_is_over(stored, now))
 }
 
 /// As [`Transition::Wake`] sees it: whoever can be woken by another has no claim to a slot.

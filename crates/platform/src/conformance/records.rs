@@ -7,8 +7,7 @@
 
 use contract::session::ProofKey;
 use contract::{
-    ClientConfig, ClientId, InstructionId, Receipt, Session, SessionId, Status,
-    ThreadId, Timestamp,
+    ClientConfig, ClientId, InstructionId, Receipt, Session, SessionId, Status, ThreadId, Timestamp,
 };
 use serde_json::json;
 

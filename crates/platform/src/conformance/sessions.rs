@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::records::{client, dawn, proof_key, session, session_id, thread};
 use super::{StoreUnderTest, eventually};
-use crate::{Created, Sessions, TransitionFailed};
+use crate::{Created, NONCE_MAX_BYTES, PortError, Removed, Sessions, TransitionFailed};
 
 /// Turns each case into a test.
 #[macro_export]
@@ -43,6 +43,17 @@ macro_rules! sessions_conformance {
             whoever_lost_its_slot_cannot_go_on
             a_late_renewal_stands_while_nobody_took_the_slot
             of_a_late_renewal_and_a_wake_for_its_slot_one_wins
+            a_thread_whose_session_is_removed_can_have_another
+            a_session_that_was_woken_meanwhile_is_not_removed
+            a_session_that_somebody_acts_for_is_not_removed
+            a_session_that_was_abandoned_is_removed_with_its_slot
+            what_is_left_of_a_session_that_is_gone_frees_its_thread
+            a_thread_of_another_session_stays
+            of_a_removal_and_a_wake_one_wins
+            what_may_be_used_once_is_used_once
+            of_many_who_spend_one_nonce_one_is_told_so
+            a_nonce_that_is_too_long_is_refused
+            whoever_waits_for_a_change_does_not_wait_for_ever
         }
     };
 }
@@ -537,6 +548,175 @@ pub async fn of_a_late_renewal_and_a_wake_for_its_slot_one_wins(under_test: &dyn
     }
 }
 
+/// The next message of the conversation begins anew.
+pub async fn a_thread_whose_session_is_removed_can_have_another(under_test: &dyn StoreUnderTest) {
+    let story = Story::begin(under_test, 1).await;
+    let old = story.read(1).await;
+    assert_eq!(story.remove(&old).await, Removed::Gone);
+    assert_eq!(
+        story.sessions.get(&old.session_id).await.expect("get"),
+        None
+    );
+    let found = story.sessions.find(&story.client, &old.thread_id).await;
+    assert_eq!(found.expect("find"), None);
+    let new = Session {
+        thread_id: old.thread_id.clone(),
+        ..session(&story.client, 11)
+    };
+    let created = story.sessions.create(&new).await.expect("create");
+    assert_eq!(created, Created::New);
+    // Repeated, as after a reply that was lost.
+    assert_eq!(story.remove(&old).await, Removed::Gone);
+    let found = story.sessions.find(&story.client, &old.thread_id).await;
+    assert_eq!(found.expect("find"), Some(new.session_id));
+}
+
+/// By whoever opened the page while it was looked at.
+pub async fn a_session_that_was_woken_meanwhile_is_not_removed(under_test: &dyn StoreUnderTest) {
+    let story = Story::begin(under_test, 1).await;
+    let seen = story.read(1).await;
+    story.wake(1, dawn()).await.expect("dormant");
+    let failed = story.take(1, Generation(1), &fail(), dawn()).await;
+    let failed = failed.expect("waking");
+    assert_eq!(story.remove(&seen).await, Removed::Used);
+    assert_eq!(story.read(1).await, failed);
+    assert_eq!(story.remove(&failed).await, Removed::Gone);
+}
+
+/// Even if whoever wants it removed knows that.
+pub async fn a_session_that_somebody_acts_for_is_not_removed(under_test: &dyn StoreUnderTest) {
+    let story = Story::begin(under_test, 1).await;
+    let awake = story.wake(1, Timestamp::now()).await.expect("dormant");
+    assert_eq!(story.remove(&awake).await, Removed::Used);
+    assert_eq!(story.read(1).await, awake);
+}
+
+/// Its environment died without a word.
+pub async fn a_session_that_was_abandoned_is_removed_with_its_slot(
+    under_test: &dyn StoreUnderTest,
+) {
+    let story = Story::begin(under_test, 1).await;
+    let long_ago = Timestamp::from_unix_ms(Timestamp::now().unix_ms() - 3_600_000);
+    let abandoned = story.wake(1, long_ago).await.expect("dormant");
+    assert_eq!(story.remove(&abandoned).await, Removed::Gone);
+    // In the time of its lease: nothing but its removal has made the slot free.
+    story.wake(2, long_ago).await.expect("nobody holds it");
+}
+
+/// As after DynamoDB removed a session that had expired.
+pub async fn what_is_left_of_a_session_that_is_gone_frees_its_thread(
+    under_test: &dyn StoreUnderTest,
+) {
+    let story = Story::begin(under_test, 1).await;
+    let gone = story.read(1).await;
+    // The suite cannot remove one half by itself: that of another thread has the same id, and no row of this thread.
+    let other_thread = Session {
+        thread_id: thread("another"),
+        ..gone.clone()
+    };
+    assert_eq!(story.remove(&other_thread).await, Removed::Gone);
+    assert_eq!(
+        story.sessions.get(&gone.session_id).await.expect("get"),
+        None
+    );
+    let found = story.sessions.find(&story.client, &gone.thread_id).await;
+    assert_eq!(found.expect("find"), Some(gone.session_id.clone()));
+    assert_eq!(story.remove(&gone).await, Removed::Gone);
+    let found = story.sessions.find(&story.client, &gone.thread_id).await;
+    assert_eq!(found.expect("find"), None);
+}
+
+/// Whatever is said about it.
+pub async fn a_thread_of_another_session_stays(under_test: &dyn StoreUnderTest) {
+    let story = Story::begin(under_test, 1).await;
+    let wrong = Session {
+        thread_id: thread("thread-2"),
+        ..session(&story.client, 11)
+    };
+    assert_eq!(story.remove(&wrong).await, Removed::Gone);
+    let found = story
+        .sessions
+        .find(&story.client, &thread("thread-2"))
+        .await;
+    assert_eq!(found.expect("find"), Some(story.id(2)));
+    assert_eq!(story.read(2).await.session_id, story.id(2));
+}
+
+/// However close to each other they come: never an environment without a session.
+pub async fn of_a_removal_and_a_wake_one_wins(under_test: &dyn StoreUnderTest) {
+    let story = Arc::new(Story::begin(under_test, 10).await);
+    for number in 1..=10 {
+        let seen = story.read(number).await;
+        let mut both = JoinSet::new();
+        let removing = Arc::clone(&story);
+        both.spawn(async move { removing.remove(&seen).await == Removed::Gone });
+        let waking = Arc::clone(&story);
+        both.spawn(async move {
+            let now = Timestamp::now();
+            match waking
+                .take(number, Generation(0), &wake(Generation(0), now), now)
+                .await
+            {
+                Ok(_) => true,
+                Err(TransitionFailed::NoSuchSession) => false,
+                Err(other) => panic!("{other}"),
+            }
+        });
+        let won = both.join_all().await.into_iter().filter(|won| *won).count();
+        assert_eq!(won, 1, "of session {number}");
+    }
+}
+
+/// And another one is another one.
+pub async fn what_may_be_used_once_is_used_once(under_test: &dyn StoreUnderTest) {
+    let sessions = under_test.fresh().await.sessions;
+    let until = Timestamp::now().plus(LEASE);
+    assert!(sessions.spend("one", until).await.expect("spend"));
+    assert!(!sessions.spend("one", until).await.expect("spend"));
+    assert!(sessions.spend("two", until).await.expect("spend"));
+    let listed = sessions.list(&client("amelia")).await.expect("list");
+    assert_eq!(listed, [], "a nonce is no session");
+}
+
+/// A link that was clicked in twenty places makes one session.
+pub async fn of_many_who_spend_one_nonce_one_is_told_so(under_test: &dyn StoreUnderTest) {
+    let sessions = under_test.fresh().await.sessions;
+    let until = Timestamp::now().plus(LEASE);
+    let mut callers = JoinSet::new();
+    for _ in 0..20 {
+        let sessions = Arc::clone(&sessions);
+        callers.spawn(async move { sessions.spend("one", until).await.expect("spend") });
+    }
+    let won = callers.join_all().await.into_iter().filter(|won| *won);
+    assert_eq!(won.count(), 1);
+}
+
+/// With what is wrong with it, and without repeating it.
+pub async fn a_nonce_that_is_too_long_is_refused(under_test: &dyn StoreUnderTest) {
+    let sessions = under_test.fresh().await.sessions;
+    let until = Timestamp::now().plus(LEASE);
+    let longest = "n".repeat(NONCE_MAX_BYTES);
+    assert!(sessions.spend(&longest, until).await.expect("spend"));
+    let refused = sessions.spend(&format!("{longest}n"), until).await;
+    let refused = refused.expect_err("too long");
+    assert!(matches!(refused, PortError::Refused { .. }), "{refused:?}");
+    assert_eq!(
+        refused.to_string(),
+        "spend a nonce: it has 257 bytes: at most 256 are taken"
+    );
+}
+
+/// Nobody writes.
+pub async fn whoever_waits_for_a_change_does_not_wait_for_ever(under_test: &dyn StoreUnderTest) {
+    let sessions = under_test.fresh().await.sessions;
+    for _ in 0..3 {
+        let patience = Duration::from_millis(20);
+        tokio::time::timeout(LEASE, sessions.changed(patience))
+            .await
+            .expect("it has a patience");
+    }
+}
+
 /// How long every lease of the suite is.
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -571,6 +751,10 @@ impl Story {
             .await
             .expect("create");
         assert_eq!(created, Created::New);
+    }
+
+    async fn remove(&self, session: &Session) -> Removed {
+        self.sessions.remove(session).await.expect("remove")
     }
 
     async fn read(&self, number: u8) -> Session {

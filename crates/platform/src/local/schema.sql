@@ -1,4 +1,4 @@
--- The schema of the local store, version 2 (`PRAGMA user_version`).
+-- The schema of the local store, version 3 (`PRAGMA user_version`).
 --
 -- Every record is kept as its JSON. The columns beside it are what is looked up or compared in SQL; whoever writes the
 -- JSON writes them in the same statement. Times are milliseconds since 1970.
@@ -33,6 +33,14 @@ CREATE TABLE slots (
     PRIMARY KEY (client_id, number)
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX slots_of_a_session ON slots (session_id);
+
+-- What may be used once and was used: links that make a session, and links that enter one.
+CREATE TABLE nonces (
+    nonce            TEXT    NOT NULL PRIMARY KEY,
+    -- Removed by the first `spend` after that.
+    remembered_until INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE INDEX nonces_by_age ON nonces (remembered_until);
 
 CREATE TABLE receipts (
     session_id     TEXT    NOT NULL,

@@ -1,18 +1,38 @@
 //! The sessions in SQLite, with the rows of their threads and slots.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::session::{State, Transition};
 use contract::{ClientId, Generation, Session, SessionId, ThreadId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
-use super::store::{Outcome, Store, from_json, to_json, write};
-use crate::{Created, Result, Sessions, TransitionFailed};
+use super::store::{Failure, Outcome, Store, from_json, to_json, write};
+use super::watch::Watch;
+use crate::sessions::check_nonce;
+use crate::{Created, Removed, Result, Sessions, TransitionFailed};
 
 #[derive(Debug)]
 pub(super) struct LocalSessions {
-    pub(super) store: Arc<Store>,
+    store: Arc<Store>,
+    /// What tells of writes, kept from one wait to the next, so that nothing between them is missed. Empty before the
+    /// first wait, and while somebody waits.
+    watch: Mutex<Option<Watch>>,
+}
+
+impl LocalSessions {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self {
+            store,
+            watch: Mutex::new(None),
+        }
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Watch>> {
+        // Nothing can panic while it is held.
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 const GET: &str = "SELECT json FROM sessions WHERE session_id = ?1";
@@ -40,6 +60,15 @@ const TAKE_SLOT: &str = "INSERT OR REPLACE INTO slots (client_id, number, sessio
 
 const GIVE_BACK: &str = "DELETE FROM slots WHERE session_id = ?1";
 
+const REMOVE: &str = "DELETE FROM sessions WHERE session_id = ?1";
+
+const FREE_THREAD: &str =
+    "DELETE FROM threads WHERE client_id = ?1 AND thread_id = ?2 AND session_id = ?3";
+
+const FORGET: &str = "DELETE FROM nonces WHERE remembered_until < ?1";
+
+const SPEND: &str = "INSERT OR IGNORE INTO nonces (nonce, remembered_until) VALUES (?1, ?2)";
+
 #[async_trait]
 impl Sessions for LocalSessions {
     async fn get(&self, id: &SessionId) -> Result<Option<Session>> {
@@ -66,7 +95,7 @@ impl Sessions for LocalSessions {
         let thing = thing(&session.session_id);
         let session = session.clone();
         self.store
-            .run("create", thing, move |_, connection| {
+            .run("create", thing, move |store, connection| {
                 let (id, client) = (session.session_id.as_str(), session.client_id.as_str());
                 let transaction = write(connection)?;
                 if let Some(taken) =
@@ -90,6 +119,7 @@ impl Sessions for LocalSessions {
                     id,
                 ))?;
                 transaction.commit()?;
+                store.announce();
                 Ok(Created::New)
             })
             .await
@@ -105,7 +135,7 @@ impl Sessions for LocalSessions {
     ) -> Result<std::result::Result<Session, TransitionFailed>> {
         let (key, transition) = (id.clone(), transition.clone());
         self.store
-            .run("write", thing(id), move |_, connection| {
+            .run("write", thing(id), move |store, connection| {
                 let transaction = write(connection)?;
                 let Some(session) = load(&transaction, &key)? else {
                     return Ok(Err(TransitionFailed::NoSuchSession));
@@ -132,6 +162,7 @@ impl Sessions for LocalSessions {
                     .prepare_cached(UPDATE)?
                     .execute((key.as_str(), to_json(&next)?))?;
                 transaction.commit()?;
+                store.announce();
                 Ok(Ok(next))
             })
             .await
@@ -150,6 +181,95 @@ impl Sessions for LocalSessions {
                 },
             )
             .await
+    }
+
+    async fn remove(&self, session: &Session) -> Result<Removed> {
+        let thing = thing(&session.session_id);
+        let session = session.clone();
+        self.store
+            .run("remove", thing, move |store, connection| {
+                let id = session.session_id.as_str();
+                let transaction = write(connection)?;
+                if let Some(stored) = load(&transaction, &session.session_id)?
+                    && is_used(&stored, session.generation, store.now())
+                {
+                    return Ok(Removed::Used);
+                }
+                transaction.prepare_cached(REMOVE)?.execute([id])?;
+                transaction.prepare_cached(GIVE_BACK)?.execute([id])?;
+                transaction.prepare_cached(FREE_THREAD)?.execute((
+                    session.client_id.as_str(),
+                    session.thread_id.as_str(),
+                    id,
+                ))?;
+                transaction.commit()?;
+                store.announce();
+                Ok(Removed::Gone)
+            })
+            .await
+    }
+
+    async fn spend(&self, nonce: &str, until: Timestamp) -> Result<bool> {
+        let nonce = nonce.to_owned();
+        self.store
+            .run("spend", "a nonce", move |store, connection| {
+                check_nonce(&nonce).map_err(Failure::Refused)?;
+                let transaction = write(connection)?;
+                transaction
+                    .prepare_cached(FORGET)?
+                    .execute([store.now().unix_ms()])?;
+                let written = transaction
+                    .prepare_cached(SPEND)?
+                    .execute((nonce.as_str(), until.unix_ms()))?;
+                transaction.commit()?;
+                Ok(written == 1)
+            })
+            .await
+    }
+
+    /// Hears of every write to the file, whichever process it is of and whatever it is about. The first wait is over at
+    /// once, because what was before it is not known. For one waiter at a time: of several, each of the others is one
+    /// who waits for the first time.
+    async fn changed(&self, patience: Duration) {
+        // Before the watch is looked for: what happens from now on ends the wait.
+        let changed = self.store.changed();
+        let watch = self.kept().take();
+        let Some(watch) = watch else {
+            *self.kept() = Some(self.store.watch());
+            return;
+        };
+        let watch = Borrowed {
+            from: self,
+            watch: Some(watch),
+        };
+        let longest = patience.min(watch.patience());
+        tokio::select! {
+            () = changed => {}
+            () = watch.written() => {}
+            () = tokio::time::sleep(longest) => {}
+        }
+    }
+}
+
+/// The watch, for as long as somebody waits; given back also by a wait that is given up.
+struct Borrowed<'a> {
+    from: &'a LocalSessions,
+    watch: Option<Watch>,
+}
+
+impl std::ops::Deref for Borrowed<'_> {
+    type Target = Watch;
+
+    fn deref(&self) -> &Watch {
+        self.watch
+            .as_ref()
+            .expect("filled when made, taken in drop")
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        *self.from.kept() = self.watch.take();
     }
 }
 
@@ -235,6 +355,12 @@ fn holds_slot(connection: &Connection, session: &Session) -> Outcome<bool> {
     Ok(connection
         .prepare_cached(HOLDS_SLOT)?
         .query_row(key, |row| row.get(0))?)
+}
+
+/// Whether somebody woke the session after it was read in `generation`, or acts for it now.
+fn is_used(stored: &Session, generation: Generation, now: Timestamp) -> bool {
+    let awake = matches!(stored.state, State::Waking | State::Ready | State::Draining);
+    stored.generation != generation || (awake && !lease_is_over(stored, now))
 }
 
 /// As [`Transition::Wake`] sees it: whoever can be woken by another has no claim to a slot.

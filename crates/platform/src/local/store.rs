@@ -20,10 +20,17 @@ use super::watch::Watch;
 use crate::{PortError, Result};
 
 /// The version of `schema.sql`. A change of the schema is a new number and a step in [`set_up`].
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// What makes version 1 into version 2: messages carry their trace.
 const FROM_1_TO_2: &str = "ALTER TABLE messages ADD COLUMN trace_parent TEXT";
+
+/// What makes version 2 into version 3: what may be used once is remembered.
+const FROM_2_TO_3: &str = "CREATE TABLE nonces (
+    nonce            TEXT    NOT NULL PRIMARY KEY,
+    remembered_until INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE INDEX nonces_by_age ON nonces (remembered_until)";
 
 /// Marks the file as ours (`EdEn`), so that no other program's database is taken for a store.
 const APPLICATION: i64 = 0x4564_456e;
@@ -119,7 +126,7 @@ impl Store {
         self.log = PathBuf::from("there is no such file");
     }
 
-    /// Wakes everybody in this process who waits for a message.
+    /// Wakes everybody in this process who waits for a message, or for a session to change.
     pub(super) fn announce(&self) {
         self.changed.notify_waiters();
     }
@@ -300,6 +307,11 @@ fn set_up(connection: &mut Connection) -> Outcome<()> {
         (VERSION, APPLICATION) => {}
         (1, APPLICATION) => {
             transaction.execute_batch(FROM_1_TO_2)?;
+            transaction.execute_batch(FROM_2_TO_3)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
+        (2, APPLICATION) => {
+            transaction.execute_batch(FROM_2_TO_3)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         (newer, APPLICATION) if newer > VERSION => {

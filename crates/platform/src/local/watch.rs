@@ -26,6 +26,7 @@ mod system {
     use super::{Duration, NEVER_TOLD, Path, TOLD};
 
     /// A watch on the write-ahead log. One a waiting receiver: it belongs to that receiver's runtime and ends with it.
+    #[derive(Debug)]
     pub(in crate::local) struct Watch {
         /// `None` where the kernel has no more of them to give (there are 128 a user).
         events: Option<Receiver>,
@@ -71,6 +72,7 @@ mod system {
     use super::{Duration, NEVER_TOLD, Path};
 
     /// Nobody tells.
+    #[derive(Debug)]
     pub(in crate::local) struct Watch;
 
     impl Watch {

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use contract::Status;
+use contract::{Status, Timestamp};
 use platform::conformance::records::{client, receipt, session, session_id};
 use platform::local::{LocalStore, QueueSettings};
 use platform::{Depth, Instructions, Outgoing, PortError, TransitionFailed};
@@ -59,15 +59,15 @@ async fn the_file_and_its_log_are_readable_by_their_owner_alone() {
 fn a_file_of_a_newer_version_is_refused_and_left_alone() {
     let (_folder, path) = place();
     drop(open(&path));
-    tamper(&path, "PRAGMA user_version = 3");
+    tamper(&path, "PRAGMA user_version = 4");
     let refused = LocalStore::open(&path).expect_err("it is newer");
     assert!(matches!(refused, PortError::Refused { .. }), "{refused:?}");
     let said = refused.to_string();
     assert!(
-        said.contains("it has version 3 and this program knows versions up to 2"),
+        said.contains("it has version 4 and this program knows versions up to 3"),
         "{said}"
     );
-    tamper(&path, "PRAGMA user_version = 2");
+    tamper(&path, "PRAGMA user_version = 3");
     open(&path);
 }
 
@@ -87,7 +87,7 @@ async fn a_file_of_an_older_version_is_taken_with_everything_in_it() {
     }
     tamper(
         &path,
-        "ALTER TABLE messages DROP COLUMN trace_parent; PRAGMA user_version = 1",
+        "ALTER TABLE messages DROP COLUMN trace_parent; DROP TABLE nonces; PRAGMA user_version = 1",
     );
     let queue = open(&path).queue("queue", QueueSettings::default());
     queue
@@ -107,6 +107,42 @@ async fn a_file_of_an_older_version_is_taken_with_everything_in_it() {
             ("new".to_owned(), Some("00-trace-01".to_owned()))
         ]
     );
+    can_spend(&path).await;
+}
+
+/// Of the version before links could be used once.
+#[tokio::test]
+async fn a_file_without_nonces_gets_them() {
+    let (_folder, path) = place();
+    let mine = session(&client("amelia"), 1);
+    let created = open(&path).sessions().create(&mine).await;
+    created.expect("create");
+    tamper(&path, "DROP TABLE nonces; PRAGMA user_version = 2");
+    can_spend(&path).await;
+    let read = open(&path).sessions().get(&mine.session_id).await;
+    assert_eq!(read.expect("get"), Some(mine));
+}
+
+/// The tables of a file that was brought up to date are those of a new one.
+async fn can_spend(path: &Path) {
+    let sessions = open(path).sessions();
+    let until = Timestamp::now().plus(Duration::from_mins(1));
+    assert!(sessions.spend("once", until).await.expect("spend"));
+    assert!(!sessions.spend("once", until).await.expect("spend"));
+    let (_folder, new) = place();
+    drop(open(&new));
+    let columns = |path: &Path| -> Vec<(String, String)> {
+        let connection = Connection::open(path).expect("open");
+        let mut statement = connection
+            .prepare(
+                "SELECT tables.name, columns.name || columns.type FROM sqlite_schema AS tables
+                 JOIN pragma_table_info(tables.name) AS columns ORDER BY 1, 2",
+            )
+            .expect("valid SQL");
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.expect("rows").map(|row| row.expect("a row")).collect()
+    };
+    assert_eq!(columns(path), columns(&new));
 }
 
 #[test]
