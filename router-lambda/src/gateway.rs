@@ -19,7 +19,6 @@ mod access;
 mod asked;
 mod decides;
 mod doors;
-mod proven;
 mod sent;
 mod sockets;
 mod turn;
@@ -57,7 +56,7 @@ use sent::{Sent, Source};
 use sockets::Sockets;
 use turn::{Limits, Line, Turn};
 
-pub use decides::{Decides, Forward, Outcome};
+pub use decides::{Decides, Forward, Left, Outcome, Told};
 
 /// What a load balancer asks of the gateway itself.
 const HEALTH: &str = "/_edit/health";
@@ -318,7 +317,7 @@ impl<R: Decides> Inner<R> {
             });
         }
         let forward = match self.router.handle(&head, Timestamp::now()).await {
-            Outcome::Answer(response) => return Ok(own(response)),
+            Outcome::Answer(response) => return Ok(self.told(response, record)),
             Outcome::Forward(forward) => forward,
         };
         record.belongs_to(&forward);
@@ -331,25 +330,30 @@ impl<R: Decides> Inner<R> {
             }
             Err(failed) => failed,
         };
-        let why = failed.why();
+        record.because(failed.why());
         let now = Timestamp::now();
         let response = match failed {
-            Failed::Unproven(_) => {
-                warn(&forward, &why);
-                self.router.unproven(&head, &forward, now).await
-            }
+            Failed::Unproven(_) => self.router.unproven(&head, &forward, now).await,
             Failed::Unreachable(error) => {
-                warn(&forward, &why);
                 self.router.unreachable(&head, &forward, &error, now).await
             }
             Failed::Visitor(error) => {
                 let (status, words) = doors::words(&error);
-                record.because(why);
                 return Ok(plain(status, words));
             }
         };
-        record.because(why);
-        Ok(own(response))
+        Ok(self.told(response, record))
+    }
+
+    /// The router's own answer, without what it says to us only.
+    fn told(&self, mut response: Response<Bytes>, record: &mut Record) -> Response<Source> {
+        if let Some(told) = response.extensions_mut().remove::<Told>() {
+            record.told(told);
+        }
+        if let Some(Left(pool)) = response.extensions_mut().remove::<Left>() {
+            self.doors.forget(&pool);
+        }
+        own(response)
     }
 
     fn health(&self) -> Response<Source> {
@@ -375,7 +379,7 @@ impl<R: Decides> Inner<R> {
                         sockets = self.doors.sockets(&forward),
                         "sockets are closed: the session is not live in this generation"
                     );
-                    self.doors.forget(&forward);
+                    self.doors.forget(&forward.pool);
                     self.sockets.forget(&forward);
                 }
             }
@@ -405,17 +409,6 @@ impl<R: Decides> Inner<R> {
         self.doors.close_sockets(REFUSAL_MAX).await;
         Drained { connections_cut }
     }
-}
-
-fn warn(forward: &Forward, why: &str) {
-    tracing::warn!(
-        client = %forward.client,
-        session = forward.session.redacted(),
-        generation = %forward.generation,
-        address = %forward.address,
-        why,
-        "a door is not what its row says"
-    );
 }
 
 /// What hyper has answered itself is written down too, as far as it is known.

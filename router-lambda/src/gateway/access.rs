@@ -2,15 +2,15 @@
 //!
 //! Neither query nor cookie is said, and of an id in a path or a host's label no more than anywhere else in a log.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
-use contract::{ClientId, SessionId};
+use contract::ClientId;
 use http::header::HOST;
 use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::decides::Forward;
+use super::decides::{Forward, Told};
 
 /// Characters of an id that a log shows.
 const ID_SHOWN: usize = 8;
@@ -24,8 +24,10 @@ pub(super) struct Record {
     uri: Uri,
     host: Option<HeaderValue>,
     began: Instant,
-    session: Option<(ClientId, SessionId)>,
-    why: Option<Arc<str>>,
+    client: Option<ClientId>,
+    /// The first characters of its id.
+    session: Option<String>,
+    why: Option<Cow<'static, str>>,
 }
 
 /// How an answer ended.
@@ -47,6 +49,7 @@ impl Record {
             uri: request.uri().clone(),
             host: request.headers().get(HOST).cloned(),
             began: Instant::now(),
+            client: None,
             session: None,
             why: None,
         }
@@ -59,11 +62,19 @@ impl Record {
 
     /// Which session it is for.
     pub(super) fn belongs_to(&mut self, forward: &Forward) {
-        self.session = Some((forward.client.clone(), forward.session.clone()));
+        self.client = Some(forward.client.clone());
+        self.session = Some(forward.session.redacted().to_owned());
+    }
+
+    /// What the router says of its answer. A reason that is known better already is kept.
+    pub(super) fn told(&mut self, told: Told) {
+        self.client = told.client.or(self.client.take());
+        self.session = told.session.or(self.session.take());
+        self.why.get_or_insert(Cow::Borrowed(told.why));
     }
 
     /// Why it was not simply answered.
-    pub(super) fn because(&mut self, why: impl Into<Arc<str>>) {
+    pub(super) fn because(&mut self, why: impl Into<Cow<'static, str>>) {
         self.why = Some(why.into());
     }
 
@@ -78,10 +89,6 @@ impl Record {
             (End::Broken, None) => "the door broke off",
             (End::Left, None) => "the visitor left",
         };
-        let (client, session) = match &self.session {
-            Some((client, session)) => (client.as_str(), session.redacted()),
-            None => ("", ""),
-        };
         let host = self.host.as_ref().and_then(|host| host.to_str().ok());
         tracing::info!(
             target: "access",
@@ -91,8 +98,8 @@ impl Record {
             status = status.as_u16(),
             bytes,
             ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            session,
-            client,
+            session = self.session.as_deref().unwrap_or_default(),
+            client = self.client.as_ref().map_or("", ClientId::as_str),
             why,
         );
     }

@@ -13,7 +13,7 @@ use crate::ask::Head;
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The router answers it itself.
+    /// The router answers it itself. The answer may carry a [`Left`] and a [`Told`] among its extensions.
     Answer(Response<Bytes>),
     /// A door does.
     Forward(Box<Forward>),
@@ -34,6 +34,21 @@ pub struct Forward {
     pub pool: PoolKey,
     /// What both of us know.
     pub proof: Proof,
+}
+
+/// The browser has left this session's sockets behind: those of this pool are to be closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left(pub PoolKey);
+
+/// Whose request it was and why it was answered so, for the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Whose host.
+    pub client: Option<ClientId>,
+    /// The first characters of the session's id.
+    pub session: Option<String>,
+    /// Why, in a word.
+    pub why: &'static str,
 }
 
 /// The router, as the gateway sees it.

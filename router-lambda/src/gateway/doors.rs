@@ -1,20 +1,19 @@
 //! What is asked of a door, and how it is known that the right one answers.
 //!
 //! ```text
-//!   request ─┬─ has a body, or asks for a socket, and the door has not proven itself lately ─▶ GET /_edit/ready, with proof
-//!            │                                                                                   │ proven      │ not
-//!            └─ everything else ─▶ request, with proof ◀──────────────────────────────────────────┘             ▼
-//!                                     │ answer proves itself ─▶ its proof taken out, passed on              unproven:
-//!                                     └ it does not ───────────────────────────────────────────────▶ nothing of it is passed on
+//!   request ─┬─ has a body, or asks for a socket ─▶ GET /_edit/ready, with proof
+//!            │                                         │ proven             │ not
+//!            └─ everything else ─▶ request, with proof ◀┘                    ▼
+//!                                     │ answer proves itself ─▶ its proof taken out, passed on
+//!                                     └ it does not ─────────────────────▶ unproven: nothing of it is passed on
 //! ```
 //!
 //! A container's address is given to somebody else as soon as the container is gone, and the row that names it may be old.
 //! So what would be *sent* to whoever is there (an upload, what is said into a socket) waits until it is known who that is,
-//! and what *comes* is passed on only after its proof. Connections are kept under the name of task and generation, so that
+//! each time: a round trip inside a network is nothing beside an upload, and a proof of a minute ago may be somebody else's.
+//! What *comes* is passed on only after its proof. Connections are kept under the name of task and generation, so that
 //! the one over which a door has proven itself leads to no other.
 
-use std::error::Error as _;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,12 +24,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::Empty;
 use hyper::body::Incoming;
-use relay::{Answer, Forwarded, HostPolicy, Relay, RelayError, Upstream, Wait};
-use tokio::time::{Instant, timeout};
+use relay::{Answer, Forwarded, HostPolicy, PoolKey, Relay, RelayError, Upstream, Wait};
+use tokio::time::timeout;
 
 use super::asked::Asked;
 use super::decides::Forward;
-use super::proven::Proven;
 use crate::cookie;
 
 /// What is asked of a door only so that it proves itself.
@@ -39,11 +37,10 @@ const READY: &str = "/_edit/ready";
 /// How long a door may take for that: it says what it knows, and asks nobody.
 const READY_MAX: Duration = Duration::from_secs(5);
 
-/// Doors, and who of them has proven what.
+/// The way to the doors.
 #[derive(Debug)]
 pub(super) struct Doors {
     relay: Relay,
-    proven: Proven,
 }
 
 /// Why there is nothing to pass on.
@@ -59,10 +56,7 @@ pub(super) enum Failed {
 
 impl Doors {
     pub(super) fn new(relay: Relay) -> Self {
-        Self {
-            relay,
-            proven: Proven::default(),
-        }
+        Self { relay }
     }
 
     /// Asks a door, and returns with an answer of which it is proven that it is the door's. Its proof is taken out.
@@ -73,7 +67,7 @@ impl Doors {
         mut request: Request<Incoming>,
     ) -> Result<Answer, Failed> {
         let gives_something_away = !request.body().is_end_stream() || asked.head().is_upgrade();
-        if gives_something_away && !self.proven.has(&forward.pool, Instant::now()) {
+        if gives_something_away {
             self.ask_who_is_there(asked, forward).await?;
         }
         cookie::without_ours(request.headers_mut());
@@ -132,22 +126,20 @@ impl Doors {
         {
             Ok(()) => {
                 take_out(answer.headers_mut());
-                self.proven.note(&forward.pool, Instant::now());
                 Ok(answer)
             }
             Err(refused) => {
                 // Before anybody can use what was kept of it.
                 drop(answer);
-                self.forget(forward);
+                self.forget(&forward.pool);
                 Err(Failed::Unproven(refused))
             }
         }
     }
 
-    /// Whatever is kept of this door is dropped: connections, sockets, and that it has proven itself.
-    pub(super) fn forget(&self, forward: &Forward) {
-        self.relay.forget(&forward.pool);
-        self.proven.forget(&forward.pool);
+    /// Drops connections and sockets to this door.
+    pub(super) fn forget(&self, pool: &PoolKey) {
+        self.relay.forget(pool);
     }
 
     /// How many sockets there are to it.
@@ -171,15 +163,7 @@ impl Failed {
     pub(super) fn why(&self) -> String {
         match self {
             Failed::Unproven(refused) => format!("the door did not prove itself: {refused}"),
-            Failed::Unreachable(error) | Failed::Visitor(error) => {
-                let mut why = error.to_string();
-                let mut cause = error.source();
-                while let Some(error) = cause {
-                    write!(why, ": {error}").expect("writing to a String never fails");
-                    cause = error.source();
-                }
-                why
-            }
+            Failed::Unreachable(error) | Failed::Visitor(error) => telemetry::chain(error),
         }
     }
 }

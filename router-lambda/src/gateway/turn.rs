@@ -134,7 +134,8 @@ impl Line {
         if self.turn.read().0 == Phase::Socket {
             return Poll::Pending;
         }
-        ready!(self.passed(since + self.limits.stalled, context));
+        let deadline = since + self.limits.stalled;
+        ready!(self.passed(deadline, context));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "the visitor takes nothing of what is sent",
@@ -159,12 +160,14 @@ impl AsyncRead for Line {
         }
         match phase {
             Phase::Quiet => {
-                ready!(self.passed(since + self.limits.quiet, context));
+                let deadline = since + self.limits.quiet;
+                ready!(self.passed(deadline, context));
                 // As if the visitor had closed: there is nothing to be said.
                 Poll::Ready(Ok(()))
             }
             Phase::Asks => {
-                ready!(self.passed(since + self.limits.head, context));
+                let deadline = since + self.limits.head;
+                ready!(self.passed(deadline, context));
                 // What of an earlier answer is still to be sent would be broken in two.
                 if self.stalled_since.is_none()
                     && let Err(error) = self.stream.try_write(TOO_SLOW)

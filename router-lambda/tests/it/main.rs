@@ -10,5 +10,7 @@
     reason = "tests may spawn: their tasks end with their runtime"
 )]
 
+mod gateway;
+mod recycled;
 mod support;
 mod waiting;
