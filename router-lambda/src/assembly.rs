@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::registry::Registry;
 use crate::router::{Parts, Router};
-use crate::sweep::Sweep;
+use crate::sweep::{Memory, Sweep};
 use crate::threads::{Entry, Threads};
 use crate::wake::Waker;
 
@@ -68,7 +68,11 @@ impl Assembly {
             edit_domain: policy.edit_domain.clone(),
             port: policy.public.port,
         };
-        let threads = Threads::new(Arc::clone(&ports.sessions), Arc::clone(&ports.queues), entry);
+        let threads = Threads::new(
+            Arc::clone(&ports.sessions),
+            Arc::clone(&ports.queues),
+            entry,
+        );
         let waker = Waker::new(
             Arc::clone(&ports.sessions),
             Arc::clone(&ports.launcher),
@@ -85,6 +89,31 @@ impl Assembly {
             hold: pace.hold,
             metrics: metrics.clone(),
         });
-        todo!()
+        let intake = Intake {
+            clients: Arc::clone(&ports.clients),
+            sessions: Arc::clone(&ports.sessions),
+            threads,
+            queues: Arc::clone(&ports.queues),
+            receipts: Arc::clone(&ports.receipts),
+            waker: waker.clone(),
+            dead: Arc::clone(&ports.dead),
+        };
+        let sweep = Sweep {
+            clients: Arc::clone(&ports.clients),
+            sessions: Arc::clone(&ports.sessions),
+            queues: Arc::clone(&ports.queues),
+            receipts: Arc::clone(&ports.receipts),
+            launcher: Arc::clone(&ports.launcher),
+            waker: waker.clone(),
+            dead: Arc::clone(&ports.dead),
+            memory: Memory::default(),
+        };
+        Self {
+            router,
+            intake,
+            sweep,
+            waker,
+            metrics,
+        }
     }
 }

@@ -27,10 +27,10 @@ pub fn name(proto: Proto) -> &'static str {
 }
 
 /// The session that the browser has on this host. None if it says none, none that is valid, or two different ones: then
-/// somebody has put one beside ours, and neither is believed.
-pub fn session(head: &Head<'_>) -> Option<SessionId> {
+/// somebody has put one beside ours, and neither is believed. It is a valid id.
+pub fn session<'r>(head: &Head<'r>) -> Option<&'r str> {
     let wanted = name(head.proto);
-    let mut found: Option<SessionId> = None;
+    let mut found: Option<&'r str> = None;
     for line in head.headers.get_all(COOKIE) {
         let line = line.to_str().ok()?;
         for pair in line.split(';') {
@@ -40,8 +40,8 @@ pub fn session(head: &Head<'_>) -> Option<SessionId> {
             if name.trim() != wanted {
                 continue;
             }
-            let id: SessionId = value.trim().parse().ok()?;
-            if found.as_ref().is_some_and(|other| *other != id) {
+            let id = value.trim();
+            if !SessionId::is_valid(id) || found.is_some_and(|other| other != id) {
                 return None;
             }
             found = Some(id);
@@ -115,7 +115,7 @@ mod tests {
             visitor: None,
             proto,
         };
-        session(&head).map(|id| id.to_string())
+        session(&head).map(str::to_owned)
     }
 
     #[test]

@@ -56,7 +56,9 @@ use sent::{Sent, Source};
 use sockets::Sockets;
 use turn::{Limits, Line, Turn};
 
-pub use decides::{Decides, Forward, Left, Outcome, Told};
+use crate::router::{Forward, Left, Outcome, Told};
+
+pub use decides::Decides;
 
 /// What a load balancer asks of the gateway itself.
 const HEALTH: &str = "/_edit/health";

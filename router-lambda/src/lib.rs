@@ -16,17 +16,27 @@
     reason = "SQLite and DynamoDB are names of products, not code"
 )]
 
+mod answer;
 pub mod ask;
+pub mod assembly;
+pub mod cli;
 pub mod cookie;
 pub mod directory;
 pub mod gateway;
 pub mod host;
+pub mod inspect;
+pub mod intake;
 pub mod link;
 pub mod metrics;
 pub mod page;
 pub mod path;
 pub mod policy;
 pub mod registry;
+mod reply;
 pub mod rollout;
 pub mod route;
+pub mod router;
 pub mod settings;
+pub mod sweep;
+pub mod threads;
+pub mod wake;

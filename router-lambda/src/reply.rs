@@ -19,9 +19,11 @@ use crate::route::{Decision, Why};
 use crate::wake;
 
 /// What is said where the records cannot be asked.
-pub(crate) const RECORDS_DOWN: &str = "We cannot look it up at the moment. Nothing is lost; please try again in a moment.";
+pub(crate) const RECORDS_DOWN: &str =
+    "We cannot look it up at the moment. Nothing is lost; please try again in a moment.";
 /// What is said to whoever has a link to a client that may have no environments.
-pub(crate) const SUSPENDED: &str = "Editing is switched off for this website at the moment. Please ask whoever looks after it.";
+pub(crate) const SUSPENDED: &str =
+    "Editing is switched off for this website at the moment. Please ask whoever looks after it.";
 
 /// How long an estimate is gone by.
 const ESTIMATE_FRESH: Duration = Duration::from_secs(60);
@@ -35,13 +37,22 @@ pub(crate) fn plain(decision: &Decision<'_>, form: Form) -> (Response<Bytes>, &'
     match decision {
         Decision::Health => {
             let mut answer = Response::new(Bytes::from_static(b"ok\n"));
-            answer.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            answer.headers_mut().insert(
+                http::header::CONTENT_TYPE,
+                HeaderValue::from_static("text/plain"),
+            );
             (answer, "health")
         }
         Decision::Refused(words) => (page::refused(StatusCode::BAD_REQUEST, words), "refused"),
         Decision::Misdirected => (page::misdirected(), "misdirected"),
         Decision::Method(allowed) => (page::wrong_method(allowed), "method"),
-        Decision::Foreign => (page::refused(StatusCode::FORBIDDEN, "Another page asks for this. It is only for pages of this host."), "foreign"),
+        Decision::Foreign => (
+            page::refused(
+                StatusCode::FORBIDDEN,
+                "Another page asks for this. It is only for pages of this host.",
+            ),
+            "foreign",
+        ),
         Decision::RecordsDown => (page::unavailable(RECORDS_DOWN, form), "records_down"),
         // Whatever else there is has been answered by whoever knows more; what has not is for nobody to see.
         _ => (page::not_found(form), "not_found"),
@@ -51,7 +62,9 @@ pub(crate) fn plain(decision: &Decision<'_>, form: Form) -> (Response<Bytes>, &'
 /// How a session stands, for its pages. `why` is why its site cannot be seen; none if it can.
 pub(crate) fn standing_of(session: &Session, why: Option<Why>, now: Timestamp) -> Standing<'_> {
     let until_the_lease_is_over = || {
-        let left = session.lease_until.map_or(Duration::ZERO, |until| until.since(now));
+        let left = session
+            .lease_until
+            .map_or(Duration::ZERO, |until| until.since(now));
         Standing::Held {
             again_in: left.max(Duration::from_secs(1)),
         }
@@ -59,7 +72,9 @@ pub(crate) fn standing_of(session: &Session, why: Option<Why>, now: Timestamp) -
     match why {
         None => Standing::Ready,
         Some(Why::Asleep | Why::Lost) => Standing::Asleep,
-        Some(Why::Waking) => Standing::Waking { phase: session.phase },
+        Some(Why::Waking) => Standing::Waking {
+            phase: session.phase,
+        },
         Some(Why::Draining) => Standing::Draining,
         Some(Why::Suspended) => Standing::Suspended,
         Some(Why::Nowhere | Why::Unproven) => until_the_lease_is_over(),
@@ -97,7 +112,10 @@ pub(crate) fn wake_address(here: &str) -> String {
 
 /// Where a form wants to be after a wake: a path and query of this host, `/` for anything else.
 pub(crate) fn wanted(query: Option<&str>) -> String {
-    let to = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("to="));
+    let to = query
+        .unwrap_or_default()
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("to="));
     let decoded = to.and_then(unescape).unwrap_or_default();
     let (path, query) = match decoded.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -140,7 +158,11 @@ pub(crate) fn relay_words(error: &RelayError) -> String {
         RelayError::BodyTooLarge { .. } => "This is more than can be sent.",
         RelayError::HeadTooLarge { .. } => "The request's head is too large.",
         RelayError::TooManyTunnels { .. } => "Too many connections are open at the moment.",
-        RelayError::RequestBody { .. } | RelayError::Timeout { wait: Wait::RequestBody, .. } => "The request broke off.",
+        RelayError::RequestBody { .. }
+        | RelayError::Timeout {
+            wait: Wait::RequestBody,
+            ..
+        } => "The request broke off.",
         RelayError::Refused(_) => "The request is not one that can be passed on.",
         _ => "The site did not answer. Please try again in a moment.",
     };
@@ -190,7 +212,18 @@ mod tests {
             let query = address.split_once('?').map(|(_, query)| query);
             assert_eq!(wanted(query), here, "{address}");
         }
-        for other in ["to=//evil.com", "to=%2F%2Fevil.com", "to=/%5Cevil.com", "to=https://evil.com", "to=%", "to=%zz", "to=%FF", "to=/%0d%0aSet-Cookie:x", "", "x=1"] {
+        for other in [
+            "to=//evil.com",
+            "to=%2F%2Fevil.com",
+            "to=/%5Cevil.com",
+            "to=https://evil.com",
+            "to=%",
+            "to=%zz",
+            "to=%FF",
+            "to=/%0d%0aSet-Cookie:x",
+            "",
+            "x=1",
+        ] {
             assert_eq!(wanted(Some(other)), "/", "{other}");
         }
     }

@@ -33,8 +33,8 @@ pub struct Asked<'r> {
     pub place: Place<'r>,
     /// What the path is.
     pub path: PathKind<'r>,
-    /// The session that the browser has on this host.
-    pub cookie: Option<SessionId>,
+    /// The session that the browser has on this host: a valid id.
+    pub cookie: Option<&'r str>,
     /// Name and port, as they are written into an address.
     host: &'r Host<'r>,
 }
@@ -102,15 +102,10 @@ impl<'r> Asked<'r> {
             (_, Place::Preview { client, label }) => {
                 let id = ShortId::of(&[client, "_", label])?;
                 let entering = self.path == PathKind::Enter;
-                let has = self
-                    .cookie
-                    .as_ref()
-                    .is_some_and(|cookie| cookie.as_str() == id.as_str());
+                let has = self.cookie == Some(id.as_str());
                 (entering || has).then_some(id)
             }
-            (_, Place::Edit { .. } | Place::Named { .. }) => {
-                ShortId::of(&[self.cookie.as_ref()?.as_str()])
-            }
+            (_, Place::Edit { .. } | Place::Named { .. }) => ShortId::of(&[self.cookie?]),
         }
     }
 
@@ -431,14 +426,16 @@ fn entry<'a>(
     }
     let other = asked
         .cookie
-        .as_ref()
-        .filter(|cookie| **cookie != session.session_id);
+        .filter(|cookie| *cookie != session.session_id.as_str());
     match other {
         Some(_) if !switching => Decision::Second { session, to },
         left => Decision::Settle {
             session,
             to,
-            left: left.cloned(),
+            left: left.and_then(|left| left.parse().ok()),
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,10 +18,9 @@ use contract::{ClientConfig, ClientId, Generation, Session, SessionId, ThreadId,
 use http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use http::{HeaderValue, Response, StatusCode};
 use platform::Sessions;
-use relay::{PoolKey, Proto, RelayError};
+use relay::{PoolKey, RelayError};
 use tokio::time::Instant;
 
-use crate::reply;
 use crate::ask::Head;
 use crate::cookie;
 use crate::directory::{Directory, Whose};
@@ -29,13 +28,14 @@ use crate::host::{Host, Place};
 use crate::link::{Entrance, Link, LinkKeys, LinkRefused, token};
 use crate::metrics::Metrics;
 use crate::page::{self, Form, Standing, Waiting};
-use crate::path::{PathKind, landing};
+use crate::path::landing;
 use crate::policy::Policy;
 use crate::registry::{Lookup, Registry};
+use crate::reply;
 use crate::rollout::Away;
 use crate::route::{Asked, Decision, Seen, Why, route, standing, unread};
 use crate::threads::Threads;
-use crate::wake::{Waker, Woken, again_at};
+use crate::wake::{Waker, Woken};
 
 /// How long the step from an edit host to a session's own may take.
 const ENTRANCE_SECONDS: i64 = 30;
@@ -122,7 +122,6 @@ pub struct Told {
 /// Everything that an answer is made from.
 struct Visit<'v> {
     head: &'v Head<'v>,
-    asked: &'v Asked<'v>,
     config: &'v ClientConfig,
     form: Form,
     now: Timestamp,
@@ -139,6 +138,13 @@ impl Router {
 
     fn parts(&self) -> &Parts {
         &self.0.parts
+    }
+
+    /// Makes the connections that a first visitor needs, by looking for what is not there.
+    pub async fn warm(&self, host: &str) {
+        let parts = self.parts();
+        drop(parts.directory.find(Place::of(host, &parts.policy)).await);
+        drop(parts.registry.get("nobody", Timestamp::now()).await);
     }
 
     /// Decides what a request gets. Takes as long as a wake takes to be ordered, or as an answer may be held back, and for
@@ -181,7 +187,6 @@ impl Router {
         parts.metrics.routed(&config.client_id, began.elapsed());
         let visit = Visit {
             head,
-            asked: &asked,
             config,
             form,
             now,
@@ -190,23 +195,45 @@ impl Router {
     }
 
     async fn carry_out(&self, visit: &Visit<'_>, decision: Decision<'_>) -> Outcome {
-        let Visit { config, head, now, .. } = *visit;
+        let Visit {
+            config, head, now, ..
+        } = *visit;
         let client = Some(&config.client_id);
         let (answer, session, why) = match decision {
             Decision::Proxy { session, address } => {
                 let generation = session.generation;
-                if self.parts().registry.is_distrusted(&session.session_id, generation) {
-                    (self.waiting(visit, session, Some(Why::Unproven)).await, Some(session), Why::Unproven.code())
+                if self
+                    .parts()
+                    .registry
+                    .is_distrusted(&session.session_id, generation)
+                {
+                    (
+                        self.waiting(visit, session, Some(Why::Unproven)).await,
+                        Some(session),
+                        Why::Unproven.code(),
+                    )
                 } else if let Some(forward) = forward(config, session, address) {
                     return Outcome::Forward(Box::new(forward));
                 } else {
                     tracing::error!(client = %config.client_id, session = session.session_id.redacted(), "the record of a session has no key to know its door by");
-                    (self.waiting(visit, session, Some(Why::Nowhere)).await, Some(session), Why::Nowhere.code())
+                    (
+                        self.waiting(visit, session, Some(Why::Nowhere)).await,
+                        Some(session),
+                        Why::Nowhere.code(),
+                    )
                 }
             }
-            Decision::Wait { session, why } => (self.waiting(visit, session, Some(why)).await, Some(session), why.code()),
-            Decision::State { session, .. } => (self.state(visit, session).await, Some(session), "state"),
-            Decision::Wake { session, why } => (self.wake(visit, session, why).await, Some(session), "wake"),
+            Decision::Wait { session, why } => (
+                self.waiting(visit, session, Some(why)).await,
+                Some(session),
+                why.code(),
+            ),
+            Decision::State { session, .. } => {
+                (self.state(visit, session).await, Some(session), "state")
+            }
+            Decision::Wake { session, why } => {
+                (self.wake(visit, session, why).await, Some(session), "wake")
+            }
             Decision::Link => (self.link(visit), None, "link"),
             Decision::Make => {
                 let (answer, why) = self.make(visit).await;
@@ -227,10 +254,18 @@ impl Router {
                 }
                 (answer, Some(session), "entry")
             }
-            Decision::ToHost { session, host, to } => (self.to_host(visit, session, &host, to), Some(session), "to_host"),
+            Decision::ToHost { session, host, to } => (
+                self.to_host(visit, session, &host, to),
+                Some(session),
+                "to_host",
+            ),
             Decision::Second { session, .. } => {
                 let post = head.target();
-                (page::second_session(config, &post, "/"), Some(session), "second_session")
+                (
+                    page::second_session(config, &post, "/"),
+                    Some(session),
+                    "second_session",
+                )
             }
             Decision::Legacy { away } => {
                 let (answer, why) = self.away(visit, &away).await;
@@ -238,7 +273,11 @@ impl Router {
             }
             Decision::Static(name) => {
                 let found = page::asset(&format!("/_edit/static/{name}"));
-                (found.unwrap_or_else(|| page::not_found(visit.form)), None, "static")
+                (
+                    found.unwrap_or_else(|| page::not_found(visit.form)),
+                    None,
+                    "static",
+                )
             }
             plain => {
                 let (answer, why) = reply::plain(&plain, visit.form);
@@ -251,16 +290,37 @@ impl Router {
     }
 
     /// The door did not prove itself. Its row is taken for stale, for a while; this is what the visitor gets instead.
-    pub async fn unproven(&self, head: &Head<'_>, forward: &Forward, now: Timestamp) -> Response<Bytes> {
-        let Forward { client, session, generation, .. } = forward;
+    pub async fn unproven(
+        &self,
+        head: &Head<'_>,
+        forward: &Forward,
+        now: Timestamp,
+    ) -> Response<Bytes> {
+        let Forward {
+            client,
+            session,
+            generation,
+            ..
+        } = forward;
         tracing::warn!(%client, session = session.redacted(), generation = generation.0, address = %forward.address, "what answers at the address of a session did not prove to be its door");
         self.parts().metrics.refused(client, Why::Unproven.code());
         self.instead(head, forward, now).await
     }
 
     /// The door could not be reached, or broke off before it answered.
-    pub async fn unreachable(&self, head: &Head<'_>, forward: &Forward, error: &RelayError, now: Timestamp) -> Response<Bytes> {
-        let Forward { client, session, generation, .. } = forward;
+    pub async fn unreachable(
+        &self,
+        head: &Head<'_>,
+        forward: &Forward,
+        error: &RelayError,
+        now: Timestamp,
+    ) -> Response<Bytes> {
+        let Forward {
+            client,
+            session,
+            generation,
+            ..
+        } = forward;
         let gone = matches!(
             error,
             RelayError::Connect { .. }
@@ -271,7 +331,12 @@ impl Router {
         );
         tracing::info!(%client, session = session.redacted(), generation = generation.0, address = %forward.address, error = %telemetry::chain(error), "a door did not answer");
         if !gone {
-            return tell(page::refused(error.status(), &reply::relay_words(error)), Some(client), Some(session), "upstream");
+            return tell(
+                page::refused(error.status(), &reply::relay_words(error)),
+                Some(client),
+                Some(session),
+                "upstream",
+            );
         }
         self.parts().metrics.refused(client, "unreachable");
         self.instead(head, forward, now).await
@@ -280,29 +345,32 @@ impl Router {
     /// The waiting page, in place of a door that is none.
     async fn instead(&self, head: &Head<'_>, forward: &Forward, now: Timestamp) -> Response<Bytes> {
         let parts = self.parts();
-        parts.registry.distrust(&forward.session, forward.generation);
+        parts
+            .registry
+            .distrust(&forward.session, forward.generation);
         let form = Form::of(head.headers);
         let nothing = || page::unavailable(reply::RECORDS_DOWN, form);
-        let Ok(host) = Host::of(head.headers) else {
-            return nothing();
-        };
-        let asked = Asked::of(head, &host, &parts.policy);
         let (Whose::Client(config), Lookup::Known(session)) = (
             parts.directory.client(forward.client.as_str()).await,
             parts.registry.get(forward.session.as_str(), now).await,
         ) else {
-            return tell(nothing(), Some(&forward.client), Some(&forward.session), "records_down");
+            return tell(
+                nothing(),
+                Some(&forward.client),
+                Some(&forward.session),
+                "records_down",
+            );
         };
         let visit = Visit {
             head,
-            asked: &asked,
             config: &config,
             form,
             now,
         };
         // By now the record may say where it really is.
         let why = standing(&config, &session, &parts.policy, now).err();
-        let why = why.or_else(|| (session.generation == forward.generation).then_some(Why::Unproven));
+        let why =
+            why.or_else(|| (session.generation == forward.generation).then_some(Why::Unproven));
         let answer = self.waiting(&visit, &session, why).await;
         let code = why.map_or("moved", Why::code);
         tell(answer, Some(&forward.client), Some(&forward.session), code)
@@ -325,11 +393,20 @@ impl Router {
     }
 
     /// The page of somebody who waits, or the same for a program.
-    async fn waiting(&self, visit: &Visit<'_>, session: &Session, why: Option<Why>) -> Response<Bytes> {
+    async fn waiting(
+        &self,
+        visit: &Visit<'_>,
+        session: &Session,
+        why: Option<Why>,
+    ) -> Response<Bytes> {
         let cared_for = self.look_after(visit, session).await;
         let (session, why) = self.latest(visit, session, why, cared_for.as_ref());
         let here = visit.head.target();
-        let here = if visit.head.is_navigation() { here.as_str() } else { "/" };
+        let here = if visit.head.is_navigation() {
+            here.as_str()
+        } else {
+            "/"
+        };
         self.show(visit, session, why, here, page_or_text).await
     }
 
@@ -342,7 +419,11 @@ impl Router {
         form: fn(&Waiting<'_>, Form) -> Response<Bytes>,
     ) -> Response<Bytes> {
         let parts = self.parts();
-        let estimate = self.0.estimates.of(&*parts.sessions, &session.client_id).await;
+        let estimate = self
+            .0
+            .estimates
+            .of(&*parts.sessions, &session.client_id)
+            .await;
         let wake = reply::wake_address(here);
         let waiting = Waiting {
             client: visit.config,
@@ -363,14 +444,26 @@ impl Router {
             return None;
         }
         let parts = self.parts();
-        let changed = parts.waker.look_after(visit.config, session, visit.now).await?;
+        let changed = parts
+            .waker
+            .look_after(visit.config, session, visit.now)
+            .await?;
         parts.registry.put(changed.clone());
         Some(changed)
     }
 
-    fn latest<'s>(&self, visit: &Visit<'_>, session: &'s Session, why: Option<Why>, changed: Option<&'s Session>) -> (&'s Session, Option<Why>) {
+    fn latest<'s>(
+        &self,
+        visit: &Visit<'_>,
+        session: &'s Session,
+        why: Option<Why>,
+        changed: Option<&'s Session>,
+    ) -> (&'s Session, Option<Why>) {
         match changed {
-            Some(changed) => (changed, standing(visit.config, changed, &self.parts().policy, visit.now).err()),
+            Some(changed) => (
+                changed,
+                standing(visit.config, changed, &self.parts().policy, visit.now).err(),
+            ),
             None => (session, why),
         }
     }
@@ -378,23 +471,40 @@ impl Router {
     /// How it stands, held back until that is something new to whoever asks.
     async fn state(&self, visit: &Visit<'_>, session: &Session) -> Response<Bytes> {
         let parts = self.parts();
-        let seen = visit.head.query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("seen="));
+        let seen = visit
+            .head
+            .query
+            .unwrap_or_default()
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("seen="));
         let until = Instant::now() + parts.hold;
         let mut session = Arc::new(session.clone());
         loop {
             // Waiting takes time, and leases end meanwhile.
-            let now = if parts.hold.is_zero() { visit.now } else { visit.now.max(Timestamp::now()) };
+            let now = if parts.hold.is_zero() {
+                visit.now
+            } else {
+                visit.now.max(Timestamp::now())
+            };
             let visit = Visit { now, ..*visit };
             if let Some(changed) = self.look_after(&visit, &session).await {
                 session = Arc::new(changed);
             }
             let mut why = standing(visit.config, &session, &parts.policy, now).err();
-            if why.is_none() && parts.registry.is_distrusted(&session.session_id, session.generation) {
+            if why.is_none()
+                && parts
+                    .registry
+                    .is_distrusted(&session.session_id, session.generation)
+            {
                 why = Some(Why::Unproven);
             }
             let mark = reply::standing_of(&session, why, now).mark();
             if seen != Some(mark) || Instant::now() >= until {
-                return self.show(&visit, &session, why, "/", |waiting, _| page::state(waiting)).await;
+                return self
+                    .show(&visit, &session, why, "/", |waiting, _| {
+                        page::state(waiting)
+                    })
+                    .await;
             }
             parts.registry.tick().await;
             match parts.registry.get(session.session_id.as_str(), now).await {
@@ -406,9 +516,16 @@ impl Router {
     }
 
     /// A person wants it awake.
-    async fn wake(&self, visit: &Visit<'_>, session: &Session, why: Option<Why>) -> Response<Bytes> {
+    async fn wake(
+        &self,
+        visit: &Visit<'_>,
+        session: &Session,
+        why: Option<Why>,
+    ) -> Response<Bytes> {
         let parts = self.parts();
-        let distrusted = parts.registry.is_distrusted(&session.session_id, session.generation);
+        let distrusted = parts
+            .registry
+            .is_distrusted(&session.session_id, session.generation);
         let (session, why, standing) = if why.is_none() && !distrusted {
             (session.clone(), None, None)
         } else {
@@ -419,7 +536,10 @@ impl Router {
             return see_other(&reply::wanted(visit.head.query));
         }
         match standing {
-            None => self.show(visit, &session, why, "/", |waiting, _| page::state(waiting)).await,
+            None => {
+                self.show(visit, &session, why, "/", |waiting, _| page::state(waiting))
+                    .await
+            }
             Some(standing) => {
                 let waiting = Waiting {
                     client: visit.config,
@@ -437,10 +557,17 @@ impl Router {
     }
 
     /// Wakes a session. What comes back is how it is then, or what cannot be seen in its record.
-    async fn rouse(&self, visit: &Visit<'_>, session: &Session) -> (Session, Option<Why>, Option<Standing<'static>>) {
+    async fn rouse(
+        &self,
+        visit: &Visit<'_>,
+        session: &Session,
+    ) -> (Session, Option<Why>, Option<Standing<'static>>) {
         let parts = self.parts();
         let Visit { config, now, .. } = *visit;
-        let woken = parts.waker.wake(config, &session.session_id, session.generation, now).await;
+        let woken = parts
+            .waker
+            .wake(config, &session.session_id, session.generation, now)
+            .await;
         tracing::info!(client = %config.client_id, session = session.session_id.redacted(), outcome = woken.as_str(), "a person asked for it");
         parts.metrics.woken(&config.client_id, woken.as_str());
         let fresh = |session: Session| {
@@ -449,17 +576,38 @@ impl Router {
             (session, why, None)
         };
         match woken {
-            Woken::Begun(session) | Woken::Going(session) | Woken::Ready(session) | Woken::Failed(session) => fresh(session),
+            Woken::Begun(session)
+            | Woken::Going(session)
+            | Woken::Ready(session)
+            | Woken::Failed(session) => fresh(session),
             Woken::Held { until } => {
-                let standing = Standing::Held { again_in: until.since(now) };
+                let standing = Standing::Held {
+                    again_in: until.since(now),
+                };
                 (session.clone(), Some(Why::Unproven), Some(standing))
             }
-            Woken::Full { limit } => (session.clone(), Some(Why::Asleep), Some(Standing::Full { limit })),
-            Woken::Suspended => (session.clone(), Some(Why::Suspended), Some(Standing::Suspended)),
-            Woken::NoSession => (session.clone(), Some(Why::Asleep), Some(Standing::RecordsDown)),
+            Woken::Full { limit } => (
+                session.clone(),
+                Some(Why::Asleep),
+                Some(Standing::Full { limit }),
+            ),
+            Woken::Suspended => (
+                session.clone(),
+                Some(Why::Suspended),
+                Some(Standing::Suspended),
+            ),
+            Woken::NoSession => (
+                session.clone(),
+                Some(Why::Asleep),
+                Some(Standing::RecordsDown),
+            ),
             Woken::Unavailable(error) => {
                 tracing::warn!(client = %config.client_id, error = %telemetry::chain(&*error), "a session could not be woken");
-                (session.clone(), Some(Why::Asleep), Some(Standing::RecordsDown))
+                (
+                    session.clone(),
+                    Some(Why::Asleep),
+                    Some(Standing::RecordsDown),
+                )
             }
         }
     }
@@ -493,9 +641,15 @@ impl Router {
             Err(LinkRefused::Forged) => return (page::link_refused(), "link_refused"),
         };
         if config.status == contract::client_config::ClientStatus::Suspended {
-            return (page::unavailable(reply::SUSPENDED, visit.form), Why::Suspended.code());
+            return (
+                page::unavailable(reply::SUSPENDED, visit.form),
+                Why::Suspended.code(),
+            );
         }
-        let thread = link.thread_id.clone().or_else(|| format!("link-{}", link.nonce).parse::<ThreadId>().ok());
+        let thread = link
+            .thread_id
+            .clone()
+            .or_else(|| format!("link-{}", link.nonce).parse::<ThreadId>().ok());
         let Some(thread) = thread else {
             return (page::link_refused(), "link_refused");
         };
@@ -504,7 +658,13 @@ impl Router {
         // the session that there is.
         let opened = async {
             let session = parts.threads.open(config, &thread, user, now).await?;
-            let spent = parts.sessions.spend(&format!("link-{}", link.nonce), Timestamp::from_unix_ms(link.exp.saturating_mul(1000))).await?;
+            let spent = parts
+                .sessions
+                .spend(
+                    &format!("link-{}", link.nonce),
+                    Timestamp::from_unix_ms(link.exp.saturating_mul(1000)),
+                )
+                .await?;
             Ok::<_, platform::PortError>((session, spent))
         };
         let session = match opened.await {
@@ -512,16 +672,28 @@ impl Router {
             Ok((_, false)) => return (page::link_used(), "link_used"),
             Err(error) => {
                 tracing::warn!(client = %config.client_id, error = %telemetry::chain(&error), "a session could not be made");
-                return (page::unavailable(reply::RECORDS_DOWN, visit.form), "records_down");
+                return (
+                    page::unavailable(reply::RECORDS_DOWN, visit.form),
+                    "records_down",
+                );
             }
         };
         tracing::info!(client = %config.client_id, session = session.session_id.redacted(), user, "a link was used");
         let (session, ..) = self.rouse(visit, &session).await;
-        (see_other(&format!("/session/{}/", session.session_id)), "made")
+        (
+            see_other(&format!("/session/{}/", session.session_id)),
+            "made",
+        )
     }
 
     /// From an edit host to the session's own, in one step that cannot be repeated.
-    fn to_host(&self, visit: &Visit<'_>, session: &Session, host: &str, to: String) -> Response<Bytes> {
+    fn to_host(
+        &self,
+        visit: &Visit<'_>,
+        session: &Session,
+        host: &str,
+        to: String,
+    ) -> Response<Bytes> {
         let entrance = Entrance {
             session_id: session.session_id.clone(),
             to,
@@ -529,7 +701,11 @@ impl Router {
             nonce: reply::nonce(),
         };
         let token = self.parts().keys.sign(&entrance);
-        let address = self.parts().policy.public.address(host, &format!("/_edit/enter?t={token}"));
+        let address = self
+            .parts()
+            .policy
+            .public
+            .address(host, &format!("/_edit/enter?t={token}"));
         let mut answer = see_other(&address);
         // The next host learns from the address what it has to know, and nobody else should.
         let none = HeaderValue::from_static("no-referrer");
@@ -553,12 +729,19 @@ impl Router {
         };
         let to = landing(path, query).unwrap_or_else(|| "/".to_owned());
         let until = Timestamp::from_unix_ms(entrance.exp.saturating_mul(1000));
-        match parts.sessions.spend(&format!("enter-{}", entrance.nonce), until).await {
+        match parts
+            .sessions
+            .spend(&format!("enter-{}", entrance.nonce), until)
+            .await
+        {
             Ok(true) => {}
             Ok(false) => return (page::link_used(), "link_used"),
             Err(error) => {
                 tracing::warn!(client = %session.client_id, error = %telemetry::chain(&error), "an entrance could not be spent");
-                return (page::unavailable(reply::RECORDS_DOWN, visit.form), "records_down");
+                return (
+                    page::unavailable(reply::RECORDS_DOWN, visit.form),
+                    "records_down",
+                );
             }
         }
         let mut answer = see_other(&to);
@@ -570,7 +753,11 @@ impl Router {
     /// To the old system, unless that is one of ours: it would come back for ever.
     async fn away(&self, visit: &Visit<'_>, away: &Away<'_>) -> (Response<Bytes>, &'static str) {
         let parts = self.parts();
-        if parts.directory.is_ours(Place::of(away.host, &parts.policy)).await {
+        if parts
+            .directory
+            .is_ours(Place::of(away.host, &parts.policy))
+            .await
+        {
             tracing::error!(client = %visit.config.client_id, host = away.host, "rollout.legacyOrigin is a host of ours: nobody is sent there");
             return (page::not_found(visit.form), "legacy_is_ours");
         }
@@ -589,10 +776,17 @@ fn page_or_text(waiting: &Waiting<'_>, form: Form) -> Response<Bytes> {
 /// The connections to the task of a session in its generation.
 fn pool(session: &Session) -> PoolKey {
     let task = session.task_arn.as_deref().unwrap_or_default();
-    PoolKey::from(format!("{task} {} {}", session.session_id, session.generation))
+    PoolKey::from(format!(
+        "{task} {} {}",
+        session.session_id, session.generation
+    ))
 }
 
-fn forward(config: &ClientConfig, session: &Session, address: std::net::SocketAddr) -> Option<Forward> {
+fn forward(
+    config: &ClientConfig,
+    session: &Session,
+    address: std::net::SocketAddr,
+) -> Option<Forward> {
     let key = session.proof_key.as_ref()?;
     let proof = Proof::new(key, session.session_id.clone(), session.generation).ok()?;
     Some(Forward {
@@ -617,7 +811,12 @@ fn see_other(to: &str) -> Response<Bytes> {
     answer
 }
 
-fn tell(mut answer: Response<Bytes>, client: Option<&ClientId>, session: Option<&SessionId>, why: &'static str) -> Response<Bytes> {
+fn tell(
+    mut answer: Response<Bytes>,
+    client: Option<&ClientId>,
+    session: Option<&SessionId>,
+    why: &'static str,
+) -> Response<Bytes> {
     answer.extensions_mut().insert(Told {
         client: client.cloned(),
         session: session.map(|session| session.redacted().to_owned()),

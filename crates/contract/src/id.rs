@@ -138,6 +138,11 @@ impl SessionId {
         Self(format!("{client}_{label}"))
     }
 
+    /// Whether a text is an id, without making one.
+    pub fn is_valid(text: &str) -> bool {
+        check_session_id(text).is_ok()
+    }
+
     /// The part after the client, which is what a host label and (shortened to 8) a log line use.
     pub fn label(&self) -> &str {
         self.0

@@ -1,4 +1,4 @@
-//! The AWS adapters: DynamoDB, SQS, Secrets Manager, Systems Manager and S3.
+//! The AWS adapters: DynamoDB, SQS, ECS, Secrets Manager, Systems Manager and S3.
 //!
 //! ```text
 //!  port ──▶ request ──▶ operation (deadline) ──▶ attempt (deadline) ──▶ connect (deadline) ──▶ AWS
@@ -12,14 +12,16 @@
 //!   nothing is tried again. There is no loop round the SDK's own, except where a condition failed and the record is
 //!   judged anew.
 //! - **A lost reply.** A transaction carries a token (the SDK makes one a call and repeats it), a message its
-//!   deduplication id, a receive its attempt id; of other conditional writes the record itself says whether it was ours.
+//!   deduplication id, a receive its attempt id, a task the token of its session and generation; of other conditional writes the record itself says whether it was ours.
 //! - **Credentials** come from the standard places and are fetched again before they expire. Nothing of them is ours.
 //! - **One TLS stack**: rustls with ring, for the services and for the credentials alike.
 
 mod clients;
 mod fault;
+mod launcher;
 mod objects;
 mod queue;
+mod queues;
 mod receipts;
 mod record;
 mod secrets;
@@ -35,12 +37,19 @@ use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_smithy_http_client::{Builder, tls};
 
-use crate::{Clients, Instructions, Objects, Receipts, Result, Secrets, Sessions};
+use crate::random::random;
+use crate::{
+    Clients, Instructions, Launcher, Objects, Queues, Receipts, Result, Secrets, Sessions,
+};
+
+pub use launcher::EcsSettings;
 
 use clients::AwsClients;
 use fault::Asked;
+use launcher::EcsLauncher;
 use objects::S3Objects;
 use queue::{Deliveries, SqsQueue};
+use queues::SqsQueues;
 use receipts::AwsReceipts;
 use secrets::AwsSecrets;
 use sessions::AwsSessions;
@@ -120,6 +129,7 @@ impl Patience {
 #[derive(Debug, Clone)]
 pub struct Aws {
     dynamodb: aws_sdk_dynamodb::Client,
+    ecs: aws_sdk_ecs::Client,
     sqs: aws_sdk_sqs::Client,
     secrets_manager: aws_sdk_secretsmanager::Client,
     ssm: aws_sdk_ssm::Client,
@@ -164,6 +174,7 @@ impl Aws {
         let config = loader.load().await;
         Self {
             dynamodb: aws_sdk_dynamodb::Client::new(&config),
+            ecs: aws_sdk_ecs::Client::new(&config),
             sqs: aws_sdk_sqs::Client::new(&config),
             secrets_manager: aws_sdk_secretsmanager::Client::new(&config),
             ssm: aws_sdk_ssm::Client::new(&config),
@@ -210,6 +221,20 @@ impl Aws {
             .map_err(|error| asked.failed(error))?
             .queue_url
             .ok_or_else(|| asked.unavailable("the answer names no URL"))
+    }
+
+    /// The queues of sessions, with dead letters at the URL `dead`.
+    pub fn queues(&self, dead: &str) -> Arc<dyn Queues> {
+        Arc::new(SqsQueues::new(self, dead))
+    }
+
+    /// What starts environments as tasks of ECS. Nothing is asked yet.
+    pub fn launcher(&self, settings: EcsSettings) -> Arc<dyn Launcher> {
+        Arc::new(EcsLauncher {
+            ecs: self.ecs.clone(),
+            region: self.region.clone(),
+            settings,
+        })
     }
 
     /// Everything that a reference to a secret can name.
@@ -264,13 +289,6 @@ impl Table {
             capability: None,
         }
     }
-}
-
-/// A number that nobody else has: for the ids of requests, and for how long to stand back.
-fn random() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    // Seeded by the operating system, and different at each call.
-    RandomState::new().hash_one(())
 }
 
 /// Stands back before a record is judged anew for the `turn`th time, for a random time of at most half a second, so that

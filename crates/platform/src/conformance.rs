@@ -18,13 +18,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Clients, Instructions, Objects, Receipts, Secrets, Sessions};
+use crate::{Clients, Instructions, Launcher, Objects, Queues, Receipts, Secrets, Sessions};
 
 pub mod clients;
 pub mod emulator;
 pub mod front;
+pub mod launcher;
 pub mod objects;
 pub mod queue;
+pub mod queues;
 pub mod receipts;
 pub mod records;
 pub mod secrets;
@@ -80,6 +82,21 @@ pub trait SecretsUnderTest: Send + Sync {
 pub trait ObjectsUnderTest: Send + Sync {
     /// A new folder without any object.
     async fn fresh(&self) -> Arc<dyn Objects>;
+}
+
+/// Makes houses of queues of the adapter under test.
+#[async_trait]
+pub trait QueuesUnderTest: Send + Sync {
+    /// The queues of sessions, and the address of a new, empty queue for their dead letters. Other queues of sessions may be
+    /// there.
+    async fn fresh(&self) -> (Arc<dyn Queues>, String);
+}
+
+/// Makes launchers of the adapter under test.
+#[async_trait]
+pub trait LauncherUnderTest: Send + Sync {
+    /// A launcher without any task. What it launches runs until it is stopped.
+    async fn fresh(&self) -> Arc<dyn Launcher>;
 }
 
 /// Asks again and again until the answer is right. Only for what a port allows to lag.

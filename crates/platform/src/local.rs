@@ -1,4 +1,5 @@
-//! The local adapter: every port in one SQLite file, shared by several processes of one machine.
+//! The local adapter: every port of records and messages in one SQLite file, shared by several processes of one machine;
+//! environments are processes.
 //!
 //! ```text
 //!  async caller ── spawn_blocking ──▶ Mutex<Connection> ──▶ one transaction ──▶ file + write-ahead log
@@ -18,8 +19,10 @@
 //! - **Not for network file systems**: the write-ahead log needs memory that is shared by all processes.
 
 mod clients;
+mod launcher;
 mod objects;
 mod queue;
+mod queues;
 mod receipts;
 mod secrets;
 mod sessions;
@@ -34,6 +37,7 @@ use contract::Timestamp;
 
 use crate::{Clients, Receipts, Result, Sessions};
 
+pub use launcher::{LocalLauncher, LocalLauncherSettings};
 pub use objects::LocalObjects;
 pub use queue::LocalQueue;
 pub use secrets::LocalSecrets;

@@ -10,7 +10,7 @@ use http::header::HOST;
 use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::decides::{Forward, Told};
+use crate::router::{Forward, Told};
 
 /// Characters of an id that a log shows.
 const ID_SHOWN: usize = 8;

@@ -28,8 +28,8 @@ use relay::{Answer, Forwarded, HostPolicy, PoolKey, Relay, RelayError, Upstream,
 use tokio::time::timeout;
 
 use super::asked::Asked;
-use super::decides::Forward;
 use crate::cookie;
+use crate::router::Forward;
 
 /// What is asked of a door only so that it proves itself.
 const READY: &str = "/_edit/ready";

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use relay::PoolKey;
 
-use super::decides::Forward;
+use crate::router::Forward;
 
 /// The doors to which somebody has a socket.
 #[derive(Debug, Default)]

@@ -208,6 +208,13 @@ impl AsyncWrite for Line {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper does not read again before something has come, but it flushes after each answer.
+        if let (Phase::Quiet, since) = self.turn.read() {
+            let deadline = since + self.limits.quiet;
+            if self.passed(deadline, context).is_ready() {
+                context.waker().wake_by_ref();
+            }
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -98,10 +98,7 @@ fn everything() -> Vec<Response<Bytes>> {
         link_refused(),
         second_session(&client, "/session/amelia_0a/", "/"),
         misdirected(),
-        refused(
-            StatusCode::BAD_REQUEST,
-            "There are two hosts in this request.",
-        ),
+        refused(StatusCode::BAD_REQUEST, "There are two hosts in this request."),
         wrong_method("GET, HEAD"),
         no_sockets(),
     ]);
@@ -140,14 +137,7 @@ fn a_page_runs_nothing_and_asks_nobody_that_is_not_of_this_host() {
         }
         let html = body(&page);
         for never in [
-            "://",
-            " on",
-            "style=",
-            "javascript:",
-            "<img",
-            "<iframe",
-            "<script>",
-            "unsafe",
+            "://", " on", "style=", "javascript:", "<img", "<iframe", "<script>", "unsafe",
         ] {
             // The words of a page may have an "on" in them: it is attributes that are looked for.
             let attribute = never == " on";
@@ -173,7 +163,8 @@ fn a_page_runs_nothing_and_asks_nobody_that_is_not_of_this_host() {
         let digest = {
             use base64::Engine as _;
             use sha2::Digest as _;
-            base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(style.as_bytes()))
+            base64::engine::general_purpose::STANDARD
+                .encode(sha2::Sha256::digest(style.as_bytes()))
         };
         assert!(policy.contains(&digest), "{policy} {style}");
     }
@@ -211,10 +202,7 @@ fn the_waiting_page_is_small() {
     let page = waiting(&at(&client(), Standing::Waking { phase: None }), Form::Page);
     let html = body(&page);
     let mut bytes = html.len();
-    for part in html
-        .split('"')
-        .filter(|part| part.starts_with("/_edit/static/"))
-    {
+    for part in html.split('"').filter(|part| part.starts_with("/_edit/static/")) {
         bytes += asset(part).expect("it is there").body().len();
     }
     assert!(bytes > 10_000 / 2, "the assets are counted: {bytes}");
@@ -235,15 +223,46 @@ fn the_waiting_page_reads_well_without_its_styles() {
     );
     let hashed = body(&page);
     let mut html = hashed.to_owned();
-    for name in hashed
-        .split('"')
-        .filter(|part| part.starts_with("/_edit/static/"))
-    {
+    for name in hashed.split('"').filter(|part| part.starts_with("/_edit/static/")) {
         let (before, extension) = name.rsplit_once('.').expect("an extension");
         let (before, _) = before.rsplit_once('.').expect("a hash");
         html = html.replace(name, &format!("{before}.HASH.{extension}"));
     }
-    insta::assert_snapshot!(html, @"");
+    insta::assert_snapshot!(html, @r#"
+    <!doctype html>
+    <html lang="en">
+    <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width,initial-scale=1">
+    <meta name="robots" content="noindex">
+    <meta name="color-scheme" content="light dark">
+    <title>The preview is starting · Amelia &lt;Stamps&gt; &amp; &quot;Coins&quot;</title>
+    <link rel="stylesheet" href="/_edit/static/page.HASH.css">
+    <style>:root{--ground:#fffaf2;--text:#20160f;--quiet:#5e554e;--line:#dbd5cd;--accent:#8a1c2b;--on-accent:#ffffff}@media(prefers-color-scheme:dark){:root{--ground:#17191c;--text:#eceff2;--quiet:#b0b3b6;--line:#393b3e;--accent:#8ab8ff;--on-accent:#000000}}</style>
+    <noscript><meta http-equiv="refresh" content="3"></noscript><script src="/_edit/static/page.HASH.js" defer></script>
+    </head>
+    <body>
+    <header><p><bdi>Amelia &lt;Stamps&gt; &amp; &quot;Coins&quot;</bdi></p></header>
+    <main data-role="waiting" data-now="{&quot;state&quot;:&quot;waking&quot;,&quot;phase&quot;:&quot;install&quot;,&quot;elapsedMs&quot;:12000,&quot;estimateMs&quot;:31000,&quot;headline&quot;:&quot;The preview is starting&quot;,&quot;words&quot;:&quot;Putting the site’s building blocks in place.&quot;,&quot;expectation&quot;:&quot;It usually takes about 30 seconds.&quot;,&quot;step&quot;:2,&quot;mark&quot;:&quot;waking.install&quot;}" data-wake="/_edit/wake?s=amelia_0a&amp;g=3" data-state="/_edit/session" data-here="/about/?a=1&amp;b=%3C" data-by-itself="yes" data-offline="This page does not get an answer at the moment. It keeps trying." data-reference="If you ask for help, please say: {code}">
+    <h1 id="headline">The preview is starting</h1>
+    <p id="words" role="status" aria-live="polite">Putting the site’s building blocks in place.</p>
+    <div id="progress">
+    <progress id="bar" max="100" value="38" aria-label="How far it is"></progress>
+    <ol id="steps" aria-label="What is done">
+    <li class="done"><span>Getting ready</span></li>
+    <li class="done"><span>Fetching the site</span></li>
+    <li aria-current="step"><span>Putting its building blocks in place</span></li>
+    <li><span>Opening the first page</span></li>
+    </ol>
+    <p id="expectation" class="quiet">It usually takes about 30 seconds.</p>
+    </div>
+    <p id="reference" class="quiet" hidden></p>
+    <form id="wake" method="post" action="/_edit/wake?s=amelia_0a&amp;g=3" hidden><button id="button">Wake it up</button></form>
+    <p id="open" hidden><a class="button" id="link" href="/./about/?a=1&amp;b=%3C">Open the page</a></p>
+    </main>
+    </body>
+    </html>
+    "#);
 }
 
 #[test]
@@ -340,11 +359,9 @@ fn what_the_record_says_of_a_failure_is_not_on_the_page() {
     };
     let page = waiting(&at(&client, standing), Form::Page);
     let visible = body(&page).split_once("<body>").expect("a body").1;
-    let visible = visible
-        .split_once("data-now=")
-        .map_or(visible, |(_, rest)| {
-            rest.split_once("data-wake=").expect("it follows").1
-        });
+    let visible = visible.split_once("data-now=").map_or(visible, |(_, rest)| {
+        rest.split_once("data-wake=").expect("it follows").1
+    });
     assert!(!visible.contains("github.com"), "{visible}");
     assert!(visible.contains("If you ask for help, please say: remote_unavailable"));
 }

@@ -281,7 +281,7 @@ async fn what_can_be_read_in_two_ways_is_answered_by_nobody() {
         (format!("GET / HTTP/1.1\r\nHost: user@{HOST}\r\n\r\n"), 400),
         (format!("OPTIONS * HTTP/1.1\r\nHost: {HOST}\r\n\r\n"), 400),
         (format!("CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}\r\n\r\n"), 405),
-        (format!("GET /{giant} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"), 431),
+        (format!("GET /{giant} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"), 414),
         (format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {giant}\r\n\r\n"), 431),
         (format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{many}\r\n"), 431),
         (format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n12"), 400),
@@ -468,7 +468,12 @@ async fn a_request_makes_one_line_that_opens_nothing() {
         })
         .collect();
     let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
-    insta::assert_snapshot!(lines.join("\n"));
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    {"bytes":1400,"client":"amelia","host":"edit.amelia.example","level":"INFO","method":"GET","ms":"some","path":"/about","session":"aha4dqob","status":200,"target":"access","why":""}
+    {"bytes":25,"client":"","host":"nobody","level":"INFO","method":"GET","ms":"some","path":"/session/abcdefgh…/","session":"","status":404,"target":"access","why":""}
+    {"bytes":25,"client":"","host":"abcdefgh…--amelia.example","level":"INFO","method":"GET","ms":"some","path":"/","session":"","status":404,"target":"access","why":""}
+    {"bytes":34,"client":"","host":"","level":"INFO","method":"GET","ms":"some","path":"/","session":"","status":400,"target":"access","why":"A request names exactly one host."}
+    "#);
 }
 
 /// What is logged.

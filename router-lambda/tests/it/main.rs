@@ -10,7 +10,12 @@
     reason = "tests may spawn: their tasks end with their runtime"
 )]
 
+mod fleet;
 mod gateway;
+mod house;
+mod intake;
 mod recycled;
 mod support;
+mod sweeping;
 mod waiting;
+mod waking;

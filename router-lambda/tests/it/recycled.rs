@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use edit_router::gateway::Forward;
+use edit_router::router::Forward;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -98,8 +98,14 @@ async fn listens(gateway: SocketAddr, who: &Who, other: &Who, seen: &Seen) -> io
         host(who)
     );
     stream.write_all(request.as_bytes()).await?;
-    stream.shutdown().await?;
     let mut all = Vec::new();
+    // A first word, or an excuse.
+    while !all.ends_with(b"\n") && !all.ends_with(who.client.as_str().as_bytes()) {
+        if stream.read_buf(&mut all).await? == 0 {
+            break;
+        }
+    }
+    stream.shutdown().await?;
     let ended = stream.read_to_end(&mut all).await;
     let all = String::from_utf8_lossy(&all);
     if all.starts_with(SWITCHED) && all.contains(who.client.as_str()) {

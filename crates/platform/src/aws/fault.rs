@@ -113,6 +113,8 @@ impl Asked {
             | "KmsThrottled"
             | "SlowDown"
             | "OverLimit"
+            // A queue of that name was there until a moment ago; in a minute it can be made again.
+            | "QueueDeletedRecently"
             | "RequestTimeout"
             | "TransactionConflictException"
             | "TransactionInProgressException"
@@ -122,6 +124,10 @@ impl Asked {
             | "InternalServerError"
             | "InternalServiceError"
             | "ServiceUnavailable" => self.unavailable(said),
+            "ClusterNotFoundException" => self.refused(format!(
+                "there is no such cluster: name the one that exists in ECS_CLUSTER ({})",
+                self.place
+            )),
             "ResourceNotFoundException"
             | "QueueDoesNotExist"
             | "NonExistentQueue"
@@ -134,7 +140,7 @@ impl Asked {
             | "KmsAccessDenied"
             | "AuthorizationError"
             | "AccessDeniedByServiceControlPolicy" => self.refused(format!(
-                "the role may not do that to {}: give it what infra/data.yaml gives ({said})",
+                "the role may not do that to {}: give it what the templates in infra/ give ({said})",
                 self.place
             )),
             "UnrecognizedClientException"
@@ -177,7 +183,7 @@ impl Asked {
     }
 
     /// A text without capabilities in it.
-    fn shown(&self, text: &str) -> String {
+    pub(super) fn shown(&self, text: &str) -> String {
         without_session_ids(text, self.capability.as_deref())
     }
 }

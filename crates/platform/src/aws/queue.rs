@@ -22,8 +22,9 @@ use contract::Timestamp;
 use tokio::time::Instant;
 
 use super::fault::Asked;
-use super::{Aws, Patience, random};
+use super::{Aws, Patience};
 use crate::error::without_session_ids;
+use crate::random::random;
 use crate::{
     Delivery, DeliveryHandle, Depth, Instructions, Lease, Outgoing, Result, Sent, VISIBILITY_MAX,
 };

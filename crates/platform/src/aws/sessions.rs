@@ -44,7 +44,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::fault::Asked;
 use super::record::{Item, from_item, number, text, to_item};
-use super::{Table, random, stand_back};
+use super::{Table, stand_back};
+use crate::random::random;
 use crate::sessions::check_nonce;
 use crate::{Created, PortError, Removed, Result, Sessions, TransitionFailed};
 

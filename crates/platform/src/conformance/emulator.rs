@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::aws::{Aws, AwsSettings, Keys, Patience};
+use crate::aws::{Aws, AwsSettings, EcsSettings, Keys, Patience};
 
 /// What is installed: pinned, because every version of the emulator is another AWS. The clients are those of others, for
 /// tests that send as a producer does.
@@ -43,6 +43,9 @@ const PACKAGES: [&str; 4] = [
 
 /// The region of everything in the emulator.
 pub const REGION: &str = "eu-central-1";
+
+/// What the targets of ECS begin with.
+pub const ECS: &str = "AmazonEC2ContainerServiceV20141113";
 
 /// The template that an operator deploys.
 pub const TEMPLATE: &str = include_str!("../../../../infra/data.yaml");
@@ -280,6 +283,32 @@ impl Emulator {
             .to_owned()
     }
 
+    /// A cluster of its own with a task definition of its own, as `infra/router.yaml` wants them to be there.
+    pub async fn cluster(&self) -> EcsSettings {
+        let name = self.fresh_name();
+        let cluster = json!({ "clusterName": name });
+        self.ask(&format!("{ECS}.CreateCluster"), &cluster).await;
+        let definition = json!({
+            "family": name,
+            "networkMode": "awsvpc",
+            "requiresCompatibilities": ["FARGATE"],
+            "cpu": "512",
+            "memory": "1024",
+            "containerDefinitions": [{ "name": "edit-agent", "image": "edit-agent", "essential": true }],
+        });
+        self.ask(&format!("{ECS}.RegisterTaskDefinition"), &definition)
+            .await;
+        EcsSettings {
+            cluster: name.clone(),
+            task_definition: name,
+            container_name: "edit-agent".to_owned(),
+            subnets: vec!["subnet-1".to_owned(), "subnet-2".to_owned()],
+            security_groups: vec!["sg-1".to_owned()],
+            assign_public_ip: false,
+            environment: vec![("EDIT_DOMAIN".to_owned(), "example.com".to_owned())],
+        }
+    }
+
     /// An attribute of a queue, as the emulator says it.
     pub async fn queue_attribute(&self, url: &str, name: &str) -> String {
         let asked = json!({ "QueueUrl": url, "AttributeNames": ["All"] });
@@ -304,6 +333,7 @@ impl Emulator {
             "AmazonSQS" => "sqs",
             "secretsmanager" => "secretsmanager",
             "AmazonSSM" => "ssm",
+            ECS => "ecs",
             other => panic!("{other} is no service of these tests"),
         };
         let json_version = if matches!(service, "dynamodb" | "sqs") {

@@ -367,3 +367,77 @@ fn is_used(stored: &Session, generation: Generation, now: Timestamp) -> bool {
 fn lease_is_over(session: &Session, now: Timestamp) -> bool {
     session.lease_until.is_none_or(|until| until < now)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::conformance::records::{client, session};
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    /// How long one waits at most where writes are told of, and where they are not.
+    const TOLD: Duration = Duration::from_secs(1);
+    const NEVER_TOLD: Duration = Duration::from_millis(100);
+
+    /// The sessions of a new file, on a system that tells of writes or on one that does not. Time is tokio's.
+    fn sessions(told: bool) -> (LocalSessions, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock = Arc::new(Timestamp::now);
+        let mut store = Store::open(&folder.path().join("store"), clock).expect("open");
+        if !told {
+            store.watch_nothing();
+        }
+        (LocalSessions::new(Arc::new(store)), folder)
+    }
+
+    async fn write_one(sessions: &LocalSessions) {
+        let created = sessions.create(&session(&client("amelia"), 1)).await;
+        assert_eq!(created.expect("create"), Created::New);
+    }
+
+    /// How long a wait takes.
+    async fn waited(sessions: &LocalSessions) -> Duration {
+        let begun = Instant::now();
+        sessions.changed(MINUTE).await;
+        begun.elapsed()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_between_two_waits_ends_the_next_one() {
+        let (sessions, _folder) = sessions(true);
+        assert_eq!(waited(&sessions).await, Duration::ZERO, "the first one");
+        assert_eq!(waited(&sessions).await, TOLD, "nobody wrote");
+        write_one(&sessions).await;
+        assert_eq!(waited(&sessions).await, Duration::ZERO, "somebody wrote");
+        assert_eq!(waited(&sessions).await, TOLD, "nobody wrote since");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_is_given_up_misses_nothing_for_the_next_one() {
+        let (sessions, _folder) = sessions(true);
+        sessions.changed(MINUTE).await;
+        let given_up = tokio::time::timeout(Duration::from_millis(1), sessions.changed(MINUTE));
+        given_up.await.expect_err("nobody wrote");
+        assert_eq!(waited(&sessions).await, TOLD, "it is no first one");
+        write_one(&sessions).await;
+        assert_eq!(waited(&sessions).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_is_announced_where_the_system_does_not_tell() {
+        let moment = Duration::from_millis(34);
+        let (sessions, _folder) = sessions(false);
+        sessions.changed(MINUTE).await;
+        assert_eq!(waited(&sessions).await, NEVER_TOLD, "nobody wrote");
+        let at_moment = async {
+            tokio::time::sleep(moment).await;
+            write_one(&sessions).await;
+        };
+        let (waited, ()) = tokio::join!(waited(&sessions), at_moment);
+        assert_eq!(waited, moment);
+    }
+}

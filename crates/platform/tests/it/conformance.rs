@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use platform::conformance::emulator::Emulator;
 use platform::conformance::{
-    ObjectsUnderTest, QueueUnderTest, SecretsUnderTest, StoreUnderTest, Stores,
+    LauncherUnderTest, ObjectsUnderTest, QueueUnderTest, QueuesUnderTest, SecretsUnderTest,
+    StoreUnderTest, Stores,
 };
 use platform::local::{LocalObjects, LocalSecrets, LocalStore, QueueSettings};
-use platform::{Instructions, Objects, Secrets};
+use platform::{Instructions, Launcher, Objects, Queues, Secrets};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -103,6 +104,24 @@ impl ObjectsUnderTest for Local {
     }
 }
 
+#[async_trait]
+impl QueuesUnderTest for Local {
+    async fn fresh(&self) -> (Arc<dyn Queues>, String) {
+        let dead = "webordinary-edits-dead.fifo";
+        (self.open(&self.name()).queues(dead), dead.to_owned())
+    }
+}
+
+#[async_trait]
+impl LauncherUnderTest for Local {
+    async fn fresh(&self) -> Arc<dyn Launcher> {
+        Arc::new(crate::launcher::processes(
+            &self.folder.path().join(self.name()),
+            "exec tail -f /dev/null",
+        ))
+    }
+}
+
 /// The AWS adapters, against an emulator that others wrote.
 struct Emulated {
     emulator: &'static Emulator,
@@ -193,6 +212,21 @@ impl ObjectsUnderTest for Emulated {
     }
 }
 
+#[async_trait]
+impl QueuesUnderTest for Emulated {
+    async fn fresh(&self) -> (Arc<dyn Queues>, String) {
+        let (_, dead) = self.queue(None).await;
+        (self.emulator.aws().await.queues(&dead), dead)
+    }
+}
+
+#[async_trait]
+impl LauncherUnderTest for Emulated {
+    async fn fresh(&self) -> Arc<dyn Launcher> {
+        crate::launcher::tasks(self.emulator).await
+    }
+}
+
 mod aws {
     mod clients {
         platform::clients_conformance!(super::super::Emulated::new());
@@ -211,6 +245,12 @@ mod aws {
     }
     mod queue {
         platform::queue_conformance!(super::super::Emulated::new());
+    }
+    mod queues {
+        platform::queues_conformance!(super::super::Emulated::new());
+    }
+    mod launcher {
+        platform::launcher_conformance!(super::super::Emulated::new());
     }
 }
 
@@ -233,6 +273,12 @@ mod local {
     mod queue {
         platform::queue_conformance!(super::super::Local::new());
     }
+    mod queues {
+        platform::queues_conformance!(super::super::Local::new());
+    }
+    mod launcher {
+        platform::launcher_conformance!(super::super::Local::new());
+    }
 }
 
 /// A case that is written but not named in its macro would never run.
@@ -240,8 +286,10 @@ mod local {
 fn every_case_of_the_suite_runs() {
     let sources = [
         include_str!("../../src/conformance/clients.rs"),
+        include_str!("../../src/conformance/launcher.rs"),
         include_str!("../../src/conformance/objects.rs"),
         include_str!("../../src/conformance/queue.rs"),
+        include_str!("../../src/conformance/queues.rs"),
         include_str!("../../src/conformance/receipts.rs"),
         include_str!("../../src/conformance/secrets.rs"),
         include_str!("../../src/conformance/sessions.rs"),

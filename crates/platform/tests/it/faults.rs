@@ -11,7 +11,7 @@ use platform::conformance::emulator::{Emulator, Stack};
 use platform::conformance::front::{Act, Front, Request};
 use platform::conformance::records::{client, dawn, proof_key, receipt, session, session_id};
 use platform::{
-    Created, DeliveryHandle, Lease, Outgoing, PortError, Put, Sessions, TransitionFailed,
+    Created, DeliveryHandle, Lease, Outgoing, PortError, Put, Removed, Sessions, TransitionFailed,
 };
 use tokio::sync::Notify;
 
@@ -194,6 +194,65 @@ async fn wake_second(
         .transition(&id, Generation(0), &wake, 1, now)
         .await
         .expect("transition")
+}
+
+/// Else a link would be used up by a network that hiccups, and whoever clicked it could never enter.
+#[tokio::test]
+async fn a_nonce_whose_reply_is_lost_was_spent_by_whoever_spent_it() {
+    let stack = emulator().stack().await;
+    let (front, aws) = losing("PutItem").await;
+    let until = Timestamp::now().plus(MINUTE);
+    let sessions = aws.sessions(&stack.sessions);
+    assert!(sessions.spend("once", until).await.expect("spend"));
+    assert_eq!(front.count("PutItem"), 2);
+    assert!(!sessions.spend("once", until).await.expect("spend"));
+}
+
+/// It is gone, and its thread is free.
+#[tokio::test]
+async fn a_removal_whose_reply_is_lost_was_one() {
+    let (stack, direct) = dormant().await;
+    let mine = session(&client("amelia"), 1);
+    let (front, aws) = losing("TransactWriteItems").await;
+    let removed = aws.sessions(&stack.sessions).remove(&mine).await;
+    assert_eq!(removed.expect("remove"), Removed::Gone);
+    assert_eq!(front.count("TransactWriteItems"), 2);
+    assert_eq!(direct.get(&mine.session_id).await.expect("get"), None);
+    let created = direct.create(&mine).await.expect("create");
+    assert_eq!(created, Created::New);
+}
+
+/// In a minute it can be made again, so whoever takes in the message tries again. The emulator makes it at once.
+#[tokio::test]
+async fn a_queue_that_was_removed_a_moment_ago_is_unavailable() {
+    let body = r#"{"__type":"com.amazonaws.sqs#QueueDeletedRecently","message":"You must wait 60 seconds."}"#;
+    let dead = emulator()
+        .queue(&format!("{}.fifo", emulator().fresh_name()), None)
+        .await;
+    let front = Front::before(Some(emulator().port()), move |request| {
+        if request.operation() == "CreateQueue" {
+            Act::Answer(400, body.to_owned())
+        } else {
+            Act::Pass
+        }
+    })
+    .await;
+    let queues = Aws::load(front.settings()).await.queues(&dead);
+    let id = session_id(&client("amelia"), 1);
+    let said = queues.create(&id).await.expect_err("a moment ago");
+    assert!(said.is_transient(), "{said:?}");
+    assert!(!format!("{said:?}").contains(id.label()), "{said:?}");
+}
+
+/// An operator changed it, or an older build made it.
+#[tokio::test]
+async fn a_queue_that_is_there_with_other_attributes_is_taken_as_it_is() {
+    let id = contract::SessionId::new(&client("attributes"), [1; 16]);
+    let (name, dead) = (platform::queue_name(&id), emulator().fresh_name());
+    let dead = emulator().queue(&format!("{dead}.fifo"), None).await;
+    let there = emulator().queue(&name, None).await;
+    let queues = emulator().aws().await.queues(&dead);
+    assert_eq!(queues.create(&id).await.expect("create"), there);
 }
 
 /// Who was judged to have given up says otherwise before the slot is taken from him.

@@ -4,6 +4,7 @@ mod conformance;
 mod crash;
 mod faults;
 mod file;
+mod launcher;
 mod model;
 mod rows;
 mod template;

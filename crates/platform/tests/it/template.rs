@@ -1,4 +1,4 @@
-//! `infra/data.yaml`, and where the emulator is not AWS.
+//! `infra/data.yaml` and `infra/router.yaml`, and where the emulator is not AWS.
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,18 +11,62 @@ fn emulator() -> &'static Emulator {
     Emulator::shared(env!("CARGO_TARGET_TMPDIR"))
 }
 
+/// What is deployed beside it, which no emulator could run.
+const ROUTER: &str = include_str!("../../../../infra/router.yaml");
+
 /// By the rules of `CloudFormation`, which no emulator checks.
 #[test]
-fn the_template_has_nothing_that_cfn_lint_minds() {
+fn the_templates_have_nothing_that_cfn_lint_minds() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("data.yaml");
-    std::fs::write(&path, TEMPLATE).expect("write");
+    let paths = [("data.yaml", TEMPLATE), ("router.yaml", ROUTER)].map(|(name, text)| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path
+    });
     let output = Command::new(emulator().program("cfn-lint"))
-        .arg(&path)
+        .args(&paths)
         .output()
         .expect("it was installed");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+/// Where both templates name the same thing, they mean the same one.
+#[test]
+fn the_templates_agree_on_names() {
+    let defaults = |template: &str| -> Vec<(String, String)> {
+        let (_, parameters) = template.split_once("Parameters:\n").expect("parameters");
+        let (parameters, _) = parameters.split_once("\nResources:").expect("resources");
+        let mut name = String::new();
+        let mut found = Vec::new();
+        for line in parameters.lines() {
+            if let Some(default) = line.strip_prefix("    Default: ") {
+                found.push((name.clone(), default.to_owned()));
+            } else if let Some(parameter) = line
+                .strip_prefix("  ")
+                .and_then(|line| line.strip_suffix(':'))
+            {
+                name = parameter.to_owned();
+            }
+        }
+        found
+    };
+    let (data, router) = (defaults(TEMPLATE), defaults(ROUTER));
+    let shared = [
+        "ClientConfigsTable",
+        "SessionsTable",
+        "ReceiptsTable",
+        "IntakeQueue",
+        "DeadQueue",
+        "ResultsQueues",
+    ];
+    for name in shared {
+        let of = |defaults: &[(String, String)]| {
+            defaults.iter().find(|(known, _)| known == name).cloned()
+        };
+        assert!(of(&data).is_some(), "{name}");
+        assert_eq!(of(&data), of(&router));
+    }
 }
 
 async fn described(table: &str) -> Value {
@@ -148,6 +192,8 @@ async fn what_is_deployed_is_what_agent_and_router_expect() {
 // | TTL and point-in-time recovery as the template says | ignores both | the template's text, and cfn-lint |
 // | an expired handle of a FIFO queue deletes nothing | deletes | our own deadline of a handle; the error's words in a unit test |
 // | a receive is repeated by its attempt id | hands out nothing | that the id is sent, and sent again (`faults`) |
+// | a task is started once by a token | starts another one | that the token is sent, and sent again (`launcher`) |
+// | a queue of a name is not made again for a minute | makes it | the error's words (`faults`) |
 
 #[tokio::test]
 async fn the_emulator_ignores_ttl_and_recovery_of_the_template() {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use contract::proof::{HEADER, Nonce, Proof};
 use contract::session::ProofKey;
 use contract::{ClientId, Generation, SessionId, Timestamp};
-use edit_router::gateway::Forward;
+use edit_router::router::Forward;
 use relay::PoolKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
