@@ -17,6 +17,7 @@ mod gateway;
 mod house;
 mod intake;
 mod lambda;
+mod laptop;
 mod recycled;
 mod support;
 mod sweeping;
