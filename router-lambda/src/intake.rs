@@ -22,8 +22,8 @@ use std::time::Duration;
 use contract::instruction::Refusal;
 use contract::session::State;
 use contract::{
-    Action, ClientConfig, ClientId, ErrorCode, Instruction, Session, SessionId,
-    Status, ThreadId, Timestamp,
+    Action, ClientConfig, ClientId, ErrorCode, Instruction, Session, SessionId, Status, ThreadId,
+    Timestamp,
 };
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;

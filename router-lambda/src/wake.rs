@@ -39,8 +39,8 @@ mod standing;
 pub use failure::environment_lost;
 pub use standing::{Step, again_at, estimate, is_awake, judge_waking};
 
-pub(crate) use standing::{again_for_news_at, has_stopped};
 use standing::{Standing, standing};
+pub(crate) use standing::{again_for_news_at, has_stopped};
 
 /// How long a task of ECS has to claim its session after the wake: a machine, an address and an image of some 900 MB take 30
 /// to 90 seconds, and two or three times that where a region is busy.

@@ -98,7 +98,10 @@ fn everything() -> Vec<Response<Bytes>> {
         link_refused(),
         second_session(&client, "/session/amelia_0a/", "/"),
         misdirected(),
-        refused(StatusCode::BAD_REQUEST, "There are two hosts in this request."),
+        refused(
+            StatusCode::BAD_REQUEST,
+            "There are two hosts in this request.",
+        ),
         wrong_method("GET, HEAD"),
         no_sockets(),
     ]);
@@ -137,7 +140,14 @@ fn a_page_runs_nothing_and_asks_nobody_that_is_not_of_this_host() {
         }
         let html = body(&page);
         for never in [
-            "://", " on", "style=", "javascript:", "<img", "<iframe", "<script>", "unsafe",
+            "://",
+            " on",
+            "style=",
+            "javascript:",
+            "<img",
+            "<iframe",
+            "<script>",
+            "unsafe",
         ] {
             // The words of a page may have an "on" in them: it is attributes that are looked for.
             let attribute = never == " on";
@@ -163,8 +173,7 @@ fn a_page_runs_nothing_and_asks_nobody_that_is_not_of_this_host() {
         let digest = {
             use base64::Engine as _;
             use sha2::Digest as _;
-            base64::engine::general_purpose::STANDARD
-                .encode(sha2::Sha256::digest(style.as_bytes()))
+            base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(style.as_bytes()))
         };
         assert!(policy.contains(&digest), "{policy} {style}");
     }
@@ -202,7 +211,10 @@ fn the_waiting_page_is_small() {
     let page = waiting(&at(&client(), Standing::Waking { phase: None }), Form::Page);
     let html = body(&page);
     let mut bytes = html.len();
-    for part in html.split('"').filter(|part| part.starts_with("/_edit/static/")) {
+    for part in html
+        .split('"')
+        .filter(|part| part.starts_with("/_edit/static/"))
+    {
         bytes += asset(part).expect("it is there").body().len();
     }
     assert!(bytes > 10_000 / 2, "the assets are counted: {bytes}");
@@ -223,7 +235,10 @@ fn the_waiting_page_reads_well_without_its_styles() {
     );
     let hashed = body(&page);
     let mut html = hashed.to_owned();
-    for name in hashed.split('"').filter(|part| part.starts_with("/_edit/static/")) {
+    for name in hashed
+        .split('"')
+        .filter(|part| part.starts_with("/_edit/static/"))
+    {
         let (before, extension) = name.rsplit_once('.').expect("an extension");
         let (before, _) = before.rsplit_once('.').expect("a hash");
         html = html.replace(name, &format!("{before}.HASH.{extension}"));
@@ -359,9 +374,11 @@ fn what_the_record_says_of_a_failure_is_not_on_the_page() {
     };
     let page = waiting(&at(&client, standing), Form::Page);
     let visible = body(&page).split_once("<body>").expect("a body").1;
-    let visible = visible.split_once("data-now=").map_or(visible, |(_, rest)| {
-        rest.split_once("data-wake=").expect("it follows").1
-    });
+    let visible = visible
+        .split_once("data-now=")
+        .map_or(visible, |(_, rest)| {
+            rest.split_once("data-wake=").expect("it follows").1
+        });
     assert!(!visible.contains("github.com"), "{visible}");
     assert!(visible.contains("If you ask for help, please say: remote_unavailable"));
 }

@@ -215,26 +215,102 @@ mod tests {
         };
         for (what, session, task, seconds, expected) in [
             ("waking", in_state(State::Waking), Some(running()), 50, ""),
-            ("waking and lost", in_state(State::Waking), None, 50, "launch again"),
-            ("waking and dead", in_state(State::Waking), Some(stopped()), 5, "fail task_stopped"),
-            ("waking too long", in_state(State::Waking), Some(running()), 101, "fail wake_timeout, stop task-3"),
+            (
+                "waking and lost",
+                in_state(State::Waking),
+                None,
+                50,
+                "launch again",
+            ),
+            (
+                "waking and dead",
+                in_state(State::Waking),
+                Some(stopped()),
+                5,
+                "fail task_stopped",
+            ),
+            (
+                "waking too long",
+                in_state(State::Waking),
+                Some(running()),
+                101,
+                "fail wake_timeout, stop task-3",
+            ),
             ("serving", in_state(State::Ready), Some(running()), 100, ""),
-            ("serving, nobody knows where", in_state(State::Ready), None, 100, ""),
-            ("a renewal is late", in_state(State::Ready), Some(running()), 160, ""),
-            ("lost", in_state(State::Ready), None, 161, "fail environment_lost"),
-            ("hung", in_state(State::Ready), Some(running()), 161, "fail environment_lost, stop task-3"),
-            ("dead", in_state(State::Ready), Some(stopped()), 50, "fail environment_lost"),
-            ("dead while it saves", in_state(State::Draining), Some(stopped()), 50, "fail environment_lost"),
-            ("the last one is dead", in_state(State::Ready), Some(task(2, stopped().state)), 50, ""),
+            (
+                "serving, nobody knows where",
+                in_state(State::Ready),
+                None,
+                100,
+                "",
+            ),
+            (
+                "a renewal is late",
+                in_state(State::Ready),
+                Some(running()),
+                160,
+                "",
+            ),
+            (
+                "lost",
+                in_state(State::Ready),
+                None,
+                161,
+                "fail environment_lost",
+            ),
+            (
+                "hung",
+                in_state(State::Ready),
+                Some(running()),
+                161,
+                "fail environment_lost, stop task-3",
+            ),
+            (
+                "dead",
+                in_state(State::Ready),
+                Some(stopped()),
+                50,
+                "fail environment_lost",
+            ),
+            (
+                "dead while it saves",
+                in_state(State::Draining),
+                Some(stopped()),
+                50,
+                "fail environment_lost",
+            ),
+            (
+                "the last one is dead",
+                in_state(State::Ready),
+                Some(task(2, stopped().state)),
+                50,
+                "",
+            ),
             ("asleep", in_state(State::Dormant), None, 9_999, "wake"),
-            ("asleep for weeks", in_state(State::Dormant), None, 10_001, "end"),
+            (
+                "asleep for weeks",
+                in_state(State::Dormant),
+                None,
+                10_001,
+                "end",
+            ),
             ("asleep for ever", kept_for_ever, None, 99_999, "wake"),
             ("failed just now", in_state(State::Failed), None, 14, ""),
             ("failed", in_state(State::Failed), None, 15, "wake"),
             ("failed for good", hopeless(), None, 9_999, ""),
-            ("failed for good, weeks ago", hopeless(), None, 10_001, "end"),
+            (
+                "failed for good, weeks ago",
+                hopeless(),
+                None,
+                10_001,
+                "end",
+            ),
         ] {
-            assert_eq!(said(&judge(&session, task.as_ref(), after(seconds))), expected, "{what}");
+            assert_eq!(
+                said(&judge(&session, task.as_ref(), after(seconds))),
+                expected,
+                "{what}"
+            );
         }
     }
 
@@ -243,11 +319,35 @@ mod tests {
         let now = Some("there");
         for (what, state, task, seconds, is_stopped) in [
             ("its session is gone", None, running(), 60, true),
-            ("so young that its session may not be seen yet", None, running(), 59, false),
-            ("of an older generation", Some(State::Ready), task(2, TaskState::Running), 60, true),
-            ("pending, of an older generation", Some(State::Waking), task(2, TaskState::Pending), 60, true),
+            (
+                "so young that its session may not be seen yet",
+                None,
+                running(),
+                59,
+                false,
+            ),
+            (
+                "of an older generation",
+                Some(State::Ready),
+                task(2, TaskState::Running),
+                60,
+                true,
+            ),
+            (
+                "pending, of an older generation",
+                Some(State::Waking),
+                task(2, TaskState::Pending),
+                60,
+                true,
+            ),
             ("asleep", Some(State::Dormant), running(), 60, true),
-            ("failed, and saving what it has", Some(State::Failed), running(), 129, false),
+            (
+                "failed, and saving what it has",
+                Some(State::Failed),
+                running(),
+                129,
+                false,
+            ),
             ("failed long ago", Some(State::Failed), running(), 130, true),
             ("waking", Some(State::Waking), running(), 90, false),
             ("serving", Some(State::Ready), running(), 160, false),
@@ -256,7 +356,11 @@ mod tests {
         ] {
             let session = state.map(in_state);
             let why = stray(&task, session.as_ref(), after(seconds));
-            assert_eq!(why.and(now), is_stopped.then_some("there"), "{what}: {why:?}");
+            assert_eq!(
+                why.and(now),
+                is_stopped.then_some("there"),
+                "{what}: {why:?}"
+            );
         }
     }
 

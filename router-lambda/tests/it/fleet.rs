@@ -71,18 +71,34 @@ impl Fleet {
     }
 
     /// A task is there, as if it had been launched at this moment.
-    pub(crate) fn add(&self, session: &SessionId, generation: u64, created_at: Timestamp) -> String {
+    pub(crate) fn add(
+        &self,
+        session: &SessionId,
+        generation: u64,
+        created_at: Timestamp,
+    ) -> String {
         let generation = Generation(generation);
         let task = new_task(session, generation, created_at);
         let name = task.name.clone();
-        self.known().tasks.insert((session.clone(), generation), task);
+        self.known()
+            .tasks
+            .insert((session.clone(), generation), task);
         name
     }
 
     /// A task ends by itself.
-    pub(crate) fn die(&self, session: &SessionId, generation: Generation, reason: &str, code: Option<i32>) {
+    pub(crate) fn die(
+        &self,
+        session: &SessionId,
+        generation: Generation,
+        reason: &str,
+        code: Option<i32>,
+    ) {
         let mut known = self.known();
-        let task = known.tasks.get_mut(&(session.clone(), generation)).expect("it was launched");
+        let task = known
+            .tasks
+            .get_mut(&(session.clone(), generation))
+            .expect("it was launched");
         task.state = TaskState::Stopped {
             reason: reason.to_owned(),
             exit_code: code,
@@ -142,8 +158,16 @@ impl Launcher for Fleet {
         Ok(task)
     }
 
-    async fn task(&self, session: &SessionId, generation: Generation) -> platform::Result<Option<Task>> {
-        Ok(self.known().tasks.get(&(session.clone(), generation)).cloned())
+    async fn task(
+        &self,
+        session: &SessionId,
+        generation: Generation,
+    ) -> platform::Result<Option<Task>> {
+        Ok(self
+            .known()
+            .tasks
+            .get(&(session.clone(), generation))
+            .cloned())
     }
 
     async fn running(&self) -> platform::Result<Vec<Task>> {

@@ -110,7 +110,11 @@ impl House {
     pub(crate) async fn sleeper(&self, number: u8) -> Session {
         let amelia = &self.amelia.client_id;
         let mut asleep = session(amelia, number);
-        asleep.queue_url = self.queues.create(&asleep.session_id).await.expect("created");
+        asleep.queue_url = self
+            .queues
+            .create(&asleep.session_id)
+            .await
+            .expect("created");
         asleep.expires_at = Some(after(contract::session::KEPT).unix_ms() / 1000);
         let created = self.sessions.create(&asleep).await;
         assert_eq!(created.expect("answered"), Created::New);
@@ -118,9 +122,17 @@ impl House {
     }
 
     /// Takes a transition that has to be taken.
-    pub(crate) async fn take(&self, session: &Session, transition: &Transition, now: Timestamp) -> Session {
+    pub(crate) async fn take(
+        &self,
+        session: &Session,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Session {
         let (id, generation) = (&session.session_id, session.generation);
-        let taken = self.sessions.transition(id, generation, transition, 100, now).await;
+        let taken = self
+            .sessions
+            .transition(id, generation, transition, 100, now)
+            .await;
         taken.expect("answered").expect("taken")
     }
 
@@ -149,7 +161,11 @@ impl House {
 
     /// The record as it is.
     pub(crate) async fn now(&self, session: &SessionId) -> Session {
-        self.sessions.get(session).await.expect("answered").expect("it is there")
+        self.sessions
+            .get(session)
+            .await
+            .expect("answered")
+            .expect("it is there")
     }
 
     /// What waits in a queue, first things first; it is taken out.
@@ -163,11 +179,19 @@ impl House {
     }
 
     pub(crate) async fn waiting(&self, address: &str) -> u64 {
-        self.queues.open(address).depth().await.expect("answered").waiting
+        self.queues
+            .open(address)
+            .depth()
+            .await
+            .expect("answered")
+            .waiting
     }
 
     pub(crate) async fn receipt(&self, session: &SessionId, id: &str) -> Option<Receipt> {
-        self.receipts.get(session, &instruction(id)).await.expect("answered")
+        self.receipts
+            .get(session, &instruction(id))
+            .await
+            .expect("answered")
     }
 
     /// Status and code of a receipt, such as `failed session_expired`.
@@ -175,14 +199,20 @@ impl House {
         let Some(receipt) = self.receipt(session, id).await else {
             return "nothing".to_owned();
         };
-        let code = receipt.error.map(|error| format!(" {}", error.code.as_str()));
+        let code = receipt
+            .error
+            .map(|error| format!(" {}", error.code.as_str()));
         format!("{}{}", receipt.status.as_str(), code.unwrap_or_default())
     }
 
     /// Puts a message into a session's queue, as an agent's door does.
     pub(crate) async fn put(&self, session: &Session, body: &str, id: &str) {
         let message = outgoing(body, session.session_id.as_str(), id);
-        self.queues.open(&session.queue_url).send(&message).await.expect("sent");
+        self.queues
+            .open(&session.queue_url)
+            .send(&message)
+            .await
+            .expect("sent");
     }
 }
 
@@ -202,7 +232,10 @@ async fn drained(queue: &dyn Instructions) -> Vec<Delivery> {
         let Some(delivery) = queue.receive(LOOK, LOOK).await.expect("answered") else {
             break;
         };
-        assert_eq!(queue.delete(&delivery.handle).await.expect("answered"), Lease::Held);
+        assert_eq!(
+            queue.delete(&delivery.handle).await.expect("answered"),
+            Lease::Held
+        );
         deliveries.push(delivery);
     }
     deliveries
@@ -272,7 +305,10 @@ pub(crate) fn other_client() -> ClientId {
 }
 
 pub(crate) async fn thread_of(house: &House, name: &str) -> Option<SessionId> {
-    let found = house.sessions.find(&house.amelia.client_id, &thread(name)).await;
+    let found = house
+        .sessions
+        .find(&house.amelia.client_id, &thread(name))
+        .await;
     found.expect("answered")
 }
 
@@ -359,11 +395,19 @@ impl Instructions for Open {
         self.queue.send(message).await
     }
 
-    async fn receive(&self, wait: Duration, visibility: Duration) -> platform::Result<Option<Delivery>> {
+    async fn receive(
+        &self,
+        wait: Duration,
+        visibility: Duration,
+    ) -> platform::Result<Option<Delivery>> {
         self.queue.receive(wait, visibility).await
     }
 
-    async fn extend(&self, handle: &DeliveryHandle, visibility: Duration) -> platform::Result<Lease> {
+    async fn extend(
+        &self,
+        handle: &DeliveryHandle,
+        visibility: Duration,
+    ) -> platform::Result<Lease> {
         self.queue.extend(handle, visibility).await
     }
 

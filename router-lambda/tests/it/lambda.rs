@@ -160,7 +160,12 @@ impl Town {
             let runtime = tokio::runtime::Handle::current();
             // A runtime of Lambda waits for one answer at a time, and what it waits for need not be sendable.
             let answered = tokio::task::spawn_blocking(move || {
-                runtime.block_on(async { function.answer(event.as_bytes(), TIME).await.map_err(|error| error.to_string()) })
+                runtime.block_on(async {
+                    function
+                        .answer(event.as_bytes(), TIME)
+                        .await
+                        .map_err(|error| error.to_string())
+                })
             });
             Box::pin(async move { answered.await.expect("it does not panic") })
         })
@@ -246,7 +251,7 @@ async fn a_page_comes_through_a_load_balancer_as_the_door_gave_it() {
         assert_eq!(answer.status, 200);
         assert_eq!(answer.text(), "<p>ü</p>");
         let mut cookies = answer.all("set-cookie");
-        cookies.sort();
+        cookies.sort_unstable();
         assert_eq!(
             cookies,
             ["a=1", "b=2"],

@@ -156,7 +156,10 @@ fn on_the_page() -> Chapter {
         ("The button of a link", open_site("amelia.example")),
         ("The button that switches", SWITCH.to_owned()),
         ("The link that stays", STAY.to_owned()),
-        ("Over what cannot be said more exactly", UNAVAILABLE.to_owned()),
+        (
+            "Over what cannot be said more exactly",
+            UNAVAILABLE.to_owned(),
+        ),
     ];
     chapter.extend(named.map(|(situation, words)| (situation.to_owned(), words)));
     chapter

@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 
 use super::PATIENCE;
 
-/// From PyPI, where its maintainers put the program itself.
+/// From `PyPI`, where its maintainers put the program itself.
 const PACKAGE: &str = "cargo-lambda==1.9.2";
 
 /// A runtime that runs until it is dropped.
