@@ -20,7 +20,7 @@
 //! hide everything of its group behind it. So what was answered goes to the end of one group of its own, whose first message is
 //! enough to know that it was reached.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +72,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const VISIBILITY: Duration = Duration::from_secs(60);
 /// How long a queue has to be without a session before it is removed: one that is being made is without for some seconds.
 const ORPHAN_GRACE: Duration = Duration::from_secs(30);
+
+/// How long the part of a session's id is that is random.
+const MADE_LABEL_LENGTH: usize = 26;
 
 /// The group of dead letters that were looked at.
 const FILED_GROUP: &str = "filed";
@@ -151,8 +154,14 @@ impl Report {
     }
 }
 
-/// The tasks that run, by what they are of; none where nobody could say.
-type Running = Option<HashMap<(SessionId, Generation), Task>>;
+/// The tasks that run, as the launcher said at the beginning.
+#[derive(Default)]
+struct Running {
+    /// By what they are of; none where nobody could say.
+    tasks: Option<HashMap<(SessionId, Generation), Task>>,
+    /// Those that were stopped since.
+    stopped: HashSet<String>,
+}
 
 impl Sweep {
     /// Sweeps every `interval` until `stop`.
@@ -178,24 +187,37 @@ impl Sweep {
     pub async fn once(&self, now: Timestamp) -> Report {
         let began = Instant::now();
         let mut report = Report::default();
-        let running = match self.launcher.running().await {
-            Ok(tasks) => {
-                let swept = stream::iter(tasks.iter().take(TASKS_MAX))
-                    .map(|task| self.sweep_task(task, now))
-                    .buffer_unordered(AT_ONCE);
-                add_all(&mut report, swept).await;
-                let key = |task: Task| ((task.session.clone(), task.generation), task);
-                Some(tasks.into_iter().map(key).collect())
-            }
-            Err(error) => {
-                report.error("ask which tasks run", &error);
-                None
-            }
-        };
+        let running = self.sweep_tasks(now, &mut report).await;
         let known = self.sweep_clients(&running, now, began, &mut report).await;
         self.sweep_queues(&known, now, began, &mut report).await;
         self.sweep_dead_letters(now, began, &mut report).await;
         report
+    }
+
+    async fn sweep_tasks(&self, now: Timestamp, report: &mut Report) -> Running {
+        let tasks = match self.launcher.running().await {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                report.error("ask which tasks run", &error);
+                return Running::default();
+            }
+        };
+        let mut swept = stream::iter(tasks.iter().take(TASKS_MAX))
+            .map(|task| async move { (self.sweep_task(task, now).await, task.name.clone()) })
+            .buffer_unordered(AT_ONCE);
+        let mut stopped = HashSet::new();
+        while let Some((one, task)) = swept.next().await {
+            if one.stopped > 0 {
+                stopped.insert(task);
+            }
+            report.add(&one);
+        }
+        drop(swept);
+        let key = |task: Task| ((task.session.clone(), task.generation), task);
+        Running {
+            tasks: Some(tasks.into_iter().map(key).collect()),
+            stopped,
+        }
     }
 
     async fn sweep_task(&self, task: &Task, now: Timestamp) -> Report {
@@ -298,6 +320,9 @@ impl Sweep {
             if began.elapsed() >= RUN_TIME {
                 break;
             }
+            if matches!(&action, Action::Stop { task, .. } if running.stopped.contains(task)) {
+                continue;
+            }
             match self
                 .act(config, session, action, task.as_ref(), now, &mut report)
                 .await
@@ -322,7 +347,7 @@ impl Sweep {
             return None;
         }
         let key = (session.session_id.clone(), session.generation);
-        if let Some(task) = running.as_ref()?.get(&key) {
+        if let Some(task) = running.tasks.as_ref()?.get(&key) {
             return Some(task.clone());
         }
         match self.launcher.task(&key.0, key.1).await {
@@ -364,7 +389,7 @@ impl Sweep {
             }
             Action::WakeIfAwaited { why } => {
                 self.wake_if_awaited(config, session, why, now, report)
-                    .await?
+                    .await?;
             }
             Action::End { why } => {
                 if self.sessions.remove(session).await? == Removed::Used {
@@ -695,21 +720,25 @@ impl Sweep {
         group: &str,
     ) -> Result<Option<Addressee>, PortError> {
         let client = &instruction.client_id;
-        let mut candidates: Vec<SessionId> = group.parse().into_iter().collect();
+        let of_group: Option<SessionId> = group.parse().ok();
+        let mut candidates: Vec<SessionId> = of_group.iter().cloned().collect();
         candidates.extend(instruction.session_id.clone());
         if let Some(thread) = &instruction.thread_id {
             candidates.extend(self.sessions.find(client, thread).await?);
         }
         for id in candidates {
-            match self.sessions.get(&id).await? {
-                Some(session) if session.client_id == *client => {
-                    return Ok(Some(Addressee::of(&session)));
-                }
-                Some(_) => {}
-                None if is_of(&id, client) => {
-                    return Ok(Some(Addressee::gone(id, client.clone(), Some(instruction))));
-                }
-                None => {}
+            if let Some(session) = self.sessions.get(&id).await?
+                && session.client_id == *client
+            {
+                return Ok(Some(Addressee::of(&session)));
+            }
+        }
+        // It is gone. A producer's own name for a group can look like an id, but not like one that was made.
+        let made = of_group.filter(|id| id.label().len() == MADE_LABEL_LENGTH);
+        let gone = instruction.session_id.clone().into_iter().chain(made);
+        for id in gone.filter(|id| is_of(id, client)) {
+            if self.sessions.get(&id).await?.is_none() {
+                return Ok(Some(Addressee::gone(id, client.clone(), Some(instruction))));
             }
         }
         Ok(None)

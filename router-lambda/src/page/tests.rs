@@ -271,9 +271,9 @@ fn the_waiting_page_reads_well_without_its_styles() {
     </ol>
     <p id="expectation" class="quiet">It usually takes about 30 seconds.</p>
     </div>
-    <p id="reference" class="quiet" hidden></p>
     <form id="wake" method="post" action="/_edit/wake?s=amelia_0a&amp;g=3" hidden><button id="button">Wake it up</button></form>
     <p id="open" hidden><a class="button" id="link" href="/./about/?a=1&amp;b=%3C">Open the page</a></p>
+    <p id="reference" class="quiet" hidden></p>
     </main>
     </body>
     </html>

@@ -16,6 +16,7 @@ pub(crate) struct Fleet(Mutex<Known>);
 struct Known {
     tasks: BTreeMap<(SessionId, Generation), Task>,
     orders: usize,
+    looks: usize,
     faults: VecDeque<Fault>,
     always: Option<Fault>,
     stops: Vec<(String, String)>,
@@ -58,6 +59,11 @@ impl Fleet {
     /// How many times it was asked to launch.
     pub(crate) fn orders(&self) -> usize {
         self.known().orders
+    }
+
+    /// How many times it was asked after one task.
+    pub(crate) fn looks(&self) -> usize {
+        self.known().looks
     }
 
     /// How many tasks there ever were.
@@ -163,6 +169,7 @@ impl Launcher for Fleet {
         session: &SessionId,
         generation: Generation,
     ) -> platform::Result<Option<Task>> {
+        self.known().looks += 1;
         Ok(self
             .known()
             .tasks

@@ -12,6 +12,7 @@ use edit_router::intake::{Intake, Record};
 use edit_router::sweep::{Memory, Sweep};
 use edit_router::threads::{Entry, Threads};
 use edit_router::wake::{CLAIMED_WITHIN_ON_ECS, Waker};
+use platform::conformance::emulator::Emulator;
 use platform::conformance::records::{client, client_config, dawn, instruction, session, thread};
 use platform::local::{LocalStore, QueueSettings};
 use platform::{
@@ -57,6 +58,25 @@ impl House {
             amelia: client_config("amelia"),
             memory: Memory::default(),
             _folder: Some(folder),
+        };
+        house.clients.put(&house.amelia).await.expect("put");
+        house
+    }
+
+    /// The same in the cloud, as others emulate it.
+    pub(crate) async fn in_the_cloud() -> Self {
+        let emulator = Emulator::shared(env!("CARGO_TARGET_TMPDIR"));
+        let (stack, aws) = (emulator.stack().await, emulator.aws().await);
+        let house = Self {
+            clients: aws.clients(&stack.clients),
+            sessions: aws.sessions(&stack.sessions),
+            receipts: aws.receipts(&stack.receipts),
+            queues: Arc::new(Weather::over(aws.queues(&stack.dead))),
+            dead: aws.queue(&stack.dead),
+            fleet: Arc::default(),
+            amelia: client_config("amelia"),
+            memory: Memory::default(),
+            _folder: None,
         };
         house.clients.put(&house.amelia).await.expect("put");
         house
@@ -312,6 +332,9 @@ pub(crate) async fn thread_of(house: &House, name: &str) -> Option<SessionId> {
     found.expect("answered")
 }
 
+/// A session that ends, and where.
+pub(crate) type Ending = (Arc<dyn Sessions>, Session);
+
 /// The queues, and what happens to them: a wrapper round the port.
 #[derive(Debug)]
 pub(crate) struct Weather {
@@ -321,7 +344,9 @@ pub(crate) struct Weather {
     /// Queues that were removed behind everybody's back, as their senders see it.
     pub(crate) gone: Arc<Mutex<HashSet<String>>>,
     /// A session that ends before the next message is in its queue.
-    pub(crate) ends: Arc<Mutex<Option<(Arc<dyn Sessions>, Session)>>>,
+    pub(crate) ends: Arc<Mutex<Option<Ending>>>,
+    /// A message that is taken just before the next queue is removed.
+    pub(crate) last_moment: Mutex<Option<(Intake, Record)>>,
 }
 
 impl Weather {
@@ -331,6 +356,7 @@ impl Weather {
             storm: Arc::default(),
             gone: Arc::default(),
             ends: Arc::default(),
+            last_moment: Mutex::default(),
         }
     }
 }
@@ -354,6 +380,11 @@ impl Queues for Weather {
     }
 
     async fn remove(&self, address: &str) -> platform::Result<()> {
+        let last_moment = self.last_moment.lock().expect("whole").take();
+        if let Some((intake, record)) = last_moment {
+            let failed = intake.take(vec![record], second(0)).await;
+            assert!(failed.is_empty(), "{failed:?}");
+        }
         self.queues.remove(address).await
     }
 
@@ -368,7 +399,7 @@ struct Open {
     address: String,
     storm: Arc<AtomicBool>,
     gone: Arc<Mutex<HashSet<String>>>,
-    ends: Arc<Mutex<Option<(Arc<dyn Sessions>, Session)>>>,
+    ends: Arc<Mutex<Option<Ending>>>,
 }
 
 #[async_trait]

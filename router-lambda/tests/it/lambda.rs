@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::alb_events::corpus;
 use crate::support::alb::{Alb, Invoke, Manner};
-use crate::support::door::{Answers, Asked, Door, Proves};
+use crate::support::scribe::{Answers, Asked, Door, Proves};
 use crate::support::http::{Answer, ask};
 
 const HOST: &str = "edit.amelia.example.com";

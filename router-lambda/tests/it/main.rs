@@ -11,10 +11,13 @@
 )]
 
 mod alb_events;
+mod cloud;
 mod fleet;
+mod gateway;
 mod house;
 mod intake;
 mod lambda;
+mod recycled;
 mod support;
 mod sweeping;
 mod vite_client;

@@ -1,14 +1,17 @@
 //! A session is woken once, whoever asks and whatever goes wrong.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use contract::client_config::ClientStatus;
 use contract::session::State;
 use contract::{ClientConfig, Generation};
-use edit_router::wake::{CLAIMED_WITHIN_ON_ECS, Woken, again_at};
+use edit_router::wake::{CLAIMED_WITHIN_HERE, CLAIMED_WITHIN_ON_ECS, Waker, Woken, again_at};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
+use platform::Launcher as _;
 use platform::conformance::records::{client_config, dawn};
+use platform::local::{LocalLauncher, LocalLauncherSettings};
 
 use super::fleet::Fault;
 use super::house::{House, after, second};
@@ -277,6 +280,11 @@ async fn what_a_router_left_behind_that_died_before_it_launched_is_launched_by_a
     for _ in 0..100 {
         waker.look_after(&house.amelia, &waking, second(17)).await;
     }
+    assert_eq!(
+        house.fleet.looks(),
+        2,
+        "once in three seconds, however many wait"
+    );
     for _ in 0..3 {
         house
             .waker()
@@ -325,4 +333,106 @@ async fn a_task_that_dies_and_a_boot_that_overruns_are_failures_and_no_eternal_w
         ("wake_timeout", true)
     );
     assert_eq!(failed, house.now(&slow.session_id).await);
+}
+
+/// An agent that only writes down that it was started, and with what, and then does as it is told.
+fn agent(folder: &std::path::Path, then: &str) -> LocalLauncher {
+    let (program, started) = (folder.join("agent"), folder.join("started"));
+    let script = format!(
+        "#!/bin/sh\necho \"$CLIENT_ID $SESSION_ID $GENERATION\" >> {}\n{then}\n",
+        started.display()
+    );
+    // By another process: while one of ours that is being started still holds the file open for writing, nobody can run it.
+    let written = std::process::Command::new("/bin/sh")
+        .args([
+            "-c",
+            "printf %s \"$1\" > \"$2\" && chmod 700 \"$2\"",
+            "sh",
+            &script,
+        ])
+        .arg(&program)
+        .status();
+    assert!(written.expect("there is a shell").success());
+    LocalLauncher::new(LocalLauncherSettings {
+        agent: program,
+        state: folder.to_owned(),
+        environment: Vec::new(),
+        log: folder.join("log"),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_visitors_start_one_process() {
+    let house = House::new().await;
+    let asleep = house.sleeper(1).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let launcher = agent(folder.path(), "exec sleep 60");
+    let waker = router_of(&house, &launcher);
+    let visitors =
+        (0..1000).map(|_| waker.wake(&house.amelia, &asleep.session_id, asleep.generation, dawn()));
+    let woken = join_all(visitors).await;
+    assert_eq!((count(&woken, "begun"), count(&woken, "going")), (1, 999));
+    let running = launcher.running().await.expect("answered");
+    assert_eq!(running.len(), 1, "{running:?}");
+    // What runs is waited for, so that whatever was started has written its line.
+    let started = folder.path().join("started");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let line = format!("amelia {} 1\n", asleep.session_id);
+    loop {
+        let said = std::fs::read_to_string(&started).unwrap_or_default();
+        if said == line {
+            break;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline && said.len() <= line.len(),
+            "{said:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    launcher.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(std::fs::read_to_string(&started).expect("there"), line);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_ends_before_it_is_ready_is_a_failure_that_says_so() {
+    let house = House::new().await;
+    for (number, code, expected) in [(1, 20, false), (2, 70, true)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let launcher = agent(folder.path(), &format!("exit {code}"));
+        let asleep = house.sleeper(number).await;
+        let waker = router_of(&house, &launcher);
+        let woken = waker
+            .wake(&house.amelia, &asleep.session_id, asleep.generation, dawn())
+            .await;
+        assert_eq!(woken.as_str(), "begun");
+        let waking = house.now(&asleep.session_id).await;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let failed = loop {
+            // Another router each time, so that each looks.
+            let router = router_of(&house, &launcher);
+            if let Some(failed) = router.look_after(&house.amelia, &waking, second(1)).await {
+                break failed;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{:?}",
+                launcher.running().await
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let failure = failed.failure.expect("it says why");
+        assert_eq!(
+            (failure.code.as_str(), failure.retryable),
+            ("task_stopped", expected)
+        );
+    }
+}
+
+/// A router over these processes.
+fn router_of(house: &House, launcher: &LocalLauncher) -> Waker {
+    Waker::new(
+        Arc::clone(&house.sessions),
+        Arc::new(launcher.clone()),
+        CLAIMED_WITHIN_HERE,
+    )
 }

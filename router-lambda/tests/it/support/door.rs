@@ -1,158 +1,384 @@
-//! A door that writes down what it is asked, byte for byte, and proves itself, or does not.
+//! A door that the test plays: it proves itself as a real one does, or in one of the ways in which one cannot.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use contract::Timestamp;
-use contract::proof::{HEADER, Proof};
+use contract::proof::{HEADER, Nonce, Proof};
+use contract::session::ProofKey;
+use contract::{ClientId, Generation, SessionId, Timestamp};
+use edit_router::router::Forward;
+use relay::PoolKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// What is answered to a path: an HTTP answer, without a proof.
-pub type Answers = Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>;
+/// How often a client's name stands in a page.
+const NAMES_IN_A_PAGE: usize = 200;
 
-/// How it proves itself.
+/// Somebody's session in one generation.
 #[derive(Debug, Clone)]
-pub enum Proves {
-    /// As it should.
-    Well(Proof),
-    /// As somebody else's door does, which knows another key.
-    As(Proof),
-    /// Not at all: it is no door.
-    Not,
+pub struct Who {
+    pub client: ClientId,
+    pub session: SessionId,
+    pub generation: Generation,
+    proof: Proof,
 }
 
-/// A request, as it came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// `GET /a?raw HTTP/1.1`.
-    pub line: String,
-    /// The fields, sorted, without the proof.
-    pub fields: Vec<String>,
-    pub body: Vec<u8>,
-    /// Whether it came with a valid proof.
-    pub proven: bool,
+impl Who {
+    pub fn new(client: &str, generation: u64) -> Self {
+        let client: ClientId = client.parse().expect("a client");
+        let session = SessionId::new(&client, [7; 16]);
+        let digit = client.as_str().len() + usize::try_from(generation).expect("small");
+        let key = ProofKey(format!("{digit:064x}"));
+        let generation = Generation(generation);
+        let proof = Proof::new(&key, session.clone(), generation).expect("a key");
+        Self {
+            client,
+            session,
+            generation,
+            proof,
+        }
+    }
+
+    /// What the router says of the door, if it takes it to be at this address.
+    pub fn at(&self, address: SocketAddr) -> Forward {
+        Forward {
+            client: self.client.clone(),
+            session: self.session.clone(),
+            generation: self.generation,
+            address,
+            pool: PoolKey::new(format!("task-of-{}#{}", self.client, self.generation)),
+            proof: self.proof.clone(),
+        }
+    }
+
+    /// A page of this client: nothing in it is anybody else's.
+    pub fn page(&self) -> String {
+        format!("{}\n", self.client).repeat(NAMES_IN_A_PAGE)
+    }
 }
 
-/// A door that listens until it is dropped.
-#[derive(Debug)]
+/// How a door answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As a door does.
+    Honest,
+    /// Without a proof.
+    Unproven,
+    /// With its proof, twice.
+    Twice,
+    /// With its proof, and a word for the next hop to drop it.
+    Nominated,
+    /// With the proof for another request.
+    Replayed,
+    /// As itself where it is asked who it is, and without a proof to everything else.
+    UnprovenLater,
+    /// With something that is no HTTP.
+    Garbage,
+    /// Not at all.
+    Silent,
+    /// With the end of the connection.
+    Hangs,
+    /// With the first half of a page, and then a reset.
+    HalfAPage,
+}
+
+/// A door, and whoever is behind it.
 pub struct Door {
-    address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    _tasks: JoinSet<()>,
+    pub address: SocketAddr,
+    behind: Arc<Mutex<Behind>>,
+    heard: Arc<Mutex<Vec<Heard>>>,
+    later: Arc<Notify>,
+    tasks: TaskTracker,
+    closed: CancellationToken,
+}
+
+#[derive(Debug, Clone)]
+struct Behind {
+    who: Who,
+    manner: Manner,
+    /// Who is there by the hand of a connection that was taken over is of the same tenure as whom it was made to.
+    tenure: u64,
+    /// Ends the connections of this tenure.
+    moved: CancellationToken,
+}
+
+/// A request, as a door has heard it.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    pub line: String,
+    pub fields: HashMap<String, Vec<String>>,
+    pub body: String,
+}
+
+impl Heard {
+    pub fn one(&self, name: &str) -> Option<&str> {
+        let values = self.fields.get(name)?;
+        assert_eq!(values.len(), 1, "{name}: {values:?}");
+        values.first().map(String::as_str)
+    }
+}
+
+/// What becomes of the connections that were made to whoever leaves.
+#[derive(Debug, Clone, Copy)]
+pub enum Leaving {
+    /// They go on leading to it.
+    Stays,
+    /// They are cut.
+    Cut,
+    /// Whoever comes answers on them.
+    TakenOver,
 }
 
 impl Door {
-    /// A door that proves itself by `own`, as far as it does.
-    pub async fn open(own: Proof, proves: Proves, answers: Answers) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("bound");
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let written = Arc::clone(&asked);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut visits = JoinSet::new();
-            while let Ok((connection, _)) = listener.accept().await {
-                visits.spawn(visit(
-                    connection,
-                    own.clone(),
-                    proves.clone(),
-                    Arc::clone(&answers),
-                    Arc::clone(&written),
-                ));
+    pub async fn of(who: &Who) -> Self {
+        Self::at("127.0.0.1:0".parse().expect("an address"), who, Manner::Honest).await
+    }
+
+    pub async fn with(who: &Who, manner: Manner) -> Self {
+        Self::at("127.0.0.1:0".parse().expect("an address"), who, manner).await
+    }
+
+    pub async fn at(address: SocketAddr, who: &Who, manner: Manner) -> Self {
+        let listener = TcpListener::bind(address).await.expect("bind");
+        let address = listener.local_addr().expect("an address");
+        let behind = Behind {
+            who: who.clone(),
+            manner,
+            tenure: 0,
+            moved: CancellationToken::new(),
+        };
+        let door = Self {
+            address,
+            behind: Arc::new(Mutex::new(behind)),
+            heard: Arc::default(),
+            later: Arc::default(),
+            tasks: TaskTracker::new(),
+            closed: CancellationToken::new(),
+        };
+        let (behind, heard) = (Arc::clone(&door.behind), Arc::clone(&door.heard));
+        let (tasks, closed) = (door.tasks.clone(), door.closed.clone());
+        let later = Arc::clone(&door.later);
+        door.tasks.spawn(async move {
+            loop {
+                let stream = tokio::select! {
+                    () = closed.cancelled() => return,
+                    accepted = listener.accept() => accepted.expect("accept").0,
+                };
+                stream.set_nodelay(true).expect("nodelay");
+                let conversation = Conversation {
+                    stream,
+                    ahead: Vec::new(),
+                    made_to: lock(&behind).clone(),
+                    behind: Arc::clone(&behind),
+                    heard: Arc::clone(&heard),
+                    later: Arc::clone(&later),
+                };
+                let closed = closed.clone();
+                tasks.spawn(async move {
+                    let cut = conversation.made_to.moved.clone();
+                    tokio::select! {
+                        () = conversation.hold() => {}
+                        () = cut.cancelled() => {}
+                        () = closed.cancelled() => {}
+                    }
+                });
             }
         });
-        Self {
-            address,
-            asked,
-            _tasks: tasks,
+        door
+    }
+
+    /// Somebody else is given the address.
+    pub fn is_given_to(&self, who: &Who, leaving: Leaving) {
+        let mut behind = lock(&self.behind);
+        behind.who = who.clone();
+        if let Leaving::TakenOver = leaving {
+            return;
+        }
+        behind.tenure += 1;
+        let before = std::mem::take(&mut behind.moved);
+        if let Leaving::Cut = leaving {
+            before.cancel();
         }
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// The page that is held up at half comes to its end.
+    pub fn goes_on(&self) {
+        self.later.notify_one();
     }
 
-    /// What it was asked since the last time.
-    pub fn asked(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.asked.lock().expect("nobody panics"))
+    /// What it has heard, in order.
+    pub fn heard(&self) -> Vec<Heard> {
+        lock(&self.heard).clone()
+    }
+
+    /// The request lines of that.
+    pub fn lines(&self) -> Vec<String> {
+        self.heard().into_iter().map(|heard| heard.line).collect()
     }
 }
 
-async fn visit(
-    mut connection: TcpStream,
-    own: Proof,
-    proves: Proves,
-    answers: Answers,
-    written: Arc<Mutex<Vec<Asked>>>,
-) {
-    let mut bytes = Vec::new();
-    let head_end = loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            break end;
-        }
-        match connection.read_buf(&mut bytes).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-    };
-    let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
-    let mut lines = head.lines();
-    let line = lines.next().unwrap_or_default().to_owned();
-    let field = |name: &str| {
-        let mut values = head
-            .lines()
-            .filter_map(|line| line.split_once(": "))
-            .filter(|(field, _)| field.eq_ignore_ascii_case(name));
-        values.next().map(|(_, value)| value.to_owned())
-    };
-    let length: usize = field("content-length")
-        .and_then(|length| length.parse().ok())
-        .unwrap_or_default();
-    while bytes.len() < head_end + 4 + length {
-        match connection.read_buf(&mut bytes).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One connection to a door.
+struct Conversation {
+    stream: TcpStream,
+    ahead: Vec<u8>,
+    made_to: Behind,
+    behind: Arc<Mutex<Behind>>,
+    heard: Arc<Mutex<Vec<Heard>>>,
+    later: Arc<Notify>,
+}
+
+impl Conversation {
+    /// Answers until the other side has had enough.
+    async fn hold(mut self) {
+        while let Some(heard) = self.hear().await {
+            lock(&self.heard).push(heard.clone());
+            let now = lock(&self.behind).clone();
+            let taken_over = now.tenure == self.made_to.tenure;
+            let Behind { who, manner, .. } = if taken_over {
+                now
+            } else {
+                self.made_to.clone()
+            };
+            if self.answer(&who, manner, &heard).await.is_none() {
+                return;
+            }
         }
     }
-    let nonce = field(HEADER).and_then(|proof| own.verify_request(&proof, Timestamp::now()).ok());
-    let mut fields: Vec<String> = lines
-        .filter(|line| !line.to_ascii_lowercase().starts_with(HEADER))
-        .map(str::to_owned)
-        .collect();
-    fields.sort();
-    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    written.lock().expect("nobody panics").push(Asked {
-        line,
-        fields,
-        body: bytes[head_end + 4..].to_vec(),
-        proven: nonce.is_some(),
-    });
-    let answer = answers(&path);
-    if answer.is_empty() {
-        // It hangs, until whoever asks has enough of it.
-        drop(connection.read_buf(&mut bytes).await);
-        return;
-    }
-    let proof = match (&proves, nonce) {
-        (Proves::Well(proof) | Proves::As(proof), Some(nonce)) => {
-            format!("{HEADER}: {}\r\n", proof.answer(nonce))
+
+    async fn more(&mut self) -> Option<()> {
+        match self.stream.read_buf(&mut self.ahead).await {
+            Ok(count) if count > 0 => Some(()),
+            _ => None,
         }
-        _ => String::new(),
-    };
-    let end = answer
-        .windows(2)
-        .position(|window| window == b"\r\n")
-        .expect("it has a first line")
-        + 2;
-    let whole = [
-        &answer[..end],
-        proof.as_bytes(),
-        b"connection: close\r\n",
-        &answer[end..],
-    ]
-    .concat();
-    drop(connection.write_all(&whole).await);
-    drop(connection.shutdown().await);
+    }
+
+    async fn through(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
+        loop {
+            let found = self.ahead.windows(mark.len()).position(|seen| seen == mark);
+            if let Some(start) = found {
+                return Some(self.ahead.drain(..start + mark.len()).collect());
+            }
+            self.more().await?;
+        }
+    }
+
+    async fn exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.ahead.len() < count {
+            self.more().await?;
+        }
+        Some(self.ahead.drain(..count).collect())
+    }
+
+    async fn hear(&mut self) -> Option<Heard> {
+        let head = String::from_utf8(self.through(b"\r\n\r\n").await?).expect("text");
+        let mut lines = head.split("\r\n").take_while(|line| !line.is_empty());
+        let line = lines.next().expect("a line").to_owned();
+        let mut fields: HashMap<String, Vec<String>> = HashMap::new();
+        for field in lines {
+            let (name, value) = field.split_once(": ").expect("a field");
+            let name = name.to_ascii_lowercase();
+            fields.entry(name).or_default().push(value.to_owned());
+        }
+        let mut heard = Heard {
+            line,
+            fields,
+            body: String::new(),
+        };
+        let mut body = Vec::new();
+        if let Some(length) = heard.one("content-length") {
+            body = self.exactly(length.parse().expect("a number")).await?;
+        } else if heard.one("transfer-encoding").is_some() {
+            loop {
+                let size = String::from_utf8(self.through(b"\r\n").await?).expect("text");
+                let size = usize::from_str_radix(size.trim(), 16).expect("a size");
+                let piece = self.exactly(size + 2).await?;
+                if size == 0 {
+                    break;
+                }
+                body.extend(&piece[..size]);
+            }
+        }
+        heard.body = String::from_utf8(body).expect("text");
+        Some(heard)
+    }
+
+    /// Answers, and says whether the connection goes on.
+    async fn answer(&mut self, who: &Who, manner: Manner, heard: &Heard) -> Option<()> {
+        let nonce = heard
+            .one(HEADER)
+            .and_then(|proof| who.proof.verify_request(proof, Timestamp::now()).ok());
+        let Some(nonce) = nonce else {
+            return self
+                .say("HTTP/1.1 421 Misdirected Request\r\nContent-Length: 4\r\n\r\nno.\n")
+                .await;
+        };
+        let is_asked_who = heard.line == "GET /_edit/ready HTTP/1.1";
+        let proof = format!("Edit-Proof: {}\r\n", who.proof.answer(nonce));
+        let proof = match manner {
+            Manner::Unproven => String::new(),
+            Manner::UnprovenLater if !is_asked_who => String::new(),
+            Manner::Twice => proof.repeat(2),
+            Manner::Nominated => format!("Connection: Edit-Proof\r\n{proof}"),
+            Manner::Replayed => {
+                let other = who.proof.answer(Nonce::new([1; 16]));
+                format!("Edit-Proof: {other}\r\n")
+            }
+            Manner::Garbage => return self.say("220 smtp.example ESMTP\r\n").await,
+            Manner::Silent => return std::future::pending().await,
+            Manner::Hangs => return None,
+            Manner::Honest | Manner::UnprovenLater | Manner::HalfAPage => proof,
+        };
+        if heard.fields.contains_key("upgrade") {
+            let name = who.client.as_str();
+            let length = char::from(u8::try_from(name.len()).expect("short"));
+            self.say(&format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{proof}\r\n\u{1}{length}{name}"
+            ))
+            .await?;
+            // What is said into it is kept as a body of its own.
+            while self.more().await.is_some() {}
+            let said = String::from_utf8_lossy(&self.ahead).into_owned();
+            let line = "SOCKET".to_owned();
+            let fields = HashMap::new();
+            lock(&self.heard).push(Heard { line, fields, body: said });
+            return None;
+        }
+        let page = who.page();
+        let head = format!("HTTP/1.1 200 OK\r\n{proof}Content-Type: text/plain\r\n");
+        if manner == Manner::HalfAPage && !is_asked_who {
+            let half = &page[..page.len() / 2];
+            self.say(&format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{half}\r\n", half.len()))
+                .await?;
+            self.stream.set_zero_linger().expect("linger");
+            return None;
+        }
+        if heard.line.starts_with("GET /later ") {
+            // In two pieces, between which the test decides how long it takes.
+            let half = page.len() / 2;
+            self.say(&format!("{head}Content-Length: {}\r\n\r\n{}", page.len(), &page[..half]))
+                .await?;
+            self.later.notified().await;
+            return self.say(&page[half..]).await;
+        }
+        let length = page.len();
+        self.say(&format!("{head}Content-Length: {length}\r\n\r\n{page}")).await
+    }
+
+    async fn say(&mut self, text: &str) -> Option<()> {
+        self.stream.write_all(text.as_bytes()).await.ok()
+    }
 }
