@@ -55,37 +55,73 @@ struct Figures {
 }
 
 async fn measure() {
-    let node = tokio::task::spawn_blocking(on_node).await.expect("it is installed");
+    let node = tokio::task::spawn_blocking(on_node)
+        .await
+        .expect("it is installed");
     let emulator = tokio::task::spawn_blocking(|| Emulator::shared(env!("CARGO_TARGET_TMPDIR")));
     let emulator = emulator.await.expect("it starts");
     let stack = emulator.stack().await;
     asleep(emulator, &stack).await;
     // The environment of a function has no PATH.
-    let program = std::process::Command::new("node").args(["-p", "process.execPath"]).output();
-    let program = String::from_utf8(program.expect("node runs").stdout).expect("a path").trim().to_owned();
+    let program = std::process::Command::new("node")
+        .args(["-p", "process.execPath"])
+        .output();
+    let program = String::from_utf8(program.expect("node runs").stdout)
+        .expect("a path")
+        .trim()
+        .to_owned();
     let (mut ours, mut theirs) = (Figures::default(), Figures::default());
     for _ in 0..INITS {
-        let (runtime, function) = (Runtime::start().await, |runtime: &Runtime| runtime.router(emulator, &stack));
+        let (runtime, function) = (Runtime::start().await, |runtime: &Runtime| {
+            runtime.router(emulator, &stack)
+        });
         lives(&runtime, function, &mut ours).await;
         let function = |runtime: &Runtime| {
-            runtime.starts(Command::new(&program).arg("bootstrap.mjs").current_dir(&node), emulator, &stack)
+            runtime.starts(
+                Command::new(&program)
+                    .arg("bootstrap.mjs")
+                    .current_dir(&node),
+                emulator,
+                &stack,
+            )
         };
         lives(&Runtime::start().await, function, &mut theirs).await;
     }
-    println!("what                                                        ours      rival     result        budget");
-    let times = |ours: Duration, theirs: Duration| format!("1/{:.1}", theirs.as_secs_f64() / ours.as_secs_f64());
+    println!(
+        "what                                                        ours      rival     result        budget"
+    );
+    let times = |ours: Duration, theirs: Duration| {
+        format!("1/{:.1}", theirs.as_secs_f64() / ours.as_secs_f64())
+    };
     for (what, ours, theirs, budget) in [
-        ("init and first route", &mut ours.inits, &mut theirs.inits, "<= 1/8"),
+        (
+            "init and first route",
+            &mut ours.inits,
+            &mut theirs.inits,
+            "<= 1/8",
+        ),
         ("warm route, p50", &mut ours.routes, &mut theirs.routes, ""),
     ] {
         let (ours, theirs) = (median(ours), median(theirs));
         row(what, &ms(ours), &ms(theirs), &times(ours, theirs), budget);
     }
     let (mine, other) = (largest(&ours.megabytes), largest(&theirs.megabytes));
-    row("memory after it, MB", &format!("{mine:.1}"), &format!("{other:.1}"), &format!("1/{:.1}", other / mine), "<= 1/4");
+    row(
+        "memory after it, MB",
+        &format!("{mine:.1}"),
+        &format!("{other:.1}"),
+        &format!("1/{:.1}", other / mine),
+        "<= 1/4",
+    );
     let mine = compressed(Path::new(env!("CARGO_BIN_EXE_edit-router")));
     let other = compressed(&node);
-    row("package, compressed, MB", &format!("{mine:.1}"), &format!("{other:.1}"), &format!("{:.2} x", mine / other), "");
+    row(
+        "package, compressed, MB",
+        &format!("{mine:.1}"),
+        &format!("{other:.1}"),
+        &format!("{:.2} x", mine / other),
+        "",
+    );
 }
 
 /// One init, and a number of routes after it.
@@ -119,8 +155,12 @@ async fn lives(runtime: &Runtime, function: impl Fn(&Runtime) -> Child, figures:
 
 async fn asleep(emulator: &Emulator, stack: &Stack) {
     let aws = emulator.aws().await;
-    let config = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/clients/amelia.json"));
-    let config: ClientConfig = serde_json::from_str(&config.expect("a configuration")).expect("a configuration");
+    let config = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../fixtures/clients/amelia.json"
+    ));
+    let config: ClientConfig =
+        serde_json::from_str(&config.expect("a configuration")).expect("a configuration");
     aws.clients(&stack.clients).put(&config).await.expect("put");
     let id: SessionId = ID.parse().expect("an id");
     let session = Session::new(
@@ -147,7 +187,11 @@ fn on_node() -> PathBuf {
         .current_dir(&folder)
         .output()
         .expect("npm runs");
-    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+    assert!(
+        installed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&installed.stderr)
+    );
     folder
 }
 
@@ -164,7 +208,8 @@ fn pack(path: &Path, into: &mut impl std::io::Write) {
             pack(&entry.expect("an entry").path(), into);
         }
     } else if path.is_file() {
-        into.write_all(&std::fs::read(path).expect("a file")).expect("it takes everything");
+        into.write_all(&std::fs::read(path).expect("a file"))
+            .expect("it takes everything");
     }
 }
 
@@ -201,7 +246,14 @@ fn row(what: &str, ours: &str, rival: &str, result: &str, budget: &str) {
 /// Megabytes of memory that a process has in use (RSS).
 fn rss(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux");
-    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("Linux");
+    let kilobytes: f64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number");
     kilobytes / 1024.0
 }
