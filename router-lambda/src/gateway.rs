@@ -56,7 +56,7 @@ use sent::{Sent, Source};
 use sockets::Sockets;
 use turn::{Limits, Line, Turn};
 
-use crate::router::{Forward, Left, Outcome, Told};
+use crate::router::{Left, Outcome, Told};
 
 pub use decides::Decides;
 

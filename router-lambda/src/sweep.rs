@@ -29,7 +29,7 @@ use contract::{
     ClientConfig, ClientId, ErrorCode, Generation, Instruction, InstructionId, Session, SessionId,
     Status, Timestamp,
 };
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use futures_util::stream;
 use platform::{
     Clients, Delivery, Instructions, Launcher, PortError, Queues, Receipts, Removed, SessionQueue,
@@ -202,9 +202,12 @@ impl Sweep {
                 return Running::default();
             }
         };
-        let mut swept = stream::iter(tasks.iter().take(TASKS_MAX))
-            .map(|task| async move { (self.sweep_task(task, now).await, task.name.clone()) })
-            .buffer_unordered(AT_ONCE);
+        let sweeping: Vec<_> = tasks
+            .iter()
+            .take(TASKS_MAX)
+            .map(|task| async move { (self.sweep_task(task, now).await, task.name.clone()) }.boxed())
+            .collect();
+        let mut swept = stream::iter(sweeping).buffer_unordered(AT_ONCE);
         let mut stopped = HashSet::new();
         while let Some((one, task)) = swept.next().await {
             if one.stopped > 0 {
@@ -266,9 +269,14 @@ impl Sweep {
                     continue;
                 }
             };
-            let swept = stream::iter(&sessions)
-                .map(|session| self.sweep_session(&config, session, running, now, began))
-                .buffer_unordered(AT_ONCE);
+            let sweeping: Vec<_> = sessions
+                .iter()
+                .map(|session| {
+                    self.sweep_session(&config, session, running, now, began)
+                        .boxed()
+                })
+                .collect();
+            let swept = stream::iter(sweeping).buffer_unordered(AT_ONCE);
             add_all(report, swept).await;
             known.extend(sessions.into_iter().map(|session| session.session_id));
         }
