@@ -1,4 +1,4 @@
-//! The function: what is built before the first event, because then nobody waits for it, and what ties it to the rooms.
+//! The function: what is built before the first event, because then nobody waits for it.
 
 use std::time::Duration;
 

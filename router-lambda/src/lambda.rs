@@ -122,6 +122,8 @@ impl Function {
                 "{}".to_owned()
             }
         };
+        // Once this is answered the process is frozen, and whatever still runs in it.
+        rooms.waker.settle().await;
         if let Some(embedded) = &self.front.embedded {
             rooms.metrics.write(embedded, Timestamp::now());
         }

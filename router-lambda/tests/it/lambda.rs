@@ -12,22 +12,20 @@ use edit_router::lambda::{Front, Function};
 use edit_router::link::LinkKeys;
 use edit_router::policy::{Policy, Public};
 use platform::local::{LocalStore, QueueSettings};
-use platform::{
-    Instructions, LaunchFailed, Launcher, Order, PortError, Queues, SessionQueue, Task,
-};
+use platform::{Instructions, LaunchFailed, Launcher, Order, PortError, Sessions, Task};
 use relay::Proto;
 use serde_json::{Value, json};
 
 use crate::alb_events::corpus;
 use crate::support::alb::{Alb, Invoke, Manner};
-use crate::support::scribe::{Answers, Asked, Door, Proves};
 use crate::support::http::{Answer, ask};
+use crate::support::scribe::{Answers, Asked, Door, Proves};
 
-const HOST: &str = "edit.amelia.example.com";
-const ID: &str = "amelia_a";
+pub const HOST: &str = "edit.amelia.example.com";
+pub const ID: &str = "amelia_a";
 /// More than any of these stories takes, and less than anybody would wait for.
 const TIME: Duration = Duration::from_secs(20);
-const MULTI: Manner = Manner {
+pub const MULTI: Manner = Manner {
     multi_value: true,
     https: true,
 };
@@ -61,29 +59,6 @@ impl Launcher for Nobody {
     }
 }
 
-/// The queues of the store.
-#[derive(Debug)]
-struct InTheStore(LocalStore);
-
-#[async_trait]
-impl Queues for InTheStore {
-    async fn create(&self, session: &SessionId) -> Result<String, PortError> {
-        Ok(session.to_string())
-    }
-
-    fn open(&self, address: &str) -> Arc<dyn Instructions> {
-        Arc::new(self.0.queue(address, QueueSettings::default()))
-    }
-
-    async fn remove(&self, _: &str) -> Result<(), PortError> {
-        Ok(())
-    }
-
-    async fn list(&self) -> Result<Vec<SessionQueue>, PortError> {
-        Ok(Vec::new())
-    }
-}
-
 /// One client, one session that is awake, and its door.
 struct Town {
     _folder: tempfile::TempDir,
@@ -95,7 +70,7 @@ fn key(digits: &str) -> ProofKey {
     ProofKey(digits.repeat(32))
 }
 
-fn proof(digits: &str) -> Proof {
+pub fn proof(digits: &str) -> Proof {
     let id: SessionId = ID.parse().expect("an id");
     Proof::new(&key(digits), id, Generation(1)).expect("a key")
 }
@@ -116,12 +91,12 @@ impl Town {
             serde_json::from_str(&config.expect("a configuration")).expect("a configuration");
         store.clients().put(&config).await.expect("put");
         let door = Door::open(proof("5a"), proves, answers).await;
-        awake(&store, &door).await;
+        awake(&*store.sessions(), &door).await;
         let ports = Ports {
             clients: store.clients(),
             sessions: store.sessions(),
             receipts: store.receipts(),
-            queues: Arc::new(InTheStore(store.clone())),
+            queues: store.queues("dead"),
             launcher: Arc::new(Nobody),
             dead: Arc::new(store.queue("dead", QueueSettings::default())),
         };
@@ -177,8 +152,7 @@ impl Town {
 }
 
 /// A session that is ready at this door.
-async fn awake(store: &LocalStore, door: &Door) {
-    let sessions = store.sessions();
+pub async fn awake(sessions: &dyn Sessions, door: &Door) {
     let now = Timestamp::now();
     let lease_until = now.plus(Duration::from_secs(3600));
     let id: SessionId = ID.parse().expect("an id");
@@ -213,12 +187,12 @@ async fn awake(store: &LocalStore, door: &Door) {
     }
 }
 
-fn always(answer: &[u8]) -> Answers {
+pub fn always(answer: &[u8]) -> Answers {
     let answer = answer.to_vec();
     Arc::new(move |_| answer.clone())
 }
 
-fn page(fields: &str, body: &[u8]) -> Vec<u8> {
+pub fn page(fields: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 200 OK\r\n{fields}content-length: {}\r\n\r\n",
         body.len()
@@ -226,7 +200,7 @@ fn page(fields: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-async fn get(alb: &Alb, target: &str, more: &str) -> Answer {
+pub async fn get(alb: &Alb, target: &str, more: &str) -> Answer {
     let fields = format!("cookie: theme=dark; __Host-edit-session={ID}\r\n{more}");
     ask(alb.address(), HOST, "GET", target, &fields, b"").await
 }
@@ -251,7 +225,7 @@ async fn a_page_comes_through_a_load_balancer_as_the_door_gave_it() {
         assert_eq!(answer.status, 200);
         assert_eq!(answer.text(), "<p>ü</p>");
         let mut cookies = answer.all("set-cookie");
-        cookies.sort();
+        cookies.sort_unstable();
         assert_eq!(
             cookies,
             ["a=1", "b=2"],

@@ -17,6 +17,7 @@ mod gateway;
 mod house;
 mod intake;
 mod lambda;
+mod lambda_runtime;
 mod laptop;
 mod recycled;
 mod support;

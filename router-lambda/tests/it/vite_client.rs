@@ -22,7 +22,7 @@ const PAGE: &str = r#"<!doctype html><html><head><title>Stamps</title>
 <script type="module" src="/src/module.js"></script></head><body><b>b</b><i>i</i></body></html>"#;
 
 /// A module as Vite makes them.
-const MODULE: &str = r#"
+const MODULE: &str = r"
 import { createHotContext, updateStyle, removeStyle, injectQuery, ErrorOverlay } from '/@vite/client';
 import.meta.hot = createHotContext('/src/module.js');
 import.meta.hot.data.kept = 1;
@@ -46,7 +46,7 @@ window.module = {
   overlay: customElements.define('vite-error-overlay', ErrorOverlay) ?? 'defined',
   defined: globalThis.__DEFINED__,
 };
-"#;
+";
 
 #[derive(Debug, Default)]
 struct Scene {

@@ -249,14 +249,14 @@ fn map(pairs: &[(String, String)], multi_value: bool) -> String {
     let mut json = String::from("{");
     for (number, key) in keys.iter().enumerate() {
         let comma = if number > 0 { "," } else { "" };
-        let values = pairs
+        let mut values = pairs
             .iter()
             .filter(|(name, _)| name == key)
             .map(|(_, value)| quoted(value));
         let value = if multi_value {
             format!("[{}]", values.collect::<Vec<_>>().join(","))
         } else {
-            values.last().expect("there is one")
+            values.next_back().expect("there is one")
         };
         write!(json, "{comma}{}:{value}", quoted(key)).expect("a text takes everything");
     }

@@ -15,11 +15,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use platform::conformance::emulator::{Emulator, Stack};
 use tokio::process::{Child, Command};
 
 use super::PATIENCE;
 
-/// From PyPI, where its maintainers put the program itself.
+/// From `PyPI`, where its maintainers put the program itself.
 const PACKAGE: &str = "cargo-lambda==1.9.2";
 
 /// A runtime that runs until it is dropped.
@@ -84,6 +85,41 @@ impl Runtime {
             .await
             .expect("the runtime listens");
         runtime
+    }
+
+    /// The router as its function, with these records, which ends when it is dropped.
+    pub fn router(&self, emulator: &Emulator, stack: &Stack) -> Child {
+        self.starts(
+            &mut Command::new(env!("CARGO_BIN_EXE_edit-router")),
+            emulator,
+            stack,
+        )
+    }
+
+    /// A program as its function.
+    pub fn starts(&self, program: &mut Command, emulator: &Emulator, stack: &Stack) -> Child {
+        program
+            .env_clear()
+            .envs(self.variables())
+            .envs(emulator.variables())
+            .envs([
+                ("EDIT_DOMAIN", "example.com"),
+                ("LINK_KEYS", &format!("a:{}", "0b".repeat(32))),
+                ("ALLOWED_CIDRS", "127.77.0.0/16"),
+                ("ECS_CLUSTER", "edit"),
+                ("TASK_DEFINITION", "edit-agent"),
+                ("SUBNETS", "subnet-1"),
+                ("SECURITY_GROUPS", "sg-1"),
+                ("DEAD_QUEUE_URL", &stack.dead),
+                ("CLIENT_CONFIGS_TABLE", &stack.clients),
+                ("SESSIONS_TABLE", &stack.sessions),
+                ("RECEIPTS_TABLE", &stack.receipts),
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts")
     }
 
     /// The variables by which a function finds it.
