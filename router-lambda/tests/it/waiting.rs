@@ -201,7 +201,11 @@ async fn answer(State(scene): State<Arc<Mutex<Scene>>>, request: Request) -> Res
             shown(&scene, &here, |waiting| page::waiting(&waiting, form))
         }
     };
-    scene.lock().expect("nobody panicked").asked.notify_waiters();
+    scene
+        .lock()
+        .expect("nobody panicked")
+        .asked
+        .notify_waiters();
     answer.map(Body::from)
 }
 
@@ -316,7 +320,9 @@ async fn a_page_that_nobody_sees_wakes_nobody_and_asks_nothing() {
     let browser = Browser::start().await;
     browser.before_every_page(UNSEEN).await;
     browser.open(&stage.url("/")).await;
-    browser.until(HEADLINE, &json!("The preview is asleep")).await;
+    browser
+        .until(HEADLINE, &json!("The preview is asleep"))
+        .await;
     // The script has run: it has drawn, and would have asked.
     browser
         .until(
@@ -360,7 +366,9 @@ async fn where_the_script_may_not_wake_a_person_does() {
     let stage = Stage::open(Stand::Asleep, false).await;
     let browser = Browser::start().await;
     browser.open(&stage.url("/")).await;
-    browser.until(HEADLINE, &json!("The preview is asleep")).await;
+    browser
+        .until(HEADLINE, &json!("The preview is asleep"))
+        .await;
     stage.after_looks(1).await;
     assert_eq!(stage.look(|scene| scene.posts), 0);
     browser.click("#button").await;
@@ -403,9 +411,14 @@ async fn nobody_is_sent_round_in_a_circle() {
     browser.open(&stage.url("/about/")).await;
     let link = "document.getElementById('open')?.hidden === false && document.readyState === 'complete' && document.getElementById('link').pathname";
     browser.until(link, &json!("/about/")).await;
-    stage.until("it went on once", |scene| scene.visits.len() == 2).await;
+    stage
+        .until("it went on once", |scene| scene.visits.len() == 2)
+        .await;
     // It is still there when it has nothing left to do but to ask.
-    assert_eq!(stage.look(|scene| (scene.visits.len(), scene.posts)), (2, 0));
+    assert_eq!(
+        stage.look(|scene| (scene.visits.len(), scene.posts)),
+        (2, 0)
+    );
     stage.set(|scene| scene.shows = true);
     browser.click("#link").await;
     browser
@@ -460,7 +473,9 @@ async fn a_link_opens_the_session_on_its_own_host_once() {
     browser
         .until(HEADLINE, &json!("Stamps from everywhere"))
         .await;
-    browser.until("location.hostname", &json!("localhost")).await;
+    browser
+        .until("location.hostname", &json!("localhost"))
+        .await;
     assert_eq!(stage.look(|scene| scene.posts), 1);
     let complaints = browser.complaints().await;
     assert!(complaints.is_empty(), "{complaints:#?}");

@@ -126,7 +126,8 @@ impl Browser {
     /// Presses a key, without any script.
     pub async fn press(&self, key: &str, code: u32) {
         for kind in ["keyDown", "keyUp"] {
-            let mut event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code });
+            let mut event =
+                json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code });
             if kind == "keyDown" && key == "Enter" {
                 event["text"] = json!("\r");
             }
