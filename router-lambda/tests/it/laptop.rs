@@ -9,7 +9,6 @@ use contract::{Session, SessionId};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use platform::local::LocalStore;
-use platform::{Clients as _, Sessions as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
