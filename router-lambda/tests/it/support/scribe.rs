@@ -51,7 +51,9 @@ impl Door {
 
     /// The same, at an address.
     pub async fn open_at(address: &str, own: Proof, proves: Proves, answers: Answers) -> Self {
-        let listener = TcpListener::bind(address).await.expect("the address is free");
+        let listener = TcpListener::bind(address)
+            .await
+            .expect("the address is free");
         let address = listener.local_addr().expect("bound");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let written = Arc::clone(&asked);
