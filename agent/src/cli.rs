@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Send(SendArguments),
     /// List what was done on the draft of a running environment.
     Log(LogArguments),
+    /// Make a repository of a plain folder, once: what `dev` does by itself, for an environment that is given a repository.
+    Import(ImportArguments),
     /// Print the JSON Schema of a record or message.
     Schema {
         /// instruction, receipt, client-config or session; all of them if absent.
@@ -144,6 +146,17 @@ pub(crate) struct RunArguments {
     /// Which task this is. Default: what ECS says, and the process with --local.
     #[arg(long, value_name = "ARN")]
     pub(crate) task: Option<String>,
+}
+
+/// What becomes a repository, and where.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// The folder of the site. What its .gitignore names is left out.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+    /// The bare repository to be made. One that is there already is left as it is.
+    #[arg(value_name = "REPOSITORY")]
+    pub(crate) repository: PathBuf,
 }
 
 fn run_help() -> String {

@@ -15,6 +15,7 @@ mod suggestion;
 
 use console::Console;
 use source::Source;
+pub(crate) use source::import_once;
 
 use crate::cli::{Allowance, DevArguments};
 use crate::content::Fetcher;

@@ -38,10 +38,10 @@ use crate::events::{Event, Events, PhaseName, PhaseState};
 use crate::failure::{Exit, Failure, chain};
 use crate::idle;
 use crate::lease::Lease;
+use crate::metrics::Metrics;
 use crate::pipeline::{Ending, Identity, PipelineView, Results, Workshop};
 use crate::site::Site;
 use crate::site::node::Node;
-use crate::telemetry::Metrics;
 
 /// Everything that is known before anything is touched.
 #[derive(Debug)]

@@ -24,13 +24,13 @@ mod idle;
 mod kinds;
 mod lease;
 mod log;
+mod metrics;
 mod pipeline;
 mod random;
 mod run;
 mod send;
 mod site;
 mod system;
-mod telemetry;
 mod verify;
 mod words;
 mod work_tree;
@@ -70,6 +70,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Dev(arguments) => in_runtime(dev::run(arguments)),
         Command::Run(arguments) => run_environment(&arguments),
         Command::Check(arguments) => in_runtime(run::check(arguments)),
+        Command::Import(arguments) => in_runtime(dev::import_once(arguments)),
         Command::Send(arguments) => runtime()?.block_on(send::run(arguments)),
         Command::Log(arguments) => runtime()?.block_on(log::run(arguments)),
     }

@@ -18,6 +18,7 @@ use contract::proof::Proof;
 use contract::session::{Parked, ParkedAt, Phase, Transition};
 use contract::{ClientConfig, Session, Timestamp};
 use platform::PortError;
+use telemetry::{Everywhere, Output};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -45,9 +46,9 @@ use crate::events::{Event, Events, PhaseName};
 use crate::failure::{Exit, Failure};
 use crate::idle;
 use crate::lease::{self, Lease, LeaseError, Terms};
+use crate::metrics::Metrics;
 use crate::pipeline::{Identity, Results};
 use crate::site::{self, node::Node};
-use crate::telemetry::{Everywhere, Metrics, Output};
 use crate::words;
 
 /// How often the remote is asked what others pushed: at most six times a minute.

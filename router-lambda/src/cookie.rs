@@ -27,10 +27,10 @@ pub fn name(proto: Proto) -> &'static str {
 }
 
 /// The session that the browser has on this host. None if it says none, none that is valid, or two different ones: then
-/// somebody has put one beside ours, and neither is believed.
-pub fn session(head: &Head<'_>) -> Option<SessionId> {
+/// somebody has put one beside ours, and neither is believed. It is a valid id.
+pub fn session<'r>(head: &Head<'r>) -> Option<&'r str> {
     let wanted = name(head.proto);
-    let mut found: Option<SessionId> = None;
+    let mut found: Option<&'r str> = None;
     for line in head.headers.get_all(COOKIE) {
         let line = line.to_str().ok()?;
         for pair in line.split(';') {
@@ -40,8 +40,8 @@ pub fn session(head: &Head<'_>) -> Option<SessionId> {
             if name.trim() != wanted {
                 continue;
             }
-            let id: SessionId = value.trim().parse().ok()?;
-            if found.as_ref().is_some_and(|other| *other != id) {
+            let id = value.trim();
+            if !SessionId::is_valid(id) || found.is_some_and(|other| other != id) {
                 return None;
             }
             found = Some(id);
@@ -69,7 +69,8 @@ pub fn without_ours(headers: &mut HeaderMap) {
     let ours = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
         let name = name.trim_ascii();
-        name.eq_ignore_ascii_case(NAME.as_bytes()) || name.eq_ignore_ascii_case(PLAIN_NAME.as_bytes())
+        name.eq_ignore_ascii_case(NAME.as_bytes())
+            || name.eq_ignore_ascii_case(PLAIN_NAME.as_bytes())
     };
     let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
     if !lines
@@ -114,7 +115,7 @@ mod tests {
             visitor: None,
             proto,
         };
-        session(&head).map(|id| id.to_string())
+        session(&head).map(str::to_owned)
     }
 
     #[test]
@@ -122,15 +123,27 @@ mod tests {
         let some = |id: &str| Some(id.to_owned());
         let https = |lines: &[&str]| of(lines, Proto::Https);
         assert_eq!(https(&["__Host-edit-session=amelia_a"]), some("amelia_a"));
-        assert_eq!(https(&["theme=dark; __Host-edit-session=amelia_a;"]), some("amelia_a"));
-        assert_eq!(https(&["theme=dark", "__Host-edit-session=amelia_a"]), some("amelia_a"));
         assert_eq!(
-            https(&["__Host-edit-session=amelia_a", "__Host-edit-session=amelia_a"]),
+            https(&["theme=dark; __Host-edit-session=amelia_a;"]),
+            some("amelia_a")
+        );
+        assert_eq!(
+            https(&["theme=dark", "__Host-edit-session=amelia_a"]),
+            some("amelia_a")
+        );
+        assert_eq!(
+            https(&[
+                "__Host-edit-session=amelia_a",
+                "__Host-edit-session=amelia_a"
+            ]),
             some("amelia_a")
         );
         for refused in [
             &["__Host-edit-session=amelia_a; __Host-edit-session=amelia_b"][..],
-            &["__Host-edit-session=amelia_a", "__Host-edit-session=amelia_b"],
+            &[
+                "__Host-edit-session=amelia_a",
+                "__Host-edit-session=amelia_b",
+            ],
             &["__Host-edit-session=Amelia"],
             &["__Host-edit-session=amelia_a%00"],
             &["__host-edit-session=amelia_a"],
@@ -141,14 +154,20 @@ mod tests {
         ] {
             assert_eq!(https(refused), None, "{refused:?}");
         }
-        assert_eq!(of(&["edit-session=amelia_a"], Proto::Http), some("amelia_a"));
+        assert_eq!(
+            of(&["edit-session=amelia_a"], Proto::Http),
+            some("amelia_a")
+        );
         assert_eq!(of(&["__Host-edit-session=amelia_a"], Proto::Http), None);
     }
 
     #[test]
     fn no_door_hears_our_cookies_and_every_other_one_passes() {
         let cases = [
-            (vec!["__Host-edit-session=a; theme=dark; b=2"], vec!["theme=dark; b=2"]),
+            (
+                vec!["__Host-edit-session=a; theme=dark; b=2"],
+                vec!["theme=dark; b=2"],
+            ),
             (vec!["__Host-edit-session=a"], vec![]),
             (vec!["edit-session=a", "x=1"], vec!["x=1"]),
             (vec!["x=edit-session=a;  y"], vec!["x=edit-session=a;  y"]),

@@ -215,6 +215,8 @@ fn config(id: &ClientId, url: String, branch: &str) -> ClientConfig {
         policy: None,
         limits: None,
         results_queue_url: None,
+        brand: None,
+        rollout: None,
         unknown: Map::new(),
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use git2::{IndexAddOption, Repository, RepositoryInitOptions, Signature};
 
 use super::home::Home;
+use crate::cli::ImportArguments;
 use crate::draft::{self, COMMITTER, Credentials, Remote};
 use crate::failure::{Exit, Failure};
 
@@ -219,6 +220,50 @@ impl Source {
             )),
         })
     }
+}
+
+/// What `edit-agent import` does: a repository of its own for a plain folder, made once. One that is there is left as it is: what
+/// was published into it is worth more than what the folder says by now.
+pub(crate) async fn import_once(arguments: ImportArguments) -> Result<Exit, Failure> {
+    let ImportArguments { folder, repository } = arguments;
+    if repository.exists() {
+        return match Repository::open_bare(&repository) {
+            Ok(_) => Ok(Exit::Success),
+            Err(error) => Err(Failure::new(
+                Exit::Storage,
+                format!(
+                    "{} is there and is no bare repository: {}",
+                    repository.display(),
+                    error.message()
+                ),
+                "Name another one, or remove it.",
+            )),
+        };
+    }
+    let from = fs::canonicalize(&folder).map_err(|error| {
+        Failure::new(
+            Exit::Repository,
+            format!("could not open {}: {error}", folder.display()),
+            "Name the folder of an Astro site.",
+        )
+    })?;
+    if !from.join("package.json").is_file() {
+        return Err(crate::site::SiteError::NoAstro { root: from }.into());
+    }
+    if let Some(parent) = repository.parent() {
+        fs::create_dir_all(parent).map_err(|error| Failure::storage("make", parent, &error))?;
+    }
+    let imported = tokio::task::spawn_blocking(move || import(&from, &repository))
+        .await
+        .map_err(|error| Failure::internal("import the folder", &error))?;
+    imported.map_err(|error| {
+        Failure::new(
+            Exit::Storage,
+            format!("could not import {}: {}", folder.display(), error.message()),
+            "Check that its files can be read and that the disk has room.",
+        )
+    })?;
+    Ok(Exit::Success)
 }
 
 /// Commits the folder as it is to a bare repository, if it differs from what was imported before. What git would ignore

@@ -9,7 +9,7 @@ use crate::activity::Moment;
 use crate::environment::Running;
 use crate::idle::{self, Facts, Verdict};
 use crate::lease::{LeaseError, Told};
-use crate::telemetry::Metrics;
+use crate::metrics::Metrics;
 
 /// How often it is looked who is there, at least: what the lease tells at its next renewal is to be true.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use contract::{ClientId, Generation, SessionId};
+use telemetry::{Format, Level};
 
 use crate::cli::RunArguments;
 use crate::failure::{Exit, Failure};
-use crate::telemetry::{Format, Level};
 
 /// A variable of the environment.
 #[derive(Debug)]

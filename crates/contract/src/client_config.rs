@@ -9,7 +9,12 @@ use serde_json::{Map, Value};
 use crate::id::ClientId;
 use crate::limits::{CHANGE_SET_MAX_BYTES, FILES_MAX};
 
+mod brand;
 mod parse;
+mod rollout;
+
+pub use brand::{BRAND_NAME_MAX_CHARACTERS, Brand, Colour, ColourError, Colours};
+pub use rollout::{Origin, OriginError, Rollout, RolloutBy, RolloutMode};
 
 /// Minutes that an environment may idle: a day. Longer is a server, and is paid for like one.
 pub const IDLE_TIMEOUT_MAX_MINUTES: f64 = 1440.0;
@@ -70,6 +75,12 @@ pub struct ClientConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = QUEUE_PATTERN))]
     pub results_queue_url: Option<String>,
+    /// How the pages look that are about its site: our own look if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brand: Option<Brand>,
+    /// How its visitors come over from the system that was there before. All of them are ours if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// Everything that this build does not know, kept as it is.
     #[serde(flatten)]
     #[schemars(skip)]

@@ -29,6 +29,13 @@ macro_rules! text_id {
             }
         }
 
+        // An id is looked up by the text that may be one, without making one.
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
@@ -129,6 +136,11 @@ impl SessionId {
             label.push(char::from(ALPHABET[digit as usize]));
         }
         Self(format!("{client}_{label}"))
+    }
+
+    /// Whether a text is an id, without making one.
+    pub fn is_valid(text: &str) -> bool {
+        check_session_id(text).is_ok()
     }
 
     /// The part after the client, which is what a host label and (shortened to 8) a log line use.

@@ -396,13 +396,7 @@ impl Transition {
                 lease_until,
             } => {
                 if session.state == State::Waking {
-                    if let Some(woken) = session.woken_at {
-                        let took = now.unix_ms().saturating_sub(woken.unix_ms());
-                        next.wakes_ms.push(u64::try_from(took).unwrap_or(0));
-                        let forgotten = next.wakes_ms.len().saturating_sub(WAKES_REMEMBERED);
-                        next.wakes_ms.drain(..forgotten);
-                    }
-                    next.failed_wakes = 0;
+                    next.note_wake(now);
                 }
                 next.state = State::Ready;
                 next.container_ip = Some(ip.clone());
@@ -522,6 +516,17 @@ impl Session {
             failed_at: None,
             failed_wakes: 0,
             parked: Vec::new(),
+        }
+    }
+
+    /// Notes that the wake has succeeded, and how long it took.
+    fn note_wake(&mut self, now: Timestamp) {
+        self.failed_wakes = 0;
+        if let Some(woken) = self.woken_at {
+            let took = now.unix_ms().saturating_sub(woken.unix_ms());
+            self.wakes_ms.push(u64::try_from(took).unwrap_or(0));
+            let forgotten = self.wakes_ms.len().saturating_sub(WAKES_REMEMBERED);
+            self.wakes_ms.drain(..forgotten);
         }
     }
 

@@ -48,7 +48,7 @@ pub enum RelayError {
         source: BoxError,
     },
 
-    /// As many tunnels are open as [`crate::Settings::tunnels_max`] allows.
+    /// As many tunnels are open as [`crate::Settings::tunnels_max`] or [`crate::Settings::tunnels_per_pool_max`] allows.
     #[error("WebSocket refused: {limit} are open already")]
     TooManyTunnels {
         /// The most there may be.

@@ -20,6 +20,7 @@
 //! - **Whoever leaves is let go.** Dropping the future or the response's body ends the request at the upstream.
 //! - **Sent twice only if it cannot matter**: a request of which nothing was sent, and a bodiless idempotent one that met
 //!   a kept connection just as the upstream closed it; once, over a new connection.
+//! - **Nothing is passed on before the caller has seen the head**, if it wants to: [`Relay::ask`] instead of [`Relay::forward`].
 //! - **Limits**: [`Settings`], [`REQUEST_HEAD_MAX_BYTES`], [`REQUEST_HEADERS_MAX`], [`RESPONSE_HEAD_MAX_BYTES`] and
 //!   [`RESPONSE_HEADERS_MAX`]. Each is a [`RelayError`] that says which.
 //!
@@ -29,6 +30,7 @@
 //! because hyper's server cannot send any.
 
 mod error;
+mod frames;
 mod head;
 mod pool;
 mod settings;
@@ -110,17 +112,30 @@ impl Relay {
         }
     }
 
-    /// Sends `request` to `upstream` and streams the answer back, whatever its status. Returns with the head of the
-    /// response; dropping the future before that, or the body after, ends the request at the upstream.
-    ///
-    /// A 101 is returned only for a WebSocket handshake that the upstream has accepted. The caller sends it to the client
-    /// as it is; the tunnel begins when its server has upgraded the client's connection, and is given up if that does not
-    /// happen within [`Settings::upgrade_timeout`].
+    /// Sends `request` to `upstream` and streams the answer back, whatever its status: [`ask`](Self::ask), for a caller that
+    /// passes everything on.
     pub async fn forward<B>(
         &self,
         request: http::Request<B>,
         upstream: &Upstream,
     ) -> Result<http::Response<Body>, RelayError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.ask(request, upstream).await.map(Answer::pass_on)
+    }
+
+    /// Sends `request` to `upstream` and returns with the head of the answer, whatever its status. Dropping the future before
+    /// that, or the answer or its body after, ends the request at the upstream.
+    ///
+    /// A 101 is returned only for a WebSocket handshake that the upstream has accepted. No tunnel exists before it is passed
+    /// on.
+    pub async fn ask<B>(
+        &self,
+        request: http::Request<B>,
+        upstream: &Upstream,
+    ) -> Result<Answer, RelayError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -145,7 +160,7 @@ impl Relay {
         )?;
         let handshake = if websocket {
             let client = upgrade.ok_or(RelayError::Refused(Refusal::NotUpgradable))?;
-            Some((client, tunnels.slot(settings.tunnels_max)?))
+            Some((client, tunnels.slot(settings, &pool.slots)?))
         } else {
             None
         };
@@ -178,8 +193,9 @@ impl Relay {
 
         let (mut parts, body) = response.into_parts();
         let switched = head::rewrite_response(&mut parts, websocket, upstream.address)?;
-        if switched && let Some((client, slot)) = handshake {
-            tunnels.start(Tunnel {
+        let tunnel = handshake
+            .filter(|_| switched)
+            .map(|(client, slot)| Tunnel {
                 client,
                 upstream: upstream_upgrade,
                 slot,
@@ -187,13 +203,15 @@ impl Relay {
                 forgotten: Arc::clone(&pool.tunnels),
                 settings: Arc::clone(settings),
             });
-        }
         let body = if asked_for_head || switched || has_no_body(parts.status) {
             NoBody.boxed_unsync()
         } else {
             body.map_err(Into::into).boxed_unsync()
         };
-        Ok(http::Response::from_parts(parts, body))
+        Ok(Answer {
+            response: http::Response::from_parts(parts, body),
+            tunnel: tunnel.map(|tunnel| (Arc::clone(&self.inner), tunnel)),
+        })
     }
 
     /// How many tunnels there are: those whose upstream has answered 101, and that have not ended.
@@ -201,7 +219,13 @@ impl Relay {
         self.inner.tunnels.open()
     }
 
-    /// Ends all tunnels, sending nothing more into them, and waits for their ends, at most until `deadline` has passed.
+    /// How many tunnels a pool has, those included whose upstream has not answered yet.
+    pub fn open_tunnels_of(&self, pool_key: &PoolKey) -> usize {
+        self.inner.pools.tunnels_of(pool_key)
+    }
+
+    /// Ends all tunnels: their clients are told that the server goes away (1001), at the next end of a frame, and nothing more
+    /// is sent into them. Waits for their ends, at most until `deadline` has passed; a tunnel that cannot say it in time is cut.
     /// Tunnels opened afterwards are new ones: whoever wants none has to refuse their requests first.
     pub async fn close_tunnels(&self, deadline: Duration) {
         self.inner.tunnels.close(deadline).await;
@@ -211,6 +235,50 @@ impl Relay {
     /// flight run to their end on connections that are not used again.
     pub fn forget(&self, pool_key: &PoolKey) {
         self.inner.pools.forget(pool_key);
+    }
+}
+
+/// The head of an answer of which nothing has been passed on. Dropping it ends the request at the upstream: for a caller that
+/// has found that it is not the one who should have answered.
+#[must_use = "an answer that is dropped ends its request"]
+pub struct Answer {
+    response: http::Response<Body>,
+    /// What a 101 becomes.
+    tunnel: Option<(Arc<Inner>, Tunnel)>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Answer")
+            .field("status", &self.response.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Answer {
+    /// The status.
+    pub fn status(&self) -> http::StatusCode {
+        self.response.status()
+    }
+
+    /// The fields.
+    pub fn headers(&self) -> &http::HeaderMap {
+        self.response.headers()
+    }
+
+    /// The fields, for a caller that takes out its own.
+    pub fn headers_mut(&mut self) -> &mut http::HeaderMap {
+        self.response.headers_mut()
+    }
+
+    /// The response, which the caller sends to the client as it is. The tunnel of a 101 begins when the caller's server has
+    /// upgraded the client's connection, and is given up if that does not happen within [`Settings::upgrade_timeout`].
+    pub fn pass_on(self) -> http::Response<Body> {
+        if let Some((relay, tunnel)) = self.tunnel {
+            relay.tunnels.start(tunnel);
+        }
+        self.response
     }
 }
 

@@ -15,6 +15,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,6 +57,8 @@ pub(crate) struct Pool {
     pub(crate) client: UpstreamClient,
     /// Ends the tunnels of this pool. Every tunnel holds it, which is how the sweep knows them.
     pub(crate) tunnels: Arc<CancellationToken>,
+    /// The tunnels that it may still have.
+    pub(crate) slots: Arc<Semaphore>,
     /// The address this pool was made for, in the form a URL wants it: a key almost always means one address.
     authority: (SocketAddr, Authority),
     last_used: Mutex<Instant>,
@@ -122,6 +125,20 @@ impl Pools {
         }
     }
 
+    /// How many tunnels the pool of `key` has.
+    pub(crate) fn tunnels_of(&self, key: &PoolKey) -> usize {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        kept.by_key.get(key).map_or(0, |pool| {
+            self.tunnels_max() - pool.slots.available_permits()
+        })
+    }
+
+    fn tunnels_max(&self) -> usize {
+        self.settings
+            .tunnels_per_pool_max
+            .min(Semaphore::MAX_PERMITS)
+    }
+
     fn make(&self, key: &PoolKey, address: SocketAddr) -> Arc<Pool> {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.by_key.len() >= kept.sweep_at {
@@ -139,6 +156,7 @@ impl Pools {
             Arc::new(Pool {
                 client,
                 tunnels: Arc::new(CancellationToken::new()),
+                slots: Arc::new(Semaphore::new(self.tunnels_max())),
                 authority: (address, authority(address)),
                 last_used: Mutex::new(Instant::now()),
             })

@@ -41,6 +41,8 @@ pub struct Settings {
     pub request_body_max: Option<u64>,
     /// The most tunnels at a time. Default: 1,024; two sockets and two 8 KiB buffers each.
     pub tunnels_max: usize,
+    /// The most tunnels of one pool at a time. Default: all there may be, because the door has one upstream.
+    pub tunnels_per_pool_max: usize,
     /// The longest a tunnel may carry nothing either way. Default: one hour: Vite's client pings every 30 s, but a hidden
     /// tab's timers are stopped, and ending its socket reloads the page when it is shown again.
     pub tunnel_idle_timeout: Duration,
@@ -58,6 +60,7 @@ impl Default for Settings {
             pool_idle_max: 32,
             request_body_max: Some(64 * 1024 * 1024),
             tunnels_max: 1024,
+            tunnels_per_pool_max: usize::MAX,
             tunnel_idle_timeout: Duration::from_hours(1),
             tunnel_half_closed_timeout: Duration::from_secs(30),
         }

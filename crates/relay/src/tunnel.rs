@@ -5,6 +5,7 @@
 //! (slot) ──────────────────────▶ agreed ────────────────────────▶ open ───────────────▶ half closed ──▶ ended
 //!                                   │                              │                        │             ▲
 //!                                   └── no upgrade in time ────────┴── idle, error, cancel ─┴─────────────┘
+//!                                                                  └── closing: 1001 to the client, its farewell to the upstream
 //! ```
 //!
 //! A slot is taken before the upstream is asked, so that a refusal costs it nothing. No byte is moved before both sides have
@@ -22,17 +23,22 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::error::RelayError;
+use crate::frames::{Frames, GOING_AWAY};
 use crate::settings::{Settings, later};
 use crate::upstream::PoolKey;
 
 /// Of each direction of a tunnel. HMR messages are hundreds of bytes, and ten thousand sockets should stay affordable.
 const BUFFER_BYTES: usize = 8 * 1024;
+
+/// How long a tunnel that is closed may take: to come to the end of a frame, to say 1001 and to hear the client's farewell,
+/// before it is cut. A round trip round the world; whoever is closed is one that stops, and has little more time itself.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// The tunnels of a relay.
 pub(crate) struct Tunnels {
@@ -64,12 +70,21 @@ impl Tunnels {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// The right to make one tunnel.
-    pub(crate) fn slot(&self, limit: usize) -> Result<Slot, RelayError> {
-        let slots = Arc::clone(&self.slots);
-        slots
-            .try_acquire_owned()
-            .map_err(|_| RelayError::TooManyTunnels { limit })
+    /// The right to make one tunnel: one of all, and one of its pool's.
+    pub(crate) fn slot(
+        &self,
+        settings: &Settings,
+        of_pool: &Arc<Semaphore>,
+    ) -> Result<Slot, RelayError> {
+        let take = |slots: &Arc<Semaphore>, limit| {
+            Arc::clone(slots)
+                .try_acquire_owned()
+                .map_err(|_| RelayError::TooManyTunnels { limit })
+        };
+        Ok(Slot {
+            _of_all: take(&self.slots, settings.tunnels_max)?,
+            _of_pool: take(of_pool, settings.tunnels_per_pool_max)?,
+        })
     }
 
     /// Makes a tunnel of two connections that are about to be upgraded.
@@ -84,8 +99,7 @@ impl Tunnels {
             let (closing, forgotten) = (batch.closing, Arc::clone(&tunnel.forgotten));
             let pool_key = tunnel.pool_key.clone();
             let ending = tokio::select! {
-                ending = tunnel.run() => ending,
-                () = closing.cancelled() => Ending::Closed,
+                ending = tunnel.run(&closing) => ending,
                 () = forgotten.cancelled() => Ending::Forgotten,
             };
             drop(counted);
@@ -105,7 +119,10 @@ impl Tunnels {
 }
 
 /// The right to one tunnel; given back when dropped.
-pub(crate) type Slot = OwnedSemaphorePermit;
+pub(crate) struct Slot {
+    _of_all: OwnedSemaphorePermit,
+    _of_pool: OwnedSemaphorePermit,
+}
 
 /// One in the number of open tunnels.
 struct Counted(Arc<AtomicUsize>);
@@ -145,7 +162,7 @@ enum Ending {
     Idle,
     /// A side broke.
     Broken(io::Error),
-    /// [`Tunnels::close`].
+    /// [`Tunnels::close`]: the client was told so, where that was still possible.
     Closed,
     /// The pool was forgotten.
     Forgotten,
@@ -166,7 +183,7 @@ impl fmt::Display for Ending {
 }
 
 impl Tunnel {
-    async fn run(self) -> Ending {
+    async fn run(self, closing: &CancellationToken) -> Ending {
         let Tunnel {
             client,
             upstream,
@@ -175,12 +192,23 @@ impl Tunnel {
             ..
         } = self;
         let both = async { tokio::try_join!(client, upstream) };
-        let (client, upstream) = match timeout(settings.upgrade_timeout, both).await {
+        let both = tokio::select! {
+            both = timeout(settings.upgrade_timeout, both) => both,
+            () = closing.cancelled() => return Ending::Closed,
+        };
+        let (client, upstream) = match both {
             Ok(Ok(both)) => both,
             Ok(Err(error)) => return Ending::NotUpgraded(error),
             Err(_) => return Ending::NotUpgradedInTime,
         };
-        let ending = carry(TokioIo::new(client), TokioIo::new(upstream), &settings).await;
+        let farewell_is_over = async {
+            closing.cancelled().await;
+            sleep(FAREWELL).await;
+        };
+        let ending = tokio::select! {
+            ending = carry(TokioIo::new(client), TokioIo::new(upstream), closing, &settings) => ending,
+            () = farewell_is_over => Ending::Closed,
+        };
         drop(slot);
         ending
     }
@@ -191,32 +219,34 @@ impl Tunnel {
 async fn carry(
     client: impl AsyncRead + AsyncWrite,
     upstream: impl AsyncRead + AsyncWrite,
+    closing: &CancellationToken,
     settings: &Settings,
 ) -> Ending {
     let moved = Moved(Mutex::new(Instant::now()));
     let (from_client, to_client) = tokio::io::split(client);
     let (from_upstream, to_upstream) = tokio::io::split(upstream);
     let mut requests = pin!(pump(from_client, to_upstream, &moved));
-    let mut answers = pin!(pump(from_upstream, to_client, &moved));
+    let mut answers = pin!(pump_frames(from_upstream, to_client, &moved, closing));
 
-    let (first, client_ended) = tokio::select! {
-        result = &mut requests => (result, true),
-        result = &mut answers => (result, false),
+    let first = tokio::select! {
+        result = &mut requests => result.map(|()| None),
+        result = &mut answers => result.map(Some),
         () = moved.nothing_for(settings.tunnel_idle_timeout) => return Ending::Idle,
     };
-    if let Err(error) = first {
-        return Ending::Broken(error);
-    }
+    moved.note();
     let last = async {
-        if client_ended {
-            answers.await
-        } else {
-            requests.await
+        match first? {
+            None => answers.await,
+            // After a 1001 the client's own farewell is still passed on, so that the upstream need not guess.
+            Some(last) => requests.await.map(|()| last),
         }
     };
-    moved.note();
     tokio::select! {
-        result = last => result.map_or_else(Ending::Broken, |()| Ending::Complete),
+        result = last => match result {
+            Ok(Last::End) => Ending::Complete,
+            Ok(Last::GoingAway) => Ending::Closed,
+            Err(error) => Ending::Broken(error),
+        },
         () = moved.nothing_for(settings.tunnel_half_closed_timeout) => Ending::Idle,
     }
 }
@@ -232,11 +262,69 @@ async fn pump(
         if count == 0 {
             return to.shutdown().await;
         }
-        moved.note();
-        to.write_all(&buffer[..count]).await?;
-        to.flush().await?;
-        moved.note();
+        write(&mut to, &buffer[..count], moved).await?;
     }
+}
+
+/// How the direction to the client has ended.
+#[derive(Clone, Copy)]
+enum Last {
+    /// The upstream has.
+    End,
+    /// We have, with a 1001 where one could still be said.
+    GoingAway,
+}
+
+/// As [`pump`], for the direction in which we may have something to say ourselves.
+async fn pump_frames(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    moved: &Moved,
+    closing: &CancellationToken,
+) -> io::Result<Last> {
+    let mut frames = Frames::default();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut closes = pin!(closing.cancelled());
+    loop {
+        let count = tokio::select! {
+            // First: an upstream that never stops sending is no reason to stay.
+            biased;
+            () = &mut closes => break,
+            count = from.read(&mut buffer) => count?,
+        };
+        if count == 0 {
+            to.shutdown().await?;
+            return Ok(Last::End);
+        }
+        frames.pass(&buffer[..count]);
+        write(&mut to, &buffer[..count], moved).await?;
+    }
+    while !frames.at_boundary() {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            to.shutdown().await?;
+            return Ok(Last::End);
+        }
+        let rest = frames.finish(&buffer[..count]);
+        write(&mut to, &buffer[..rest], moved).await?;
+    }
+    if !frames.are_closed() {
+        write(&mut to, &GOING_AWAY, moved).await?;
+    }
+    to.shutdown().await?;
+    Ok(Last::GoingAway)
+}
+
+async fn write(
+    to: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+    moved: &Moved,
+) -> io::Result<()> {
+    moved.note();
+    to.write_all(bytes).await?;
+    to.flush().await?;
+    moved.note();
+    Ok(())
 }
 
 /// When a byte was last moved, either way.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     ClientConfig, ClientLimits, ClientStatus, ContainerSize, Domains, IDLE_TIMEOUT_MAX_MINUTES,
     Infrastructure, LIFETIME_MAX_MINUTES, OnBroken, Policy, PublishCheck, Repository, SESSIONS_MAX,
-    Settings, SiteSettings,
+    Settings, SiteSettings, brand, rollout,
 };
 use crate::limits::{CHANGE_SET_MAX_BYTES, FILES_MAX};
 use crate::problem::Problems;
@@ -37,6 +37,8 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
         "policy",
         "limits",
         "resultsQueueUrl",
+        "brand",
+        "rollout",
     ])?;
     let client_id = fields
         .required("clientId", "the id of the client")
@@ -61,15 +63,7 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
         .and_then(|node| read_settings(&node));
     let status = fields
         .required("status", "active or suspended")
-        .and_then(|node| {
-            node.choice(
-                "status",
-                &[
-                    ("active", ClientStatus::Active),
-                    ("suspended", ClientStatus::Suspended),
-                ],
-            )
-        });
+        .and_then(|node| read_status(&node));
     let site = fields.optional("site").and_then(|node| read_site(&node));
     let policy = fields
         .optional("policy")
@@ -80,6 +74,10 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
     let results_queue_url = fields
         .optional("resultsQueueUrl")
         .and_then(|node| node.checked(check_queue));
+    let brand = fields.optional("brand").and_then(|node| brand::read(&node));
+    let rollout = fields
+        .optional("rollout")
+        .and_then(|node| rollout::read(&node, domains.as_ref()));
     Some(ClientConfig {
         client_id: client_id?,
         domains: domains?,
@@ -91,8 +89,20 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
         policy,
         limits,
         results_queue_url,
+        brand,
+        rollout,
         unknown: fields.unknown(),
     })
+}
+
+fn read_status(node: &Node<'_>) -> Option<ClientStatus> {
+    node.choice(
+        "status",
+        &[
+            ("active", ClientStatus::Active),
+            ("suspended", ClientStatus::Suspended),
+        ],
+    )
 }
 
 fn read_domains(node: &Node<'_>) -> Option<Domains> {
@@ -415,7 +425,7 @@ fn check_content_source(text: &str) -> Result<(), String> {
     }
 }
 
-fn check_domain(domain: &str) -> Result<(), String> {
+pub(super) fn check_domain(domain: &str) -> Result<(), String> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label
@@ -667,7 +677,19 @@ mod tests {
             },
             "resultsQueueUrl": "https://sqs.eu-central-1.amazonaws.com/123456789012/amelia-results",
             "limits": { "maxLifetimeMinutes": 480 },
-            "brand": { "name": "Amelia", "colours": ["#123456", null] },
+            "brand": {
+                "name": "Amelia’s Stamps",
+                "colours": { "accent": "#8a1c2b", "background": "#fffaf2", "text": "#20160f", "border": "#dddddd" },
+                "logo": "/logo.svg",
+            },
+            "rollout": {
+                "mode": "percent",
+                "legacyOrigin": "https://old.webordinary.example:8443",
+                "percent": 25,
+                "by": "proxy",
+                "since": "2026-12-01",
+            },
+            "editor": { "command": ["claude", null] },
         })
     }
 
@@ -713,6 +735,8 @@ mod tests {
         for pointer in [
             "/site",
             "/policy",
+            "/brand",
+            "/rollout",
             "/repository/deployKey",
             "/domains/aliases",
         ] {
@@ -723,6 +747,7 @@ mod tests {
             (config.site, config.policy, config.repository.deploy_key),
             (None, None, None)
         );
+        assert_eq!((config.brand, config.rollout), (None, None));
         assert_eq!(config.domains.aliases, Vec::<String>::new());
     }
 
@@ -753,6 +778,8 @@ mod tests {
             "policy": { "allowDependencies": 1, "maxFiles": 501, "maxFileBytes": 0.5, "contentSources": ["http://media.example/", "s3://Bucket/"] },
             "limits": { "maxLifetimeMinutes": 20000 },
             "resultsQueueUrl": "a queue",
+            "brand": { "name": "two\nlines", "colours": { "accent": "red", "background": 7, "text": "#fff" } },
+            "rollout": { "mode": "half", "legacyOrigin": "https://old.example/edit", "percent": 101, "by": "mail" },
         });
         let problems = ClientConfig::parse(&value).expect_err("much is wrong");
         let lines: Vec<String> = problems
@@ -789,7 +816,48 @@ mod tests {
         $.policy.contentSources[1]: must be s3://bucket/prefix or https://host/path, without a query
         $.limits.maxLifetimeMinutes: must be more than 0 and at most 10080 minutes
         $.resultsQueueUrl: must be the address of a queue, https://sqs.<region>.amazonaws.com/<account>/<name>
+        $.brand.name: must be one line of 1 to 80 characters
+        $.brand.colours.accent: must be a colour as #rrggbb, such as #1f5fbf
+        $.brand.colours.background: must be text, not a number
+        $.brand.colours.text: must be a colour as #rrggbb, such as #1f5fbf
+        $.rollout.mode: "half" is no known mode; known are legacy, percent and new
+        $.rollout.legacyOrigin: must be https://<host>, with :<port> if need be and nothing after it; http:// on this machine only, such as http://localhost:8080
+        $.rollout.percent: must be a whole number from 0 to 100
+        $.rollout.by: "mail" is no known way; known are redirect and proxy
         "#);
+    }
+
+    #[test]
+    fn nobody_is_sent_round_in_a_circle() {
+        for host in ["edit.amelia.example", "edit.stamps.example"] {
+            for origin in [format!("https://{host}"), format!("https://{host}:8443")] {
+                let message = problems_with("/rollout/legacyOrigin", json!(origin));
+                assert!(
+                    message.starts_with("$.rollout.legacyOrigin: must not be the domain of"),
+                    "{message}"
+                );
+            }
+        }
+        for origin in ["https://amelia.example", "https://old.edit.amelia.example"] {
+            assert_eq!(
+                problems_with("/rollout/legacyOrigin", json!(origin)),
+                "fine",
+                "{origin}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_share_is_said_where_there_is_one() {
+        for mode in ["legacy", "new"] {
+            let rollout = json!({ "mode": mode, "legacyOrigin": "https://old.example" });
+            assert_eq!(problems_with("/rollout", rollout), "fine", "{mode}");
+        }
+        let rollout = json!({ "mode": "percent", "legacyOrigin": "https://old.example" });
+        assert_eq!(
+            problems_with("/rollout", rollout),
+            "$.rollout.percent: is required: of a hundred sessions, how many are ours: 0 to 100"
+        );
     }
 
     #[test]

@@ -224,7 +224,8 @@ fn what_the_schema_of_a_client_refuses_the_parser_refuses() {
         "status": "active",
         "site": null,
         "policy": { "maxFiles": 5, "maxFileBytes": 1 },
-        "brand": { "name": "Amelia" },
+        "brand": { "name": "Amelia", "colours": { "accent": "#8a1c2b" } },
+        "rollout": { "mode": "percent", "legacyOrigin": "https://old.example", "percent": 25 },
     });
     assert_valid(SchemaName::ClientConfig, &valid);
     assert!(ClientConfig::parse(&valid).is_ok());
@@ -260,6 +261,14 @@ fn what_the_schema_of_a_client_refuses_the_parser_refuses() {
         ("/policy/maxFiles", json!(0)),
         ("/policy/maxFiles", json!(501)),
         ("/policy/maxFileBytes", json!(0)),
+        ("/brand/name", json!("")),
+        ("/brand/name", json!("a".repeat(81))),
+        ("/brand/colours/accent", json!("red")),
+        ("/rollout/mode", json!("half")),
+        ("/rollout/legacyOrigin", json!("https://old.example/")),
+        ("/rollout/legacyOrigin", json!("http://old.example")),
+        ("/rollout/legacyOrigin", json!("https://user@old.example")),
+        ("/rollout/percent", json!(101)),
     ] {
         let mut broken = valid.clone();
         *broken.pointer_mut(pointer).expect("there") = wrong;

@@ -108,9 +108,9 @@ impl Front {
 }
 
 async fn pass_on(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    match shared.relay.forward(request, &shared.upstream).await {
+    match shared.relay.ask(request, &shared.upstream).await {
         Ok(_) if shared.veto => own(StatusCode::FORBIDDEN, "not proven"),
-        Ok(response) => response.map(axum::body::Body::new),
+        Ok(answer) => answer.pass_on().map(axum::body::Body::new),
         Err(error) => {
             let answer = own(error.status(), &error.to_string());
             shared.errors.try_send(error).expect("few errors in a test");

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::front::{Front, plain};
 use crate::upstream::Upstream;
-use crate::wire::{Wire, eventually, within};
+use crate::wire::{End, Wire, eventually, within};
 
 const HANDSHAKE: &str = "GET /?token=abc HTTP/1.1\r\nHost: site\r\nOrigin: http://site\r\nConnection: keep-alive, Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -481,6 +481,31 @@ async fn there_are_only_so_many_tunnels_and_an_ended_one_makes_room() {
 }
 
 #[tokio::test]
+async fn a_pool_has_only_so_many_tunnels_and_others_have_theirs() {
+    let upstream = Upstream::listen().await;
+    let settings = Settings {
+        tunnels_per_pool_max: 1,
+        ..Settings::default()
+    };
+    let front = Front::with(settings, plain(upstream.address)).await;
+    let key = plain(upstream.address).pool_key;
+    assert_eq!(front.relay.open_tunnels_of(&key), 0);
+    let first = tunnel(&front, &upstream).await;
+    assert_eq!(front.relay.open_tunnels_of(&key), 1);
+    let mut second = front.connect().await;
+    second.send(HANDSHAKE).await;
+    assert_eq!(second.head().await.status(), 503);
+    let error = front.error().await;
+    assert!(
+        matches!(error, RelayError::TooManyTunnels { limit: 1 }),
+        "{error:?}"
+    );
+    drop(first);
+    eventually("the tunnel's end", || front.relay.open_tunnels_of(&key) == 0).await;
+    let _third = tunnel(&front, &upstream).await;
+}
+
+#[tokio::test]
 async fn a_refused_handshake_gives_its_place_back() {
     let upstream = Upstream::listen().await;
     let front = Front::with(
@@ -515,7 +540,7 @@ async fn closing_the_tunnels_ends_them_all_and_waits() {
     front.relay.close_tunnels(Duration::from_secs(10)).await;
     assert_eq!(front.relay.open_tunnels(), 0);
     for (client, server) in &mut tunnels {
-        client.is_gone().await;
+        hears_of_the_end(client, "").await;
         server.is_gone().await;
     }
 
@@ -523,6 +548,113 @@ async fn closing_the_tunnels_ends_them_all_and_waits() {
     client.send("again").await;
     assert_eq!(server.exactly(5).await, "again", "later ones are new ones");
     assert_eq!(front.relay.open_tunnels(), 1);
+}
+
+/// What still comes is `rest`, the frame that says that the server goes away, and the end.
+async fn hears_of_the_end(client: &mut Wire, rest: &str) {
+    let going_away = String::from_utf8_lossy(&[0x88, 2, 0x03, 0xe9]).into_owned();
+    assert_eq!(client.rest().await, (format!("{rest}{going_away}"), End::Closed));
+}
+
+/// Begins to close, and lets the tunnels notice. What is closed then ends in its own time.
+async fn closing(front: &Front, tasks: &TaskTracker) {
+    let relay = front.relay.clone();
+    tasks.spawn(async move { relay.close_tunnels(Duration::from_secs(10)).await });
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_frame_that_has_begun_is_finished_before_the_farewell() {
+    let upstream = Upstream::listen().await;
+    let front = Front::of(upstream.address).await;
+    let (mut client, mut server) = tunnel(&front, &upstream).await;
+    // A text frame of five bytes, of which three have come.
+    server.send("\u{1}\u{5}abc").await;
+    assert_eq!(client.exactly(5).await, "\u{1}\u{5}abc");
+    let tasks = TaskTracker::new();
+    closing(&front, &tasks).await;
+    server.send("de\u{1}\u{1}x").await;
+    hears_of_the_end(&mut client, "de").await;
+}
+
+#[tokio::test]
+async fn the_clients_own_farewell_still_reaches_the_upstream() {
+    let upstream = Upstream::listen().await;
+    let front = Front::of(upstream.address).await;
+    let (mut client, mut server) = tunnel(&front, &upstream).await;
+    let tasks = TaskTracker::new();
+    closing(&front, &tasks).await;
+    hears_of_the_end(&mut client, "").await;
+    client.send("farewell").await;
+    client.finish_sending().await;
+    assert_eq!(server.exactly(8).await, "farewell");
+    server.is_gone().await;
+    eventually("the tunnel's end", || front.relay.open_tunnels() == 0).await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_has_said_its_own_farewell_is_not_spoken_for() {
+    let upstream = Upstream::listen().await;
+    let front = Front::of(upstream.address).await;
+    let (mut client, mut server) = tunnel(&front, &upstream).await;
+    // A close frame without a status.
+    server.send([0x88, 0]).await;
+    client.exactly(2).await;
+    front.relay.close_tunnels(Duration::from_secs(10)).await;
+    client.is_gone().await;
+    server.is_gone().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_cannot_say_farewell_is_cut() {
+    let upstream = Upstream::listen().await;
+    let front = Front::of(upstream.address).await;
+    let (mut client, mut server) = tunnel(&front, &upstream).await;
+    server.send("\u{1}\u{5}abc").await;
+    assert_eq!(client.exactly(5).await, "\u{1}\u{5}abc");
+    front.relay.close_tunnels(Duration::from_secs(10)).await;
+    assert_eq!(front.relay.open_tunnels(), 0);
+    client.is_gone().await;
+    server.is_gone().await;
+}
+
+#[tokio::test]
+async fn a_real_client_is_told_that_the_server_goes_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = listener.local_addr().expect("address");
+    let tasks = TaskTracker::new();
+    let server = tasks.spawn(async move {
+        let (stream, _) = listener.accept().await.expect("accept");
+        let mut socket = tokio_tungstenite::accept_async(stream)
+            .await
+            .expect("a handshake");
+        let mut last = None;
+        while let Some(Ok(message)) = socket.next().await {
+            last = Some(message);
+        }
+        last
+    });
+    let front = Front::of(address).await;
+    let (mut socket, _) = within(
+        "the handshake",
+        tokio_tungstenite::connect_async(front.url("/")),
+    )
+    .await
+    .expect("a handshake");
+    closing(&front, &tasks).await;
+    let told = within("the farewell", socket.next()).await;
+    let Some(Ok(Message::Close(Some(told)))) = told else {
+        panic!("{told:?}")
+    };
+    assert_eq!(u16::from(told.code), 1001);
+    within("the end", async { while let Some(Ok(_)) = socket.next().await {} }).await;
+    let heard = within("the server's end", server).await.expect("no panic");
+    let Some(Message::Close(Some(heard))) = heard else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(u16::from(heard.code), 1001, "the client's answer passes");
 }
 
 #[tokio::test]
@@ -573,10 +705,10 @@ async fn a_half_closed_tunnel_that_carries_nothing_is_ended_sooner() {
 }
 
 #[tokio::test]
-async fn a_101_that_the_caller_does_not_pass_on_ends_at_the_upstream() {
+async fn a_101_that_the_caller_does_not_pass_on_ends_at_the_upstream_at_once() {
     let upstream = Upstream::listen().await;
     let settings = Settings {
-        upgrade_timeout: Duration::from_millis(200),
+        upgrade_timeout: Duration::from_mins(10),
         ..Settings::default()
     };
     let front = Front::that_vetoes(settings, plain(upstream.address)).await;
@@ -589,7 +721,7 @@ async fn a_101_that_the_caller_does_not_pass_on_ends_at_the_upstream() {
     assert_eq!(response.status(), 403);
     assert_eq!(client.exactly(10).await, "not proven");
     server.is_gone().await;
-    eventually("the tunnel's end", || front.relay.open_tunnels() == 0).await;
+    assert_eq!(front.relay.open_tunnels(), 0);
     client.finish_sending().await;
     assert_eq!(client.rest().await.0, "", "no byte of the upstream's");
 }

@@ -1,7 +1,4 @@
-//! Metrics, as lines that `CloudWatch` reads out of the log (its Embedded Metric Format): no agent beside ours, no call.
-//!
-//! The one dimension is the client: each value of a dimension is a metric that somebody pays for. Whatever else is worth
-//! knowing of a number (why it was awake, how the boot failed, which instruction) is a property beside it, which Logs Insights finds.
+//! What the agent counts and measures.
 //!
 //! Nothing of an instruction but its id is in a line.
 
@@ -9,62 +6,39 @@ use std::time::Duration;
 
 use contract::receipt::Timings;
 use contract::{ClientId, Receipt, Status, Timestamp};
-use serde_json::{Value, json};
+use telemetry::{Embedded, Metric, Output};
 
-use super::Output;
 use crate::events::PhaseName;
-
-const NAMESPACE: &str = "EditEnvironments";
 
 /// Counts and measures for one client. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     client: ClientId,
-    output: Output,
-}
-
-/// A number and what it is of.
-#[derive(Debug, Clone, Copy)]
-struct Metric {
-    name: &'static str,
-    unit: Unit,
-    value: f64,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Unit {
-    Seconds,
-    Count,
-}
-
-impl Unit {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Seconds => "Seconds",
-            Self::Count => "Count",
-        }
-    }
+    embedded: Embedded,
 }
 
 impl Metrics {
     /// Metrics of this client, as lines of that output.
     pub(crate) fn new(client: ClientId, output: Output) -> Self {
-        Self { client, output }
+        Self {
+            client,
+            embedded: Embedded::new(output),
+        }
     }
 
     /// A phase of the boot took so long.
     pub(crate) fn boot_phase(&self, phase: PhaseName, took: Duration) {
-        self.write(&[seconds(phase_metric(phase), took)], &[]);
+        self.write(&[Metric::seconds(phase_metric(phase), took)], &[]);
     }
 
     /// The whole boot took so long: from the start of the process to the first answer of the site.
     pub(crate) fn booted(&self, took: Duration) {
-        self.write(&[seconds("BootSeconds", took)], &[]);
+        self.write(&[Metric::seconds("BootSeconds", took)], &[]);
     }
 
     /// The boot failed.
     pub(crate) fn boot_failed(&self, code: &str) {
-        self.write(&[one("BootFailed")], &[("code", code)]);
+        self.write(&[Metric::one("BootFailed")], &[("code", code)]);
     }
 
     /// An instruction has its receipt. One that is not final says nothing.
@@ -72,7 +46,7 @@ impl Metrics {
         let Some(outcome) = outcome(receipt.status) else {
             return;
         };
-        let mut metrics = vec![one(outcome)];
+        let mut metrics = vec![Metric::one(outcome)];
         metrics.extend(stages(&receipt.timings));
         let mut properties = vec![
             ("instructionId", receipt.instruction_id.as_str()),
@@ -87,38 +61,25 @@ impl Metrics {
 
     /// An instruction that was begun had waited so long.
     pub(crate) fn queue_age(&self, age: Duration) {
-        self.write(&[seconds("QueueAgeSeconds", age)], &[]);
+        self.write(&[Metric::seconds("QueueAgeSeconds", age)], &[]);
     }
 
     /// It was awake so long, for this reason (`AwakeBecause::code`).
     pub(crate) fn awake(&self, reason: &str, lasted: Duration) {
-        self.write(&[seconds("AwakeSeconds", lasted)], &[("reason", reason)]);
+        self.write(
+            &[Metric::seconds("AwakeSeconds", lasted)],
+            &[("reason", reason)],
+        );
     }
 
     /// It went to sleep.
     pub(crate) fn slept(&self) {
-        self.write(&[one("Slept")], &[]);
+        self.write(&[Metric::one("Slept")], &[]);
     }
 
     fn write(&self, metrics: &[Metric], properties: &[(&str, &str)]) {
-        self.output
-            .line(render(&self.client, Timestamp::now(), metrics, properties));
-    }
-}
-
-fn seconds(name: &'static str, took: Duration) -> Metric {
-    Metric {
-        name,
-        unit: Unit::Seconds,
-        value: took.as_secs_f64(),
-    }
-}
-
-fn one(name: &'static str) -> Metric {
-    Metric {
-        name,
-        unit: Unit::Count,
-        value: 1.0,
+        self.embedded
+            .write(&self.client, Timestamp::now(), metrics, properties);
     }
 }
 
@@ -157,38 +118,7 @@ fn stages(timings: &Timings) -> impl Iterator<Item = Metric> + use<> {
     ];
     stages
         .into_iter()
-        .filter_map(|(name, ms)| Some(seconds(name, Duration::from_millis(ms?))))
-}
-
-/// The line.
-fn render(
-    client: &ClientId,
-    now: Timestamp,
-    metrics: &[Metric],
-    properties: &[(&str, &str)],
-) -> String {
-    let declared: Vec<Value> = metrics
-        .iter()
-        .map(|metric| json!({ "Name": metric.name, "Unit": metric.unit.as_str() }))
-        .collect();
-    let mut line = json!({
-        "_aws": {
-            "Timestamp": now.unix_ms(),
-            "CloudWatchMetrics": [{
-                "Namespace": NAMESPACE,
-                "Dimensions": [["client"]],
-                "Metrics": declared,
-            }],
-        },
-        "client": client,
-    });
-    for metric in metrics {
-        line[metric.name] = Value::from(metric.value);
-    }
-    for (name, value) in properties {
-        line[*name] = Value::from(*value);
-    }
-    line.to_string()
+        .filter_map(|(name, ms)| Some(Metric::seconds(name, Duration::from_millis(ms?))))
 }
 
 #[cfg(test)]
@@ -196,7 +126,9 @@ mod tests {
     use contract::receipt::ReceiptError;
     use contract::{ErrorCode, PageProblem, PageResult, Problem};
 
-    use super::super::output::tests::Kept;
+    use serde_json::Value;
+    use telemetry::kept::Kept;
+
     use super::*;
 
     /// What is written, with the time of each line taken out.

@@ -9,7 +9,7 @@ use contract::{SessionId, Timestamp};
 use serde_json::Value;
 
 /// Bytes of one line. Fargate's log driver cuts at 16 KB and makes two events of it, neither of which is JSON.
-pub(super) const LINE_MAX_BYTES: usize = 8 * 1024;
+pub(crate) const LINE_MAX_BYTES: usize = 8 * 1024;
 /// Bytes to which texts are cut until a line is short enough.
 const TEXT_MAX_BYTES: [usize; 5] = [8 * 1024, 2048, 512, 128, 32];
 /// Words in the name of a field whose text is never logged: what clients write, and what opens a door.
@@ -37,17 +37,17 @@ const LEFT_OUT: &str = "…";
 
 /// An event, and what is known around it.
 #[derive(Debug)]
-pub(super) struct Line<'a> {
-    pub(super) at: Timestamp,
-    pub(super) level: &'a str,
-    pub(super) target: &'a str,
+pub(crate) struct Line<'a> {
+    pub(crate) at: Timestamp,
+    pub(crate) level: &'a str,
+    pub(crate) target: &'a str,
     /// The outermost first, the event's own last, `message` among them.
-    pub(super) fields: Vec<(&'a str, Value)>,
+    pub(crate) fields: Vec<(&'a str, Value)>,
 }
 
 impl Line<'_> {
     /// As one JSON object.
-    pub(super) fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         self.fitting(|fields, cut| {
             let mut line = String::from("{");
             let at = self.at.to_string();
@@ -71,7 +71,7 @@ impl Line<'_> {
     }
 
     /// As a sentence with what belongs to it.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.fitting(|fields, _| {
             let mut line = format!("{} {:>5} {}:", self.at, self.level, self.target);
             for (name, value) in fields {

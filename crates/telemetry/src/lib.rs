@@ -1,4 +1,4 @@
-//! What `edit-agent run` tells its operators: lines on stdout, where the container's log driver reads them.
+//! What our programs tell their operators: lines on stdout, where the container's log driver reads them.
 //!
 //! ```text
 //!   tracing ─▶ layer (fields of the event and of the spans around it) ─▶ format ─┐
@@ -6,10 +6,11 @@
 //! ```
 //!
 //! Two promises. Nothing that a client wrote and nothing that opens a door stands in a line, as far as a formatter can see to it:
-//! values under names such as `token` or `body` are left out whoever logs them. And the agent never waits for its log: whoever
+//! values under names such as `token` or `body` are left out whoever logs them. And nobody waits for the log: whoever
 //! reads it may stop reading (a log driver in blocking mode does, when `CloudWatch` does not answer), so lines are left
 //! out, and counted, rather than waited for.
 
+use std::error::Error;
 use std::io;
 use std::str::FromStr;
 
@@ -19,18 +20,20 @@ use tracing_subscriber::{EnvFilter, Registry};
 
 mod emf;
 mod format;
+#[cfg(any(test, feature = "testing"))]
+pub mod kept;
 mod layer;
 mod output;
 
-pub(crate) use emf::Metrics;
-pub(crate) use output::{Output, Writing};
+pub use emf::{Embedded, Metric, Unit};
+pub use output::{Output, Writing};
 
-pub(crate) use layer::Everywhere;
+pub use layer::Everywhere;
 use layer::Lines;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
+pub enum Format {
     /// One object a line, for programs.
     Json,
     /// One sentence a line, for people.
@@ -51,14 +54,14 @@ impl FromStr for Format {
 
 /// What is logged: `error`, `warn`, `info`, `debug` or `trace` for what is ours, or directives as in `RUST_LOG`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Level(String);
+pub struct Level(String);
 
 /// A level that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a log level is error, warn, info, debug or trace, or directives such as edit_agent=debug,info"
 )]
-pub(crate) struct InvalidLevel;
+pub struct InvalidLevel;
 
 impl FromStr for Level {
     type Err = InvalidLevel;
@@ -81,7 +84,7 @@ fn directives(text: &str) -> Option<String> {
         "info" | "debug" | "trace" => ("debug", "warn"),
         _ => return text.contains('=').then(|| text.to_owned()),
     };
-    let ours = ["edit_agent", "platform", "relay"]
+    let ours = ["edit_agent", "edit_router", "platform", "relay"]
         .iter()
         .map(|name| format!(",{name}={word}"))
         .collect::<String>();
@@ -89,8 +92,22 @@ fn directives(text: &str) -> Option<String> {
     Some(format!("{others},aws_config=error,site={site}{ours}"))
 }
 
+/// An error with its causes, in one line. A cause that only repeats what is said already is left out.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// Logs to stdout from now on. What comes back writes the last lines when it is told to.
-pub(crate) fn start(
+pub fn start(
     level: &Level,
     format: Format,
     everywhere: Everywhere,
@@ -112,11 +129,15 @@ mod tests {
         for (text, expected) in [
             (
                 "info",
-                Some("warn,aws_config=error,site=debug,edit_agent=info,platform=info,relay=info"),
+                Some(
+                    "warn,aws_config=error,site=debug,edit_agent=info,edit_router=info,platform=info,relay=info",
+                ),
             ),
             (
                 "WARN",
-                Some("warn,aws_config=error,site=warn,edit_agent=warn,platform=warn,relay=warn"),
+                Some(
+                    "warn,aws_config=error,site=warn,edit_agent=warn,edit_router=warn,platform=warn,relay=warn",
+                ),
             ),
             ("edit_agent=debug,info", Some("edit_agent=debug,info")),
             ("inof", None),

@@ -11,7 +11,7 @@ const WAITING_MAX: usize = 512;
 
 /// Takes lines and never waits. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Output {
+pub struct Output {
     messages: Sender<Message>,
     counts: Arc<Counts>,
 }
@@ -34,7 +34,7 @@ impl Output {
     /// Writes to `writer` in a thread of its own, which ends with the process: it may be waiting for a reader that is none.
     ///
     /// `notice` makes the line that says how many were left out.
-    pub(crate) fn start(
+    pub fn start(
         writer: impl Write + Send + 'static,
         notice: impl Fn(u64) -> String + Send + 'static,
     ) -> (Self, Writing) {
@@ -59,7 +59,7 @@ impl Output {
     }
 
     /// Writes a line, or leaves it out if too many wait.
-    pub(crate) fn line(&self, line: String) {
+    pub fn line(&self, line: String) {
         let Counts { waiting, left_out } = &*self.counts;
         // Several threads may pass at once: a few lines more than the bound are no harm.
         if waiting.load(Ordering::Relaxed) >= WAITING_MAX {
@@ -74,13 +74,13 @@ impl Output {
 
 /// The thread that writes.
 #[derive(Debug)]
-pub(crate) struct Writing {
+pub struct Writing {
     output: Output,
 }
 
 impl Writing {
     /// Waits until what was logged so far is written, at most so long. Returns whether it was.
-    pub(crate) fn finish(&self, within: Duration) -> bool {
+    pub fn finish(&self, within: Duration) -> bool {
         let (done, written) = channel();
         self.output.messages.send(Message::Flush(done)).is_ok()
             && written.recv_timeout(within).is_ok()
@@ -122,34 +122,11 @@ impl<W: Write, N: Fn(u64) -> String> Writer<W, N> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use std::io;
-    use std::sync::{Mutex, PoisonError};
 
     use super::*;
-
-    /// Keeps what is written.
-    #[derive(Debug, Clone, Default)]
-    pub(in crate::telemetry) struct Kept(Arc<Mutex<Vec<u8>>>);
-
-    impl Kept {
-        pub(in crate::telemetry) fn text(&self) -> String {
-            let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            String::from_utf8_lossy(&bytes).into_owned()
-        }
-    }
-
-    impl Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::kept::Kept;
 
     /// Waits for a reader before its first line, as a full pipe does. Without one it is closed.
     struct Slow(Receiver<()>, Kept);

@@ -15,7 +15,7 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use super::format::Line;
 use super::{Format, Output};
-use crate::failure::chain;
+use crate::chain;
 
 /// Under this name stands what the site prints.
 const SITE: &str = "site";
@@ -26,7 +26,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// The layer.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     format: Format,
     output: Output,
     /// What every line says: whose environment this process is. Tasks are in no span of each other's.
@@ -35,7 +35,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(format: Format, output: Output, everywhere: Everywhere) -> Self {
+    pub(crate) fn new(format: Format, output: Output, everywhere: Everywhere) -> Self {
         Self {
             format,
             output,
@@ -47,11 +47,11 @@ impl Lines {
 
 /// What every line says. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Everywhere(Arc<Mutex<Vec<(&'static str, Value)>>>);
+pub struct Everywhere(Arc<Mutex<Vec<(&'static str, Value)>>>);
 
 impl Everywhere {
     /// From now on every line says this as well.
-    pub(crate) fn say(&self, name: &'static str, value: impl Into<Value>) {
+    pub fn say(&self, name: &'static str, value: impl Into<Value>) {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         said.retain(|(known, _)| *known != name);
         said.push((name, value.into()));
@@ -59,7 +59,7 @@ impl Everywhere {
 }
 
 /// The line of what was not logged.
-pub(super) fn left_out(format: Format, lines: u64) -> String {
+pub(crate) fn left_out(format: Format, lines: u64) -> String {
     render(
         format,
         &Line {
@@ -233,8 +233,8 @@ mod tests {
     use tracing_subscriber::Registry;
     use tracing_subscriber::layer::SubscriberExt as _;
 
-    use super::super::output::tests::Kept;
     use super::*;
+    use crate::kept::Kept;
 
     /// What is written while something logs.
     fn logged(format: Format, log: impl FnOnce()) -> Vec<String> {
@@ -280,7 +280,7 @@ mod tests {
             at.as_str()
                 .is_some_and(|at| at.parse::<Timestamp>().is_ok())
         );
-        insta::assert_snapshot!(first.to_string(), @r#"{"attempts":2,"clientId":"amelia","error":"no \"room\"","instructionId":"m-1","level":"WARN","message":"it did not work","phase":"serve","sessionId":"h7777777","target":"edit_agent::telemetry::layer::tests","timestamp":null,"token":"…"}"#);
+        insta::assert_snapshot!(first.to_string(), @r#"{"attempts":2,"clientId":"amelia","error":"no \"room\"","instructionId":"m-1","level":"WARN","message":"it did not work","phase":"serve","sessionId":"h7777777","target":"telemetry::layer::tests","timestamp":null,"token":"…"}"#);
         assert_eq!(read[1]["phase"], "serve");
         assert!(read[1].get("instructionId").is_none(), "{}", read[1]);
     }
