@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::lambda::{HOST, ID, MULTI, always, awake, get, page, proof};
 use crate::support::alb::Alb;
-use crate::support::door::{Door, Proves};
+use crate::support::scribe::{Door, Proves};
 use crate::support::http::ask;
 use crate::support::runtime::Runtime;
 
