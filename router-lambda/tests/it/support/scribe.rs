@@ -49,11 +49,9 @@ impl Door {
         Self::open_at("127.0.0.1:0", own, proves, answers).await
     }
 
-    /// The same, at an address.
-    pub async fn open_at(address: &str, own: Proof, proves: Proves, answers: Answers) -> Self {
-        let listener = TcpListener::bind(address)
-            .await
-            .expect("the address is free");
+    /// A door at this address.
+    pub async fn open_at(at: &str, own: Proof, proves: Proves, answers: Answers) -> Self {
+        let listener = TcpListener::bind(at).await.expect("the address is free");
         let address = listener.local_addr().expect("bound");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let written = Arc::clone(&asked);
