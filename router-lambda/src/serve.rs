@@ -139,6 +139,14 @@ pub async fn in_the_cloud(
     settings: Settings,
     output: Output,
 ) -> Result<Exit, Failure> {
+    if settings.trusted_hops.is_empty() {
+        // Nothing that a visitor says of itself is believed, so that everybody would seem to come over plain http.
+        return Err(Failure::new(
+            Exit::Usage,
+            "TRUSTED_HOPS is not set: the gateway cannot tell what its load balancer says from what anybody says",
+            "Name the networks of the load balancer, such as 10.0.0.0/16.",
+        ));
+    }
     let interrupt = Interrupt::listen()?;
     let host = arguments.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let listener = listen(SocketAddr::new(

@@ -23,5 +23,6 @@ mod recycled;
 mod support;
 mod sweeping;
 mod vite_client;
+mod visitors;
 mod waiting;
 mod waking;
