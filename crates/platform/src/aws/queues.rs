@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_sdk_sqs::operation::create_queue::CreateQueueError;
+use aws_sdk_sqs::operation::delete_queue::DeleteQueueError;
 use aws_sdk_sqs::types::QueueAttributeName;
 use contract::SessionId;
 use serde_json::json;
@@ -99,7 +101,7 @@ impl Queues for SqsQueues {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|said| said.is_queue_name_exists()) =>
+                    .is_some_and(CreateQueueError::is_queue_name_exists) =>
             {
                 self.aws.queue_named(&name).await
             }
@@ -122,7 +124,7 @@ impl Queues for SqsQueues {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|said| said.is_queue_does_not_exist()) =>
+                    .is_some_and(DeleteQueueError::is_queue_does_not_exist) =>
             {
                 Ok(())
             }
