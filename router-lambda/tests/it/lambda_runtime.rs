@@ -76,6 +76,28 @@ async fn the_function_serves_a_site_under_the_runtime_of_a_lambda() {
         assert_eq!(asked[0].line, format!("GET {target} HTTP/1.1"));
         assert!(asked[0].proven);
     }
+    hostile_hosts_are_refused(&alb, &door).await;
+    everybody_else_is_answered(&runtime).await;
+    // After an error as before it.
+    assert_eq!(get(&alb, "/", "").await.status, 200);
+
+    let id: SessionId = ID.parse().expect("an id");
+    assert_eq!(
+        sessions
+            .get(&id)
+            .await
+            .expect("answered")
+            .expect("there")
+            .state,
+        State::Ready
+    );
+    assert!(
+        function.try_wait().expect("it is ours").is_none(),
+        "one process has answered all of it"
+    );
+}
+
+async fn hostile_hosts_are_refused(alb: &Alb, door: &Door) {
     // A hostile host is a host that is not ours, and no reason to fall over.
     for host in [
         "edit.amelia.example.com:99999",
@@ -98,6 +120,10 @@ async fn the_function_serves_a_site_under_the_runtime_of_a_lambda() {
         );
     }
     assert!(door.asked().is_empty());
+}
+
+/// Checks, messages, and whoever should not have been subscribed.
+async fn everybody_else_is_answered(runtime: &Runtime) {
     let check = json!({ "requestContext": { "elb": {} }, "httpMethod": "GET", "path": "/", "headers": { "user-agent": "ELB-HealthChecker/2.0" }, "body": "" });
     let answer: Value =
         serde_json::from_str(&runtime.invokes(&check.to_string()).await.expect("answered"))
@@ -114,22 +140,5 @@ async fn the_function_serves_a_site_under_the_runtime_of_a_lambda() {
     assert!(
         unknown.contains("an object with the keys detail"),
         "{unknown}"
-    );
-    // After an error as before it.
-    assert_eq!(get(&alb, "/", "").await.status, 200);
-
-    let id: SessionId = ID.parse().expect("an id");
-    assert_eq!(
-        sessions
-            .get(&id)
-            .await
-            .expect("answered")
-            .expect("there")
-            .state,
-        State::Ready
-    );
-    assert!(
-        function.try_wait().expect("it is ours").is_none(),
-        "one process has answered all of it"
     );
 }
