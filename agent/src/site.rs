@@ -17,8 +17,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use contract::Timestamp;
 use contract::session::SiteHealth;
 use serde::{Deserialize, Serialize};
 use tokio::io::BufReader;
@@ -222,6 +225,8 @@ enum RunnerEvent {
         #[serde(default)]
         problem: Option<SiteProblem>,
     },
+    /// Browsers were told of a change, or would have been if there were any: pages look different from now on.
+    Shown,
     /// It has done what it was told over its input.
     Did,
 }
@@ -234,6 +239,28 @@ pub(crate) struct Site {
     told: broadcast::Sender<Told>,
     output: OutputLog,
     hold: Hold,
+    revision: Revision,
+}
+
+/// When pages last became different, for pages that ask instead of being told: milliseconds since 1970 by this machine's
+/// clock, and more with every change even if the clock stands still. An agent that starts begins a new one. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Revision(Arc<AtomicI64>);
+
+impl Revision {
+    fn begin(now: Timestamp) -> Self {
+        Self(Arc::new(AtomicI64::new(now.unix_ms())))
+    }
+
+    fn advance(&self, now: Timestamp) {
+        // One task advances it.
+        let next = self.get().saturating_add(1).max(now.unix_ms());
+        self.0.store(next, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -267,6 +294,7 @@ impl Site {
         let (commands, receiver) = mpsc::channel(16);
         let (told, _) = broadcast::channel(TOLD_MAX);
         let (output, hold) = (OutputLog::default(), Hold::new());
+        let revision = Revision::begin(Timestamp::now());
         let supervisor = Supervisor {
             settings,
             view: view_sender,
@@ -274,6 +302,7 @@ impl Site {
             told: told.clone(),
             output: output.clone(),
             hold: hold.clone(),
+            revision: revision.clone(),
             restarts: Restarts::default(),
         };
         tasks.spawn(supervisor.run());
@@ -283,6 +312,7 @@ impl Site {
             told,
             output,
             hold,
+            revision,
         })
     }
 
@@ -302,6 +332,7 @@ impl Site {
             told: broadcast::channel(1).0,
             output: OutputLog::default(),
             hold: Hold::new(),
+            revision: Revision::begin(Timestamp::now()),
         }
     }
 
@@ -328,6 +359,11 @@ impl Site {
     /// The newest lines of its output.
     pub(crate) fn output(&self, count: usize) -> Vec<String> {
         self.output.newest(count)
+    }
+
+    /// A number that is larger whenever pages may look different: the time of the last change, in milliseconds since 1970.
+    pub(crate) fn revision(&self) -> i64 {
+        self.revision.get()
     }
 
     /// Waits until the site has answered, or is known not to be able to.
@@ -442,6 +478,7 @@ struct Supervisor {
     told: broadcast::Sender<Told>,
     output: OutputLog,
     hold: Hold,
+    revision: Revision,
     restarts: Restarts,
 }
 
@@ -625,6 +662,7 @@ impl Supervisor {
                     }
                     RunnerEvent::Hot(message) => { self.told.send(Told::Hot(message)).ok(); }
                     RunnerEvent::Changed { file, used, browsers, problem } => { self.told.send(Told::Changed { file, used, browsers, problem }).ok(); }
+                    RunnerEvent::Shown => self.revision.advance(Timestamp::now()),
                     // `read_events` keeps these to itself: whoever waits for one may be keeping us from here.
                     RunnerEvent::Did => {}
                 },
@@ -646,7 +684,11 @@ impl Supervisor {
                             self.halt_group(process.group).await;
                             return Ended::Outdated;
                         }
-                        probe::Answer::Page { address, problem } => self.publish(SiteState::Serving, Some(address), problem),
+                        probe::Answer::Page { address, problem } => {
+                            // What changed while it was down, it told nobody of.
+                            self.revision.advance(Timestamp::now());
+                            self.publish(SiteState::Serving, Some(address), problem);
+                        }
                         probe::Answer::Stranger { address } => {
                             self.halt_group(process.group).await;
                             return Ended::Died(format!("another process answers on {address}"));

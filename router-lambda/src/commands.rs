@@ -1,12 +1,11 @@
 //! The commands that are over in a moment: `link`, `inspect`, `sweep`.
 
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::sync::Arc;
 
 use contract::{Session, SessionId, Timestamp};
 use platform::local::{LocalLauncher, LocalLauncherSettings, QueueSettings};
-use platform::{Clients, Launcher, Queues, Sessions};
+use platform::{Clients, Sessions};
 
 use crate::assembly::{Assembly, Ports};
 use crate::cli::{InspectArguments, LinkArguments, LocalArguments};

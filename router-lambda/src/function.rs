@@ -1,16 +1,12 @@
-//! The function: what is built before the first event, because then nobody waits for it, and what ties it to the rooms.
+//! The function: what is built before the first event, because then nobody waits for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use contract::Timestamp;
 use telemetry::{Embedded, Output};
 
 use crate::assembly::Assembly;
 use crate::failure::{Exit, Failure};
-use crate::intake::Record;
-use crate::lambda::{self, Front, Sweeps, TakesIn};
+use crate::lambda::{self, Front};
 use crate::serve::cloud;
 use crate::settings::Settings;
 
@@ -22,15 +18,10 @@ pub async fn serve(settings: Settings, output: Output) -> Result<Exit, Failure> 
     // Nothing is held back: a Lambda is paid for while it waits, and one that waits serves nobody else.
     let (assembly, _) = cloud(&settings, Duration::ZERO).await;
     warm(&assembly, &settings).await;
-    let rooms = Arc::new(Rooms {
-        assembly: assembly.clone(),
-        embedded: Embedded::new(output),
-    });
     let front = Front {
-        router: assembly.router,
-        intake: rooms.clone(),
-        sweep: rooms,
+        rooms: assembly,
         forwards: !settings.gateway,
+        embedded: Some(Embedded::new(output)),
     };
     lambda::serve(front).await.map_err(|error| {
         Failure::new(
@@ -48,29 +39,5 @@ async fn warm(assembly: &Assembly, settings: &Settings) {
     let warmed = tokio::time::timeout(WARM_TIME_MAX, assembly.router.warm(&probe)).await;
     if warmed.is_err() {
         tracing::warn!("the connections to the records could not be made beforehand");
-    }
-}
-
-struct Rooms {
-    assembly: Assembly,
-    embedded: Embedded,
-}
-
-#[async_trait]
-impl TakesIn for Rooms {
-    async fn take(&self, records: Vec<Record>) -> Vec<String> {
-        let failed = self.assembly.intake.take(records, Timestamp::now()).await;
-        self.assembly.waker.settle().await;
-        self.assembly.metrics.write(&self.embedded, Timestamp::now());
-        failed
-    }
-}
-
-#[async_trait]
-impl Sweeps for Rooms {
-    async fn sweep(&self) {
-        self.assembly.sweep.once(Timestamp::now()).await;
-        self.assembly.waker.settle().await;
-        self.assembly.metrics.write(&self.embedded, Timestamp::now());
     }
 }

@@ -56,7 +56,7 @@ use sent::{Sent, Source};
 use sockets::Sockets;
 use turn::{Limits, Line, Turn};
 
-use crate::router::{Forward, Left, Outcome, Told};
+use crate::router::{Left, Outcome, Told};
 
 pub use decides::Decides;
 
@@ -159,6 +159,11 @@ impl<R: Decides> Gateway<R> {
     /// Listens. Visitors wait until it serves.
     pub async fn bind(settings: Settings, router: R) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.address).await?;
+        Self::on(listener, settings, router)
+    }
+
+    /// Serves on what listens already, for whoever has to know the port first. Where to listen is not looked at.
+    pub fn on(listener: TcpListener, settings: Settings, router: R) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let relay = Relay::new(relay::Settings {
             tunnels_max: settings.sockets_max,

@@ -22,14 +22,15 @@ use std::time::Duration;
 use contract::instruction::Refusal;
 use contract::session::State;
 use contract::{
-    Action, ClientConfig, ClientId, ErrorCode, Instruction, Session, SessionId,
-    Status, ThreadId, Timestamp,
+    Action, ClientConfig, ClientId, ErrorCode, Instruction, Session, SessionId, Status, ThreadId,
+    Timestamp,
 };
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, FuturesUnordered};
 use platform::{Clients, Delivery, Instructions, Outgoing, PortError, Queues, Receipts, Sessions};
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Addressee, Answers};
@@ -47,6 +48,9 @@ const GROUPS_AT_ONCE: usize = 10;
 /// Sessions that a message is handed to before it is left to the queue to bring it back: the one that was found, and one that was
 /// made because that one ended.
 const HANDINGS_MAX: u32 = 2;
+/// For how long a batch wakes sessions: a launch that is turned away takes some seconds, and the messages behind it wait. What is
+/// not woken then is woken by the sweep.
+const WAKING_TIME: Duration = Duration::from_secs(20);
 /// From this delivery on it is said loudly that a message cannot be dealt with: the tenth is the last (DESIGN §4).
 const LOUD_FROM: u32 = 9;
 
@@ -108,6 +112,20 @@ impl From<Delivery> for Record {
     }
 }
 
+/// When a batch was taken.
+#[derive(Clone, Copy)]
+struct Turn {
+    began: Instant,
+    at: Timestamp,
+}
+
+impl Turn {
+    /// The present moment, by the caller's clock.
+    fn now(self) -> Timestamp {
+        self.at.plus(self.began.elapsed())
+    }
+}
+
 /// Where an instruction goes.
 enum Place {
     /// To this session.
@@ -123,8 +141,12 @@ impl Intake {
     /// Takes messages, in their order within each group. Returns the ids of those that have to come again: those that were not
     /// dealt with because something did not answer, and all that came after them in their group.
     pub async fn take(&self, records: Vec<Record>, now: Timestamp) -> Vec<String> {
+        let turn = Turn {
+            began: Instant::now(),
+            at: now,
+        };
         stream::iter(by_group(records))
-            .map(|group| self.take_group(group, now))
+            .map(|group| self.take_group(group, turn))
             .buffer_unordered(GROUPS_AT_ONCE)
             .concat()
             .await
@@ -173,22 +195,22 @@ impl Intake {
             Ok(platform::Lease::Held) => {}
             // It comes again, and is known then.
             Ok(platform::Lease::Lost) => {
-                tracing::warn!("a message of the intake queue took too long, and comes again")
+                tracing::warn!("a message of the intake queue took too long, and comes again");
             }
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "a message of the intake queue comes again")
+                tracing::warn!(error = %chain(&error), "a message of the intake queue comes again");
             }
         }
     }
 
-    async fn take_group(&self, records: Vec<Record>, now: Timestamp) -> Vec<String> {
+    async fn take_group(&self, records: Vec<Record>, turn: Turn) -> Vec<String> {
         let mut failed = Vec::new();
         for record in records {
             if !failed.is_empty() {
                 failed.push(record.message_id);
                 continue;
             }
-            if let Err(error) = self.take_one(&record, now).await {
+            if let Err(error) = self.take_one(&record, turn).await {
                 let (message_id, attempt) = (&record.message_id, record.receive_count);
                 if attempt >= LOUD_FROM {
                     tracing::error!(message_id, attempt, error = %chain(&error), "a message cannot be handed on, and is about to become a dead letter");
@@ -201,7 +223,8 @@ impl Intake {
         failed
     }
 
-    async fn take_one(&self, record: &Record, now: Timestamp) -> Result<(), PortError> {
+    async fn take_one(&self, record: &Record, turn: Turn) -> Result<(), PortError> {
+        let now = turn.now();
         let instruction = match Instruction::parse(record.body.as_bytes()) {
             Ok(instruction) => instruction,
             Err(refusal) => return self.refuse(record, refusal, now).await,
@@ -222,7 +245,7 @@ impl Intake {
                 }
             };
             if self
-                .give(record, &config, &instruction, &session, now)
+                .give(record, &config, &instruction, &session, turn)
                 .await?
             {
                 return Ok(());
@@ -275,8 +298,9 @@ impl Intake {
         config: &ClientConfig,
         instruction: &Instruction,
         session: &Session,
-        now: Timestamp,
+        turn: Turn,
     ) -> Result<bool, PortError> {
+        let now = turn.now();
         let (id, instruction_id) = (&session.session_id, &instruction.instruction_id);
         let results = config.results_queue_url.as_deref();
         let existing = self.receipts.get(id, instruction_id).await?;
@@ -316,7 +340,7 @@ impl Intake {
             );
             self.receipts.put(&accepted).await?;
         }
-        let woken = self.wake(config, &session, now).await;
+        let woken = self.wake(config, &session, turn).await;
         tracing::info!(client = %config.client_id, session = id.redacted(), %instruction_id, action = instruction.action.kind(), woken, "an instruction was handed on");
         Ok(true)
     }
@@ -355,7 +379,8 @@ impl Intake {
 
     /// Wakes a session for a message, unless somebody is there, or it failed so lately that trying again is left to the sweep.
     /// Returns the word for it.
-    async fn wake(&self, config: &ClientConfig, session: &Session, now: Timestamp) -> &'static str {
+    async fn wake(&self, config: &ClientConfig, session: &Session, turn: Turn) -> &'static str {
+        let now = turn.now();
         if wake::is_awake(session, now) {
             return match session.state {
                 // Its last look at the queue may be over. Then the sweep wakes it, once it sleeps.
@@ -363,7 +388,8 @@ impl Intake {
                 _ => "awake",
             };
         }
-        if wake::again_for_news_at(session).is_some_and(|at| at > now) {
+        let is_too_soon = wake::again_for_news_at(session).is_some_and(|at| at > now);
+        if is_too_soon || turn.began.elapsed() >= WAKING_TIME {
             return "later";
         }
         let woken = self

@@ -326,7 +326,7 @@ fn read(file: &Path) -> Result<ClientConfig, Vec<String>> {
     let text = fs::read_to_string(file).map_err(|error| vec![error.to_string()])?;
     let value: Value = serde_json::from_str(&text).map_err(|error| vec![error.to_string()])?;
     let config = ClientConfig::parse(&value)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        .map_err(|problems| problems.0.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect::<Vec<_>>())?;
     let named = file.file_stem().and_then(|stem| stem.to_str());
     if named != Some(config.client_id.as_str()) {
         return Err(vec![format!(

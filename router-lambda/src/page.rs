@@ -351,9 +351,9 @@ fn waiting_page(waiting: &Waiting<'_>, told: &Told<'_>) -> Response<Bytes> {
 {steps}</ol>
 <p id="expectation" class="quiet">{expectation}</p>
 </div>
-<p id="reference" class="quiet"{no_reference}>{reference}</p>
 <form id="wake" method="post" action="{wake}"{no_button}><button id="button">{button}</button></form>
-<p id="open"{not_ready}><a class="button" id="link" href="{here}">{open}</a></p>"#,
+<p id="open"{not_ready}><a class="button" id="link" href="{here}">{open}</a></p>
+<p id="reference" class="quiet"{no_reference}>{reference}</p>"#,
         headline = told.headline,
         words = escape(&told.words),
         no_steps = hidden(told.step.is_none()),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use contract::{ClientConfig, Timestamp};
 use platform::aws::{Aws, AwsSettings, EcsSettings};
 use platform::local::{LocalLauncher, LocalLauncherSettings, QueueSettings};
-use platform::{Clients as _, Instructions};
+use platform::Instructions;
 use telemetry::{Embedded, Output};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};

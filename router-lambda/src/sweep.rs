@@ -20,7 +20,7 @@
 //! hide everything of its group behind it. So what was answered goes to the end of one group of its own, whose first message is
 //! enough to know that it was reached.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use contract::{
     ClientConfig, ClientId, ErrorCode, Generation, Instruction, InstructionId, Session, SessionId,
     Status, Timestamp,
 };
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use futures_util::stream;
 use platform::{
     Clients, Delivery, Instructions, Launcher, PortError, Queues, Receipts, Removed, SessionQueue,
@@ -58,6 +58,9 @@ const SESSIONS_MAX: usize = 2000;
 const TASKS_MAX: usize = 2000;
 /// Queues whose session is looked for in one run; the next one goes on after the last.
 const QUEUES_MAX: usize = 500;
+/// Queues that are removed in one run. More at once is a router that was told the wrong table, which somebody should have time to
+/// notice.
+const QUEUES_REMOVED_MAX: usize = 20;
 /// Messages that one queue is emptied of in one run. What is left waits for the next.
 const MESSAGES_MAX: usize = 1000;
 /// Dead letters that are looked at in one run.
@@ -72,6 +75,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const VISIBILITY: Duration = Duration::from_secs(60);
 /// How long a queue has to be without a session before it is removed: one that is being made is without for some seconds.
 const ORPHAN_GRACE: Duration = Duration::from_secs(30);
+
+/// How long the part of a session's id is that is random.
+const MADE_LABEL_LENGTH: usize = 26;
 
 /// The group of dead letters that were looked at.
 const FILED_GROUP: &str = "filed";
@@ -151,8 +157,14 @@ impl Report {
     }
 }
 
-/// The tasks that run, by what they are of; none where nobody could say.
-type Running = Option<HashMap<(SessionId, Generation), Task>>;
+/// The tasks that run, as the launcher said at the beginning.
+#[derive(Default)]
+struct Running {
+    /// By what they are of; none where nobody could say.
+    tasks: Option<HashMap<(SessionId, Generation), Task>>,
+    /// Those that were stopped since.
+    stopped: HashSet<String>,
+}
 
 impl Sweep {
     /// Sweeps every `interval` until `stop`.
@@ -178,24 +190,40 @@ impl Sweep {
     pub async fn once(&self, now: Timestamp) -> Report {
         let began = Instant::now();
         let mut report = Report::default();
-        let running = match self.launcher.running().await {
-            Ok(tasks) => {
-                let swept = stream::iter(tasks.iter().take(TASKS_MAX))
-                    .map(|task| self.sweep_task(task, now))
-                    .buffer_unordered(AT_ONCE);
-                add_all(&mut report, swept).await;
-                let key = |task: Task| ((task.session.clone(), task.generation), task);
-                Some(tasks.into_iter().map(key).collect())
-            }
-            Err(error) => {
-                report.error("ask which tasks run", &error);
-                None
-            }
-        };
+        let running = self.sweep_tasks(now, &mut report).await;
         let known = self.sweep_clients(&running, now, began, &mut report).await;
         self.sweep_queues(&known, now, began, &mut report).await;
         self.sweep_dead_letters(now, began, &mut report).await;
         report
+    }
+
+    async fn sweep_tasks(&self, now: Timestamp, report: &mut Report) -> Running {
+        let tasks = match self.launcher.running().await {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                report.error("ask which tasks run", &error);
+                return Running::default();
+            }
+        };
+        let sweeping: Vec<_> = tasks
+            .iter()
+            .take(TASKS_MAX)
+            .map(|task| async move { (self.sweep_task(task, now).await, task.name.clone()) }.boxed())
+            .collect();
+        let mut swept = stream::iter(sweeping).buffer_unordered(AT_ONCE);
+        let mut stopped = HashSet::new();
+        while let Some((one, task)) = swept.next().await {
+            if one.stopped > 0 {
+                stopped.insert(task);
+            }
+            report.add(&one);
+        }
+        drop(swept);
+        let key = |task: Task| ((task.session.clone(), task.generation), task);
+        Running {
+            tasks: Some(tasks.into_iter().map(key).collect()),
+            stopped,
+        }
     }
 
     async fn sweep_task(&self, task: &Task, now: Timestamp) -> Report {
@@ -244,9 +272,14 @@ impl Sweep {
                     continue;
                 }
             };
-            let swept = stream::iter(&sessions)
-                .map(|session| self.sweep_session(&config, session, running, now, began))
-                .buffer_unordered(AT_ONCE);
+            let sweeping: Vec<_> = sessions
+                .iter()
+                .map(|session| {
+                    self.sweep_session(&config, session, running, now, began)
+                        .boxed()
+                })
+                .collect();
+            let swept = stream::iter(sweeping).buffer_unordered(AT_ONCE);
             add_all(report, swept).await;
             known.extend(sessions.into_iter().map(|session| session.session_id));
         }
@@ -298,6 +331,9 @@ impl Sweep {
             if began.elapsed() >= RUN_TIME {
                 break;
             }
+            if matches!(&action, Action::Stop { task, .. } if running.stopped.contains(task)) {
+                continue;
+            }
             match self
                 .act(config, session, action, task.as_ref(), now, &mut report)
                 .await
@@ -322,7 +358,7 @@ impl Sweep {
             return None;
         }
         let key = (session.session_id.clone(), session.generation);
-        if let Some(task) = running.as_ref()?.get(&key) {
+        if let Some(task) = running.tasks.as_ref()?.get(&key) {
             return Some(task.clone());
         }
         match self.launcher.task(&key.0, key.1).await {
@@ -364,7 +400,7 @@ impl Sweep {
             }
             Action::WakeIfAwaited { why } => {
                 self.wake_if_awaited(config, session, why, now, report)
-                    .await?
+                    .await?;
             }
             Action::End { why } => {
                 if self.sessions.remove(session).await? == Removed::Used {
@@ -446,7 +482,8 @@ impl Sweep {
         let is_next =
             |queue: &SessionQueue| last.as_ref().is_some_and(|last| queue.session > *last);
         for queue in from(queues, is_next).into_iter().take(QUEUES_MAX) {
-            if began.elapsed() >= RUN_TIME {
+            let is_enough = report.queues_removed >= QUEUES_REMOVED_MAX;
+            if is_enough || began.elapsed() >= RUN_TIME {
                 break;
             }
             self.remembered(|memory| memory.queue = Some(queue.session.clone()));
@@ -471,25 +508,23 @@ impl Sweep {
         if now.since(since) < ORPHAN_GRACE {
             return Ok(());
         }
+        // Whose queue nobody here knows may be another deployment's of the same account.
+        let Some(client) = made_for(id) else {
+            return Ok(());
+        };
+        let Some(config) = self.clients.get(&client).await? else {
+            return Ok(());
+        };
         tracing::info!(
+            %client,
             session = id.redacted(),
             action = "remove queue",
             why = "its session is gone",
             "swept"
         );
-        let results = self.results_of(id).await?;
-        let of = Ended::Queue(id.clone());
-        self.empty(&of, &queue.address, results.as_deref(), now, report)
-            .await
-    }
-
-    /// The queue for results of the client for whom a session was made.
-    async fn results_of(&self, session: &SessionId) -> Result<Option<String>, PortError> {
-        let Some(client) = made_for(session) else {
-            return Ok(None);
-        };
-        let config = self.clients.get(&client).await?;
-        Ok(config.and_then(|config| config.results_queue_url))
+        let results = config.results_queue_url.as_deref();
+        let of = Ended::Queue(id.clone(), client);
+        self.empty(&of, &queue.address, results, now, report).await
     }
 
     /// Answers everything that waits in the queue of a session that has ended, and removes the queue when nothing is left.
@@ -533,17 +568,13 @@ impl Sweep {
     ) -> Result<(), PortError> {
         let letter = Letter::read(&delivery.body);
         let addressee = match of {
-            Ended::Session(addressee) => Some(addressee.clone()),
-            Ended::Queue(id) => made_for(id)
-                .or_else(|| {
-                    letter
-                        .instruction
-                        .as_ref()
-                        .map(|known| known.client_id.clone())
-                })
-                .map(|client| Addressee::gone(id.clone(), client, letter.instruction.as_deref())),
+            Ended::Session(addressee) => addressee.clone(),
+            Ended::Queue(id, client) => {
+                let instruction = letter.instruction.as_deref();
+                Addressee::gone(id.clone(), client.clone(), instruction)
+            }
         };
-        let (Some(addressee), Some(instruction_id)) = (addressee, letter.id.clone()) else {
+        let Some(instruction_id) = letter.id.clone() else {
             let (group, id) = (delivery.group.as_str(), delivery.message_id.as_str());
             let trace = delivery.trace_parent.as_deref();
             answer::bury(self.dead.as_ref(), group, id, &delivery.body, trace).await?;
@@ -695,21 +726,25 @@ impl Sweep {
         group: &str,
     ) -> Result<Option<Addressee>, PortError> {
         let client = &instruction.client_id;
-        let mut candidates: Vec<SessionId> = group.parse().into_iter().collect();
+        let of_group: Option<SessionId> = group.parse().ok();
+        let mut candidates: Vec<SessionId> = of_group.iter().cloned().collect();
         candidates.extend(instruction.session_id.clone());
         if let Some(thread) = &instruction.thread_id {
             candidates.extend(self.sessions.find(client, thread).await?);
         }
         for id in candidates {
-            match self.sessions.get(&id).await? {
-                Some(session) if session.client_id == *client => {
-                    return Ok(Some(Addressee::of(&session)));
-                }
-                Some(_) => {}
-                None if is_of(&id, client) => {
-                    return Ok(Some(Addressee::gone(id, client.clone(), Some(instruction))));
-                }
-                None => {}
+            if let Some(session) = self.sessions.get(&id).await?
+                && session.client_id == *client
+            {
+                return Ok(Some(Addressee::of(&session)));
+            }
+        }
+        // It is gone. A producer's own name for a group can look like an id, but not like one that was made.
+        let made = of_group.filter(|id| id.label().len() == MADE_LABEL_LENGTH);
+        let gone = instruction.session_id.clone().into_iter().chain(made);
+        for id in gone.filter(|id| is_of(id, client)) {
+            if self.sessions.get(&id).await?.is_none() {
+                return Ok(Some(Addressee::gone(id, client.clone(), Some(instruction))));
             }
         }
         Ok(None)
@@ -732,8 +767,8 @@ enum Done {
 enum Ended {
     /// A session whose record was there a moment ago.
     Session(Addressee),
-    /// A session of which there is only the queue.
-    Queue(SessionId),
+    /// A session of which there is only the queue, and the client for whom it was made.
+    Queue(SessionId, ClientId),
 }
 
 /// A message, as far as it can be read.

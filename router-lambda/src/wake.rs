@@ -39,8 +39,8 @@ mod standing;
 pub use failure::environment_lost;
 pub use standing::{Step, again_at, estimate, is_awake, judge_waking};
 
-pub(crate) use standing::{again_for_news_at, has_stopped};
 use standing::{Standing, standing};
+pub(crate) use standing::{again_for_news_at, has_stopped};
 
 /// How long a task of ECS has to claim its session after the wake: a machine, an address and an image of some 900 MB take 30
 /// to 90 seconds, and two or three times that where a region is busy.
@@ -157,7 +157,8 @@ impl Waker {
         let key = (session.clone(), seen);
         let (flight, is_ours) = {
             let mut flights = lock(&self.0.flights);
-            match flights.get(&key) {
+            // One that has landed says how things stood then.
+            match flights.get(&key).filter(|flight| flight.peek().is_none()) {
                 Some(flight) => (flight.clone(), false),
                 None => {
                     let flight = self.flight(config.clone(), key.clone(), now);
@@ -263,8 +264,11 @@ impl Waker {
 
     /// Sees a flight through, whoever else does.
     async fn fly(self, key: (SessionId, Generation), flight: Flight) {
-        flight.await;
-        lock(&self.0.flights).remove(&key);
+        flight.clone().await;
+        let mut flights = lock(&self.0.flights);
+        if flights.get(&key).is_some_and(|found| found.ptr_eq(&flight)) {
+            flights.remove(&key);
+        }
     }
 
     /// Takes the session, or says why not.

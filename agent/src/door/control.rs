@@ -9,7 +9,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{Path, RawQuery, State};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use contract::{InstructionId, Receipt};
+use contract::{InstructionId, Receipt, Timestamp};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
@@ -80,10 +80,12 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
     let identity = &door.intake.identity;
     let stage = door.stage.borrow().clone();
     let pipeline = door.pipeline.borrow().clone();
+    let mut revision = None;
     let (state_word, phase, site) = match &stage {
         Stage::Starting { phase } => ("waking", Some(*phase), Value::Null),
         Stage::Serving { site } => {
             let view = site.view();
+            revision = Some(site.revision());
             let site = json!({ "state": view.state, "health": view.health(), "problem": view.problem, "output": site.output(OUTPUT_LINES) });
             ("ready", None, site)
         }
@@ -106,6 +108,9 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
             "state": state_word,
             "phase": phase,
             "site": site,
+            // A page that no socket reaches compares them with the time at which it was asked for, by the same clock.
+            "revision": revision,
+            "at": Timestamp::now(),
             "draft": { "branch": identity.branch, "tip": pipeline.tip, "unpushed": pipeline.unpushed },
             "uncommitted": pipeline.uncommitted,
             "running": pipeline.running,

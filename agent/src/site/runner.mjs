@@ -134,7 +134,10 @@ function listen(server) {
         if (told) say(told);
       }
       held.pass(payload, () => {
-        if (payload?.type === 'full-reload' || payload?.type === 'update') toldAt = Date.now();
+        if (payload?.type === 'full-reload' || payload?.type === 'update') {
+          toldAt = Date.now();
+          say({ event: 'shown' });
+        }
         send(...message);
       });
     };

@@ -165,3 +165,41 @@ async fn a_second_start_reuses_everything_and_a_second_agent_is_refused() {
         "pushed"
     );
 }
+
+/// For pages that no socket reaches: they compare it with the time at which they were asked for.
+#[tokio::test]
+async fn the_status_says_when_pages_last_became_different() {
+    let repository = Repository::amelia();
+    let environment = Start::of(&repository.address()).ready().await;
+    assert_eq!(environment.get("/").await.status, 200);
+    let revision = |status: &serde_json::Value| status["revision"].as_i64().expect("a number");
+    let before = environment.status().await;
+    let at: contract::Timestamp = before["at"]
+        .as_str()
+        .expect("a time")
+        .parse()
+        .expect("a time");
+    assert!(revision(&before) <= at.unix_ms(), "{before:#}");
+    // To be looked at changes nothing.
+    assert_eq!(environment.get("/").await.status, 200);
+    assert_eq!(revision(&environment.status().await), revision(&before));
+
+    environment
+        .lands(&[
+            "--replace",
+            "src/pages/index.astro",
+            "Rare stamps",
+            "Old stamps",
+        ])
+        .await;
+    let after = environment
+        .status_when("a newer revision", |status| {
+            revision(status) > revision(&before)
+        })
+        .await;
+    // The page that is asked for from now on is not old.
+    environment.page_with("/", "Old stamps, honestly").await;
+    let later = environment.status().await;
+    assert_eq!(revision(&later), revision(&after));
+    environment.stop().await;
+}

@@ -24,14 +24,22 @@ function whenSomebodyComes(call) {
 }
 
 if (data.role === 'link') {
-  // Who goes back to the link does not want to open it once more.
-  const wentBack = performance.getEntriesByType('navigation')[0]?.type === 'back_forward';
-  let opened = wentBack || !byItself;
   const form = find('open');
-  form.addEventListener('submit', () => { opened = true; });
+  // Whoever goes back to the link does not want to open it once more.
+  let mayOpen = byItself && performance.getEntriesByType('navigation')[0]?.type !== 'back_forward';
+  let opening = false;
+  const open = () => {
+    mayOpen = false;
+    opening = true;
+    // Where it leads nowhere, the button is there again.
+    setTimeout(() => { opening = false; }, 10000);
+  };
+  addEventListener('pageshow', (event) => { if (event.persisted) { mayOpen = false; opening = false; } });
+  // The press that brought the focus has opened it already: a second time, the link would be used up.
+  form.addEventListener('submit', (event) => { if (opening) event.preventDefault(); else open(); });
   whenSomebodyComes(() => {
-    if (opened || !isSomebodyThere()) return;
-    opened = true;
+    if (!mayOpen || !isSomebodyThere()) return;
+    open();
     form.submit();
   });
   return;
@@ -100,9 +108,11 @@ function tick() {
 async function read(answer) {
   const said = await answer.json();
   if (typeof said.state !== 'string') throw new Error('this says nothing of the preview');
+  failures = 0;
+  // That there was no room for it is known only when it is woken: otherwise it is merely asleep.
+  if (told.state === 'full' && said.state === 'asleep') return;
   told = said;
   since = Date.now();
-  failures = 0;
 }
 
 // Asks how it stands. One at a time, and not while nobody sees it.
@@ -174,6 +184,11 @@ async function wake() {
     if (answer.type !== 'opaqueredirect') await read(answer);
   } catch {
     failures += 1;
+  }
+  // Nobody knows whether it was heard: once it is known to be asleep still, it is asked again, but not for ever.
+  if (failures > 0 || told.state === 'unknown') {
+    woken = tries >= TRIES_MAX;
+    tries += 1;
   }
   posting = false;
   follow(began);

@@ -1,7 +1,10 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use contract::client_config::{Brand, Colours};
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 
@@ -98,7 +101,10 @@ fn everything() -> Vec<Response<Bytes>> {
         link_refused(),
         second_session(&client, "/session/amelia_0a/", "/"),
         misdirected(),
-        refused(StatusCode::BAD_REQUEST, "There are two hosts in this request."),
+        refused(
+            StatusCode::BAD_REQUEST,
+            "There are two hosts in this request.",
+        ),
         wrong_method("GET, HEAD"),
         no_sockets(),
     ]);
@@ -137,20 +143,18 @@ fn a_page_runs_nothing_and_asks_nobody_that_is_not_of_this_host() {
         }
         let html = body(&page);
         for never in [
-            "://", " on", "style=", "javascript:", "<img", "<iframe", "<script>", "unsafe",
+            "://",
+            " onclick",
+            " onload",
+            " onerror",
+            "style=",
+            "javascript:",
+            "<img",
+            "<iframe",
+            "<script>",
+            "unsafe",
         ] {
-            // The words of a page may have an "on" in them: it is attributes that are looked for.
-            let attribute = never == " on";
-            let found = if attribute {
-                html.split('<').any(|tag| {
-                    tag.split('>')
-                        .next()
-                        .is_some_and(|tag| tag.contains(" onclick") || tag.contains(" onload"))
-                })
-            } else {
-                html.contains(never)
-            };
-            assert!(!found, "{never}: {html}");
+            assert!(!html.contains(never), "{never}: {html}");
         }
         assert_eq!(html.matches("<h1").count(), 1, "{html}");
         assert!(html.contains("<html lang=\"en\">") && html.contains("name=\"robots\""));
@@ -160,12 +164,7 @@ fn a_page_runs_nothing_and_asks_nobody_that_is_not_of_this_host() {
             .and_then(|(_, rest)| rest.split_once("</style>"))
             .expect("a style")
             .0;
-        let digest = {
-            use base64::Engine as _;
-            use sha2::Digest as _;
-            base64::engine::general_purpose::STANDARD
-                .encode(sha2::Sha256::digest(style.as_bytes()))
-        };
+        let digest = BASE64.encode(Sha256::digest(style.as_bytes()));
         assert!(policy.contains(&digest), "{policy} {style}");
     }
 }
@@ -202,10 +201,16 @@ fn the_waiting_page_is_small() {
     let page = waiting(&at(&client(), Standing::Waking { phase: None }), Form::Page);
     let html = body(&page);
     let mut bytes = html.len();
-    for part in html.split('"').filter(|part| part.starts_with("/_edit/static/")) {
+    for part in html
+        .split('"')
+        .filter(|part| part.starts_with("/_edit/static/"))
+    {
         bytes += asset(part).expect("it is there").body().len();
     }
-    assert!(bytes > 10_000 / 2, "the assets are counted: {bytes}");
+    assert!(
+        bytes > html.len() + 5_000,
+        "the assets are counted: {bytes}"
+    );
     assert!(bytes <= 20 * 1024, "{bytes} bytes");
 }
 
@@ -223,7 +228,10 @@ fn the_waiting_page_reads_well_without_its_styles() {
     );
     let hashed = body(&page);
     let mut html = hashed.to_owned();
-    for name in hashed.split('"').filter(|part| part.starts_with("/_edit/static/")) {
+    for name in hashed
+        .split('"')
+        .filter(|part| part.starts_with("/_edit/static/"))
+    {
         let (before, extension) = name.rsplit_once('.').expect("an extension");
         let (before, _) = before.rsplit_once('.').expect("a hash");
         html = html.replace(name, &format!("{before}.HASH.{extension}"));
@@ -256,9 +264,9 @@ fn the_waiting_page_reads_well_without_its_styles() {
     </ol>
     <p id="expectation" class="quiet">It usually takes about 30 seconds.</p>
     </div>
-    <p id="reference" class="quiet" hidden></p>
     <form id="wake" method="post" action="/_edit/wake?s=amelia_0a&amp;g=3" hidden><button id="button">Wake it up</button></form>
     <p id="open" hidden><a class="button" id="link" href="/./about/?a=1&amp;b=%3C">Open the page</a></p>
+    <p id="reference" class="quiet" hidden></p>
     </main>
     </body>
     </html>
@@ -359,9 +367,11 @@ fn what_the_record_says_of_a_failure_is_not_on_the_page() {
     };
     let page = waiting(&at(&client, standing), Form::Page);
     let visible = body(&page).split_once("<body>").expect("a body").1;
-    let visible = visible.split_once("data-now=").map_or(visible, |(_, rest)| {
-        rest.split_once("data-wake=").expect("it follows").1
-    });
+    let visible = visible
+        .split_once("data-now=")
+        .map_or(visible, |(_, rest)| {
+            rest.split_once("data-wake=").expect("it follows").1
+        });
     assert!(!visible.contains("github.com"), "{visible}");
     assert!(visible.contains("If you ask for help, please say: remote_unavailable"));
 }

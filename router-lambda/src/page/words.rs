@@ -103,49 +103,51 @@ pub(super) fn waiting(standing: &Standing<'_>) -> Said {
 
 /// Why it did not start, and what becomes of it. What the record says of it in a developer's words is not shown.
 fn failed(failure: &Failure, by_itself: bool) -> Said {
-    let (headline, why) = match failure.code.as_str() {
-        "environment_lost" | "not_saved" => ("The preview broke off", "It ended without a word."),
-        "no_capacity" | "launch_throttled" => {
-            (DID_NOT_START, "There is no room for it at the moment.")
-        }
-        "too_slow" | "wake_timeout" => (DID_NOT_START, "It took much longer than it should."),
-        "remote_unavailable" => (
-            DID_NOT_START,
-            "The place where the site is kept does not answer at the moment.",
-        ),
-        "remote_refused" => (
-            DID_NOT_START,
-            "The place where the site is kept does not let us in.",
-        ),
-        "repository_unusable" => (
-            DID_NOT_START,
-            "What is kept of the site cannot be used as it is.",
-        ),
-        "install_failed" => (
-            DID_NOT_START,
-            "The site’s building blocks could not be put in place.",
-        ),
-        "storage" => (DID_NOT_START, "There was no room for the site’s files."),
-        "config_invalid" | "launch_refused" | "node_missing" | "port_taken" => {
-            (DID_NOT_START, "Something is not set up as it should be.")
-        }
-        _ => (DID_NOT_START, "Something went wrong on our side."),
-    };
-    let next = if by_itself {
-        "It is tried again in a moment."
-    } else if failure.retryable {
-        "You can try it again."
-    } else {
-        "Somebody who looks after the site has to see to it first."
-    };
+    let Said { headline, words } = why(&failure.code);
     Said {
         headline,
-        words: format!("{why} {next}").into(),
+        words: format!("{words} {}", what_next(by_itself, failure.retryable)).into(),
     }
 }
 
-const DID_NOT_START: &str = "The preview did not start";
+/// What happened, by the code of a failure: the agent's (`failure.rs`) and the router's own.
+fn why(code: &str) -> Said {
+    match code {
+        "environment_lost" | "not_saved" | "interrupted" => {
+            Said::new("The preview stopped", "It ended when it should not have.")
+        }
+        "client_suspended" => Said::new(
+            "The preview is switched off",
+            "Previews of this site are not to be had at the moment.",
+        ),
+        _ => Said::new("The preview did not start", why_it_did_not_start(code)),
+    }
+}
 
+fn why_it_did_not_start(code: &str) -> &'static str {
+    match code {
+        "no_capacity" | "launch_throttled" => "There is no room for it at the moment.",
+        "too_slow" | "wake_timeout" => "It took much longer than it should.",
+        "remote_unavailable" => "The place where the site is kept does not answer at the moment.",
+        "remote_refused" => "The place where the site is kept does not let us in.",
+        "repository_unusable" => "What is kept of the site cannot be used as it is.",
+        "install_failed" => "The site’s building blocks could not be put in place.",
+        "storage" => "There was no room for the site’s files.",
+        "config_invalid" | "launch_refused" | "node_missing" | "port_taken" => {
+            "Something is not set up as it should be."
+        }
+        _ => "Something went wrong on our side.",
+    }
+}
+
+/// What becomes of it after a failure.
+fn what_next(by_itself: bool, retryable: bool) -> &'static str {
+    match (by_itself, retryable) {
+        (true, _) => "It is tried again in a moment.",
+        (false, true) => "You can try it again.",
+        (false, false) => "Somebody who looks after the site has to see to it first.",
+    }
+}
 /// What is on the button; none where a person can only wait.
 pub(super) fn button(standing: &Standing<'_>) -> Option<&'static str> {
     match standing {

@@ -202,40 +202,79 @@ mod tests {
         said.join(", ")
     }
 
+    type Case = (&'static str, Session, Option<Task>, u64, &'static str);
+
+    fn are_judged(cases: impl IntoIterator<Item = Case>) {
+        for (what, session, task, seconds, expected) in cases {
+            let actions = judge(&session, task.as_ref(), after(seconds));
+            assert_eq!(said(&actions), expected, "{what}");
+        }
+    }
+
     #[test]
-    fn a_session_is_judged_by_its_record_and_its_task() {
+    fn who_is_awake_is_judged_by_lease_and_task() {
+        let waking = || in_state(State::Waking);
+        let ready = || in_state(State::Ready);
+        let older = task(2, stopped().state);
+        let late = "fail wake_timeout, stop task-3";
+        let hung = "fail environment_lost, stop task-3";
+        let lost = "fail environment_lost";
+        are_judged([
+            ("waking", waking(), Some(running()), 50, ""),
+            ("waking and lost", waking(), None, 50, "launch again"),
+            (
+                "waking and dead",
+                waking(),
+                Some(stopped()),
+                5,
+                "fail task_stopped",
+            ),
+            ("waking too long", waking(), Some(running()), 101, late),
+            ("serving", ready(), Some(running()), 100, ""),
+            ("serving, nobody knows where", ready(), None, 100, ""),
+            ("a renewal is late", ready(), Some(running()), 160, ""),
+            ("lost", ready(), None, 161, lost),
+            ("hung", ready(), Some(running()), 161, hung),
+            ("dead", ready(), Some(stopped()), 50, lost),
+            (
+                "dead while it saves",
+                in_state(State::Draining),
+                Some(stopped()),
+                50,
+                lost,
+            ),
+            ("the last one is dead", ready(), Some(older), 50, ""),
+        ]);
+    }
+
+    #[test]
+    fn who_is_not_awake_is_woken_in_time_and_ended_after_weeks() {
+        let asleep = || in_state(State::Dormant);
+        let failed = || in_state(State::Failed);
         let hopeless = || {
-            let mut session = in_state(State::Failed);
+            let mut session = failed();
             session.failure.as_mut().expect("it failed").retryable = false;
             session
         };
         let kept_for_ever = Session {
             expires_at: None,
-            ..in_state(State::Dormant)
+            ..asleep()
         };
-        for (what, session, task, seconds, expected) in [
-            ("waking", in_state(State::Waking), Some(running()), 50, ""),
-            ("waking and lost", in_state(State::Waking), None, 50, "launch again"),
-            ("waking and dead", in_state(State::Waking), Some(stopped()), 5, "fail task_stopped"),
-            ("waking too long", in_state(State::Waking), Some(running()), 101, "fail wake_timeout, stop task-3"),
-            ("serving", in_state(State::Ready), Some(running()), 100, ""),
-            ("serving, nobody knows where", in_state(State::Ready), None, 100, ""),
-            ("a renewal is late", in_state(State::Ready), Some(running()), 160, ""),
-            ("lost", in_state(State::Ready), None, 161, "fail environment_lost"),
-            ("hung", in_state(State::Ready), Some(running()), 161, "fail environment_lost, stop task-3"),
-            ("dead", in_state(State::Ready), Some(stopped()), 50, "fail environment_lost"),
-            ("dead while it saves", in_state(State::Draining), Some(stopped()), 50, "fail environment_lost"),
-            ("the last one is dead", in_state(State::Ready), Some(task(2, stopped().state)), 50, ""),
-            ("asleep", in_state(State::Dormant), None, 9_999, "wake"),
-            ("asleep for weeks", in_state(State::Dormant), None, 10_001, "end"),
+        are_judged([
+            ("asleep", asleep(), None, 9_999, "wake"),
+            ("asleep for weeks", asleep(), None, 10_001, "end"),
             ("asleep for ever", kept_for_ever, None, 99_999, "wake"),
-            ("failed just now", in_state(State::Failed), None, 14, ""),
-            ("failed", in_state(State::Failed), None, 15, "wake"),
+            ("failed just now", failed(), None, 14, ""),
+            ("failed", failed(), None, 15, "wake"),
             ("failed for good", hopeless(), None, 9_999, ""),
-            ("failed for good, weeks ago", hopeless(), None, 10_001, "end"),
-        ] {
-            assert_eq!(said(&judge(&session, task.as_ref(), after(seconds))), expected, "{what}");
-        }
+            (
+                "failed for good, weeks ago",
+                hopeless(),
+                None,
+                10_001,
+                "end",
+            ),
+        ]);
     }
 
     #[test]
@@ -243,11 +282,35 @@ mod tests {
         let now = Some("there");
         for (what, state, task, seconds, is_stopped) in [
             ("its session is gone", None, running(), 60, true),
-            ("so young that its session may not be seen yet", None, running(), 59, false),
-            ("of an older generation", Some(State::Ready), task(2, TaskState::Running), 60, true),
-            ("pending, of an older generation", Some(State::Waking), task(2, TaskState::Pending), 60, true),
+            (
+                "so young that its session may not be seen yet",
+                None,
+                running(),
+                59,
+                false,
+            ),
+            (
+                "of an older generation",
+                Some(State::Ready),
+                task(2, TaskState::Running),
+                60,
+                true,
+            ),
+            (
+                "pending, of an older generation",
+                Some(State::Waking),
+                task(2, TaskState::Pending),
+                60,
+                true,
+            ),
             ("asleep", Some(State::Dormant), running(), 60, true),
-            ("failed, and saving what it has", Some(State::Failed), running(), 129, false),
+            (
+                "failed, and saving what it has",
+                Some(State::Failed),
+                running(),
+                129,
+                false,
+            ),
             ("failed long ago", Some(State::Failed), running(), 130, true),
             ("waking", Some(State::Waking), running(), 90, false),
             ("serving", Some(State::Ready), running(), 160, false),
@@ -256,7 +319,11 @@ mod tests {
         ] {
             let session = state.map(in_state);
             let why = stray(&task, session.as_ref(), after(seconds));
-            assert_eq!(why.and(now), is_stopped.then_some("there"), "{what}: {why:?}");
+            assert_eq!(
+                why.and(now),
+                is_stopped.then_some("there"),
+                "{what}: {why:?}"
+            );
         }
     }
 

@@ -149,7 +149,8 @@ mod tests {
             proof_key: proof_key(),
             lease_until: after(240),
         };
-        wake.apply(&asleep, asleep.generation, dawn()).expect("it sleeps")
+        wake.apply(&asleep, asleep.generation, dawn())
+            .expect("it sleeps")
     }
 
     fn task(state: TaskState) -> Task {
@@ -201,16 +202,68 @@ mod tests {
             ("no task", waking(), None, 16, "launched again"),
             ("no task any more", claimed, None, 16, "left alone"),
             ("at work", cloning, None, 16, "left alone"),
-            ("pending", waking(), Some(task(TaskState::Pending)), 200, "left alone"),
-            ("running", waking(), Some(task(TaskState::Running)), 200, "left alone"),
-            ("too late", waking(), Some(task(TaskState::Running)), 241, "wake_timeout"),
-            ("too late without a task", waking(), None, 241, "wake_timeout"),
-            ("dead", waking(), Some(stopped("crashed", Some(1))), 5, "task_stopped"),
-            ("dead and late", waking(), Some(stopped("crashed", Some(1))), 300, "task_stopped"),
-            ("the last one is dead", waking(), Some(older), 5, "left alone"),
-            ("not waking", ready, Some(stopped("crashed", None)), 300, "left alone"),
+            (
+                "pending",
+                waking(),
+                Some(task(TaskState::Pending)),
+                200,
+                "left alone",
+            ),
+            (
+                "running",
+                waking(),
+                Some(task(TaskState::Running)),
+                200,
+                "left alone",
+            ),
+            (
+                "too late",
+                waking(),
+                Some(task(TaskState::Running)),
+                241,
+                "wake_timeout",
+            ),
+            (
+                "too late without a task",
+                waking(),
+                None,
+                241,
+                "wake_timeout",
+            ),
+            (
+                "dead",
+                waking(),
+                Some(stopped("crashed", Some(1))),
+                5,
+                "task_stopped",
+            ),
+            (
+                "dead and late",
+                waking(),
+                Some(stopped("crashed", Some(1))),
+                300,
+                "task_stopped",
+            ),
+            (
+                "the last one is dead",
+                waking(),
+                Some(older),
+                5,
+                "left alone",
+            ),
+            (
+                "not waking",
+                ready,
+                Some(stopped("crashed", None)),
+                300,
+                "left alone",
+            ),
         ] {
-            assert_eq!(said(judge_waking(&session, task.as_ref(), after(seconds))), expected, "{what}");
+            assert_eq!(
+                said(judge_waking(&session, task.as_ref(), after(seconds))),
+                expected,
+                "{what}"
+            );
         }
     }
 
@@ -253,7 +306,9 @@ mod tests {
             },
         };
         let session = waking();
-        let failed = fail.apply(&session, session.generation, dawn()).expect("it wakes");
+        let failed = fail
+            .apply(&session, session.generation, dawn())
+            .expect("it wakes");
         Session {
             failed_wakes,
             ..failed
@@ -285,8 +340,14 @@ mod tests {
         assert_eq!(seconds(&[took(&[]), took(&[])]), None);
         assert_eq!(seconds(&[took(&[9000])]), Some(9.0));
         assert_eq!(seconds(&[took(&[1000, 60_000]), took(&[3000])]), Some(3.0));
-        assert_eq!(seconds(&[took(&[1000, 2000]), took(&[3000, 90_000])]), Some(2.5));
-        assert_eq!(seconds(&[took(&[u64::MAX, u64::MAX])]).map(f64::is_finite), Some(true));
+        assert_eq!(
+            seconds(&[took(&[1000, 2000]), took(&[3000, 90_000])]),
+            Some(2.5)
+        );
+        assert_eq!(
+            seconds(&[took(&[u64::MAX, u64::MAX])]).map(f64::is_finite),
+            Some(true)
+        );
     }
 
     proptest! {

@@ -16,6 +16,7 @@ pub(crate) struct Fleet(Mutex<Known>);
 struct Known {
     tasks: BTreeMap<(SessionId, Generation), Task>,
     orders: usize,
+    looks: usize,
     faults: VecDeque<Fault>,
     always: Option<Fault>,
     stops: Vec<(String, String)>,
@@ -60,6 +61,11 @@ impl Fleet {
         self.known().orders
     }
 
+    /// How many times it was asked after one task.
+    pub(crate) fn looks(&self) -> usize {
+        self.known().looks
+    }
+
     /// How many tasks there ever were.
     pub(crate) fn tasks(&self) -> usize {
         self.known().tasks.len()
@@ -71,18 +77,34 @@ impl Fleet {
     }
 
     /// A task is there, as if it had been launched at this moment.
-    pub(crate) fn add(&self, session: &SessionId, generation: u64, created_at: Timestamp) -> String {
+    pub(crate) fn add(
+        &self,
+        session: &SessionId,
+        generation: u64,
+        created_at: Timestamp,
+    ) -> String {
         let generation = Generation(generation);
         let task = new_task(session, generation, created_at);
         let name = task.name.clone();
-        self.known().tasks.insert((session.clone(), generation), task);
+        self.known()
+            .tasks
+            .insert((session.clone(), generation), task);
         name
     }
 
     /// A task ends by itself.
-    pub(crate) fn die(&self, session: &SessionId, generation: Generation, reason: &str, code: Option<i32>) {
+    pub(crate) fn die(
+        &self,
+        session: &SessionId,
+        generation: Generation,
+        reason: &str,
+        code: Option<i32>,
+    ) {
         let mut known = self.known();
-        let task = known.tasks.get_mut(&(session.clone(), generation)).expect("it was launched");
+        let task = known
+            .tasks
+            .get_mut(&(session.clone(), generation))
+            .expect("it was launched");
         task.state = TaskState::Stopped {
             reason: reason.to_owned(),
             exit_code: code,
@@ -142,8 +164,17 @@ impl Launcher for Fleet {
         Ok(task)
     }
 
-    async fn task(&self, session: &SessionId, generation: Generation) -> platform::Result<Option<Task>> {
-        Ok(self.known().tasks.get(&(session.clone(), generation)).cloned())
+    async fn task(
+        &self,
+        session: &SessionId,
+        generation: Generation,
+    ) -> platform::Result<Option<Task>> {
+        self.known().looks += 1;
+        Ok(self
+            .known()
+            .tasks
+            .get(&(session.clone(), generation))
+            .cloned())
     }
 
     async fn running(&self) -> platform::Result<Vec<Task>> {

@@ -12,6 +12,7 @@ use edit_router::intake::{Intake, Record};
 use edit_router::sweep::{Memory, Sweep};
 use edit_router::threads::{Entry, Threads};
 use edit_router::wake::{CLAIMED_WITHIN_ON_ECS, Waker};
+use platform::conformance::emulator::Emulator;
 use platform::conformance::records::{client, client_config, dawn, instruction, session, thread};
 use platform::local::{LocalStore, QueueSettings};
 use platform::{
@@ -57,6 +58,25 @@ impl House {
             amelia: client_config("amelia"),
             memory: Memory::default(),
             _folder: Some(folder),
+        };
+        house.clients.put(&house.amelia).await.expect("put");
+        house
+    }
+
+    /// The same in the cloud, as others emulate it.
+    pub(crate) async fn in_the_cloud() -> Self {
+        let emulator = Emulator::shared(env!("CARGO_TARGET_TMPDIR"));
+        let (stack, aws) = (emulator.stack().await, emulator.aws().await);
+        let house = Self {
+            clients: aws.clients(&stack.clients),
+            sessions: aws.sessions(&stack.sessions),
+            receipts: aws.receipts(&stack.receipts),
+            queues: Arc::new(Weather::over(aws.queues(&stack.dead))),
+            dead: aws.queue(&stack.dead),
+            fleet: Arc::default(),
+            amelia: client_config("amelia"),
+            memory: Memory::default(),
+            _folder: None,
         };
         house.clients.put(&house.amelia).await.expect("put");
         house
@@ -110,7 +130,11 @@ impl House {
     pub(crate) async fn sleeper(&self, number: u8) -> Session {
         let amelia = &self.amelia.client_id;
         let mut asleep = session(amelia, number);
-        asleep.queue_url = self.queues.create(&asleep.session_id).await.expect("created");
+        asleep.queue_url = self
+            .queues
+            .create(&asleep.session_id)
+            .await
+            .expect("created");
         asleep.expires_at = Some(after(contract::session::KEPT).unix_ms() / 1000);
         let created = self.sessions.create(&asleep).await;
         assert_eq!(created.expect("answered"), Created::New);
@@ -118,9 +142,17 @@ impl House {
     }
 
     /// Takes a transition that has to be taken.
-    pub(crate) async fn take(&self, session: &Session, transition: &Transition, now: Timestamp) -> Session {
+    pub(crate) async fn take(
+        &self,
+        session: &Session,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Session {
         let (id, generation) = (&session.session_id, session.generation);
-        let taken = self.sessions.transition(id, generation, transition, 100, now).await;
+        let taken = self
+            .sessions
+            .transition(id, generation, transition, 100, now)
+            .await;
         taken.expect("answered").expect("taken")
     }
 
@@ -149,7 +181,11 @@ impl House {
 
     /// The record as it is.
     pub(crate) async fn now(&self, session: &SessionId) -> Session {
-        self.sessions.get(session).await.expect("answered").expect("it is there")
+        self.sessions
+            .get(session)
+            .await
+            .expect("answered")
+            .expect("it is there")
     }
 
     /// What waits in a queue, first things first; it is taken out.
@@ -163,11 +199,19 @@ impl House {
     }
 
     pub(crate) async fn waiting(&self, address: &str) -> u64 {
-        self.queues.open(address).depth().await.expect("answered").waiting
+        self.queues
+            .open(address)
+            .depth()
+            .await
+            .expect("answered")
+            .waiting
     }
 
     pub(crate) async fn receipt(&self, session: &SessionId, id: &str) -> Option<Receipt> {
-        self.receipts.get(session, &instruction(id)).await.expect("answered")
+        self.receipts
+            .get(session, &instruction(id))
+            .await
+            .expect("answered")
     }
 
     /// Status and code of a receipt, such as `failed session_expired`.
@@ -175,14 +219,20 @@ impl House {
         let Some(receipt) = self.receipt(session, id).await else {
             return "nothing".to_owned();
         };
-        let code = receipt.error.map(|error| format!(" {}", error.code.as_str()));
+        let code = receipt
+            .error
+            .map(|error| format!(" {}", error.code.as_str()));
         format!("{}{}", receipt.status.as_str(), code.unwrap_or_default())
     }
 
     /// Puts a message into a session's queue, as an agent's door does.
     pub(crate) async fn put(&self, session: &Session, body: &str, id: &str) {
         let message = outgoing(body, session.session_id.as_str(), id);
-        self.queues.open(&session.queue_url).send(&message).await.expect("sent");
+        self.queues
+            .open(&session.queue_url)
+            .send(&message)
+            .await
+            .expect("sent");
     }
 }
 
@@ -202,7 +252,10 @@ async fn drained(queue: &dyn Instructions) -> Vec<Delivery> {
         let Some(delivery) = queue.receive(LOOK, LOOK).await.expect("answered") else {
             break;
         };
-        assert_eq!(queue.delete(&delivery.handle).await.expect("answered"), Lease::Held);
+        assert_eq!(
+            queue.delete(&delivery.handle).await.expect("answered"),
+            Lease::Held
+        );
         deliveries.push(delivery);
     }
     deliveries
@@ -272,9 +325,15 @@ pub(crate) fn other_client() -> ClientId {
 }
 
 pub(crate) async fn thread_of(house: &House, name: &str) -> Option<SessionId> {
-    let found = house.sessions.find(&house.amelia.client_id, &thread(name)).await;
+    let found = house
+        .sessions
+        .find(&house.amelia.client_id, &thread(name))
+        .await;
     found.expect("answered")
 }
+
+/// A session that ends, and where.
+pub(crate) type Ending = (Arc<dyn Sessions>, Session);
 
 /// The queues, and what happens to them: a wrapper round the port.
 #[derive(Debug)]
@@ -285,7 +344,9 @@ pub(crate) struct Weather {
     /// Queues that were removed behind everybody's back, as their senders see it.
     pub(crate) gone: Arc<Mutex<HashSet<String>>>,
     /// A session that ends before the next message is in its queue.
-    pub(crate) ends: Arc<Mutex<Option<(Arc<dyn Sessions>, Session)>>>,
+    pub(crate) ends: Arc<Mutex<Option<Ending>>>,
+    /// A message that is taken just before the next queue is removed.
+    pub(crate) last_moment: Mutex<Option<(Intake, Record)>>,
 }
 
 impl Weather {
@@ -295,6 +356,7 @@ impl Weather {
             storm: Arc::default(),
             gone: Arc::default(),
             ends: Arc::default(),
+            last_moment: Mutex::default(),
         }
     }
 }
@@ -318,6 +380,11 @@ impl Queues for Weather {
     }
 
     async fn remove(&self, address: &str) -> platform::Result<()> {
+        let last_moment = self.last_moment.lock().expect("whole").take();
+        if let Some((intake, record)) = last_moment {
+            let failed = intake.take(vec![record], second(0)).await;
+            assert!(failed.is_empty(), "{failed:?}");
+        }
         self.queues.remove(address).await
     }
 
@@ -332,7 +399,7 @@ struct Open {
     address: String,
     storm: Arc<AtomicBool>,
     gone: Arc<Mutex<HashSet<String>>>,
-    ends: Arc<Mutex<Option<(Arc<dyn Sessions>, Session)>>>,
+    ends: Arc<Mutex<Option<Ending>>>,
 }
 
 #[async_trait]
@@ -359,11 +426,19 @@ impl Instructions for Open {
         self.queue.send(message).await
     }
 
-    async fn receive(&self, wait: Duration, visibility: Duration) -> platform::Result<Option<Delivery>> {
+    async fn receive(
+        &self,
+        wait: Duration,
+        visibility: Duration,
+    ) -> platform::Result<Option<Delivery>> {
         self.queue.receive(wait, visibility).await
     }
 
-    async fn extend(&self, handle: &DeliveryHandle, visibility: Duration) -> platform::Result<Lease> {
+    async fn extend(
+        &self,
+        handle: &DeliveryHandle,
+        visibility: Duration,
+    ) -> platform::Result<Lease> {
         self.queue.extend(handle, visibility).await
     }
 

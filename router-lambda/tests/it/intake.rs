@@ -23,18 +23,27 @@ const NOBODY: [String; 0] = [];
 #[tokio::test]
 async fn the_first_message_of_a_thread_makes_its_session_and_wakes_it() {
     let house = House::new().await;
-    let body = message("i-1", json!({ "threadId": "spring", "userId": "amelia@example.com" }));
+    let body = message(
+        "i-1",
+        json!({ "threadId": "spring", "userId": "amelia@example.com" }),
+    );
     let traced = Record {
         trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         ..record(&body, "spring", "m-1")
     };
-    assert_eq!(house.intake().take(vec![traced.clone()], dawn()).await, NOBODY);
+    assert_eq!(
+        house.intake().take(vec![traced.clone()], dawn()).await,
+        NOBODY
+    );
 
     let id = thread_of(&house, "spring").await.expect("it has a session");
     let made = house.now(&id).await;
     assert_eq!(made.state, State::Waking);
     assert_eq!(made.user_id, "amelia@example.com");
-    assert_eq!(made.preview_url, format!("https://edit.example.com/session/{id}/"));
+    assert_eq!(
+        made.preview_url,
+        format!("https://edit.example.com/session/{id}/")
+    );
     assert_eq!(made.draft_branch, "edit/spring");
     assert_eq!((house.fleet.orders(), house.fleet.tasks()), (1, 1));
     assert_eq!(house.answer(&id, "i-1").await, "accepted");
@@ -60,10 +69,17 @@ async fn several_routers_at_once_make_one_session_of_a_thread_and_hand_on_in_ord
             .collect::<Vec<_>>()
     };
     let intakes: Vec<_> = (0..4).map(|_| house.intake()).collect();
-    let taken = intakes.iter().enumerate().map(|(place, intake)| intake.take(batch(place * 10), dawn()));
+    let taken = intakes
+        .iter()
+        .enumerate()
+        .map(|(place, intake)| intake.take(batch(place * 10), dawn()));
     assert_eq!(join_all(taken).await.concat(), NOBODY);
 
-    let sessions = house.sessions.list(&house.amelia.client_id).await.expect("answered");
+    let sessions = house
+        .sessions
+        .list(&house.amelia.client_id)
+        .await
+        .expect("answered");
     let [made] = sessions.as_slice() else {
         panic!("{} sessions", sessions.len())
     };
@@ -72,8 +88,14 @@ async fn several_routers_at_once_make_one_session_of_a_thread_and_hand_on_in_ord
     assert_eq!(queues.len(), 1, "what was made in vain is removed");
     let order = ids(&house.drained(&made.queue_url).await);
     for start in [0, 10, 20, 30] {
-        let own: Vec<_> = (start..start + 5).map(|number| format!("i-{number}")).collect();
-        let came: Vec<_> = order.iter().filter(|id| own.contains(id)).cloned().collect();
+        let own: Vec<_> = (start..start + 5)
+            .map(|number| format!("i-{number}"))
+            .collect();
+        let came: Vec<_> = order
+            .iter()
+            .filter(|id| own.contains(id))
+            .cloned()
+            .collect();
         assert_eq!(came, own);
     }
 }
@@ -99,7 +121,10 @@ async fn an_instruction_that_is_answered_wakes_nobody_and_an_id_is_used_once() {
     let first = record(&for_session("i-1", &asleep.session_id), "g", "m-1");
     assert_eq!(intake.take(vec![first.clone()], dawn()).await, NOBODY);
     house.drained(&asleep.queue_url).await;
-    let accepted = house.receipt(&asleep.session_id, "i-1").await.expect("accepted");
+    let accepted = house
+        .receipt(&asleep.session_id, "i-1")
+        .await
+        .expect("accepted");
     let pushed = Receipt {
         status: Status::Pushed,
         ..accepted
@@ -107,12 +132,19 @@ async fn an_instruction_that_is_answered_wakes_nobody_and_an_id_is_used_once() {
     house.receipts.put(&pushed).await.expect("put");
     let tasks = house.fleet.tasks();
 
-    let other = message("i-1", json!({ "sessionId": asleep.session_id.as_str(), "action": { "type": "publish" } }));
+    let other = message(
+        "i-1",
+        json!({ "sessionId": asleep.session_id.as_str(), "action": { "type": "publish" } }),
+    );
     let other = record(&other, "g", "m-2");
     assert_eq!(intake.take(vec![first, other], second(600)).await, NOBODY);
     assert_eq!(house.waiting(&asleep.queue_url).await, 0);
     assert_eq!(house.fleet.tasks(), tasks);
-    assert_eq!(house.receipt(&asleep.session_id, "i-1").await, Some(pushed), "the original is untouched");
+    assert_eq!(
+        house.receipt(&asleep.session_id, "i-1").await,
+        Some(pushed),
+        "the original is untouched"
+    );
     let dead = house.dead_letters().await;
     assert_eq!(dead.len(), 1, "{dead:?}");
     assert!(dead[0].body.contains("publish"), "{dead:?}");
@@ -135,7 +167,11 @@ async fn after_a_failure_the_rest_of_its_group_waits_and_other_groups_go_on() {
     ];
     let mut failed = house.intake().take(stormy, dawn()).await;
     failed.sort();
-    assert_eq!(failed, ["m-1", "m-3", "m-4"], "in the group `one` nothing overtakes; `two` is done");
+    assert_eq!(
+        failed,
+        ["m-1", "m-3", "m-4"],
+        "in the group `one` nothing overtakes; `two` is done"
+    );
     assert_eq!(house.waiting(&one.queue_url).await, 0);
     assert_eq!(house.fleet.orders(), 0);
 
@@ -164,7 +200,10 @@ async fn a_cancel_does_not_wait_behind_what_it_calls_off() {
     ];
     assert_eq!(house.intake().take(records, dawn()).await, NOBODY);
     let waiting = house.drained(&asleep.queue_url).await;
-    let groups: Vec<_> = waiting.iter().map(|delivery| delivery.group.as_str()).collect();
+    let groups: Vec<_> = waiting
+        .iter()
+        .map(|delivery| delivery.group.as_str())
+        .collect();
     assert_eq!(groups, [asleep.session_id.as_str(), "control"]);
 }
 
@@ -174,7 +213,10 @@ async fn what_can_never_be_carried_out_is_answered_where_somebody_can_ask_and_ke
     let bertram = client_config("bertram");
     house.clients.put(&bertram).await.expect("put");
     let foreign = session(&other_client(), 7);
-    assert_eq!(house.sessions.create(&foreign).await.expect("answered"), Created::New);
+    assert_eq!(
+        house.sessions.create(&foreign).await.expect("answered"),
+        Created::New
+    );
     let asleep = house.sleeper(1).await;
     let (own, theirs) = (&asleep.session_id, &foreign.session_id);
     let gone = session_id(&house.amelia.client_id, 9);
@@ -188,7 +230,13 @@ async fn what_can_never_be_carried_out_is_answered_where_somebody_can_ask_and_ke
     for (id, what, body, session, expected) in [
         ("i-0", "not JSON", "hello".to_owned(), own, "nothing"),
         ("i-1", "nothing at all", String::new(), own, "nothing"),
-        ("i-2", "no id", json!({ "clientId": "amelia" }).to_string(), own, "nothing"),
+        (
+            "i-2",
+            "no id",
+            json!({ "clientId": "amelia" }).to_string(),
+            own,
+            "nothing",
+        ),
         (
             "i-3",
             "no action",
@@ -224,8 +272,20 @@ async fn what_can_never_be_carried_out_is_answered_where_somebody_can_ask_and_ke
             own,
             "nothing",
         ),
-        ("i-8", "somebody else's session", for_session("i-8", theirs), theirs, "nothing"),
-        ("i-9", "a session that ended", for_session("i-9", &gone), &gone, "failed session_expired"),
+        (
+            "i-8",
+            "somebody else's session",
+            for_session("i-8", theirs),
+            theirs,
+            "nothing",
+        ),
+        (
+            "i-9",
+            "a session that ended",
+            for_session("i-9", &gone),
+            &gone,
+            "failed session_expired",
+        ),
     ] {
         let taken = vec![record(&body, "g", &format!("m-{id}"))];
         assert_eq!(house.intake().take(taken, dawn()).await, NOBODY, "{what}");
@@ -236,7 +296,11 @@ async fn what_can_never_be_carried_out_is_answered_where_somebody_can_ask_and_ke
         let kept = if body.is_empty() { "(nothing)" } else { &body };
         assert_eq!(dead[0].body, kept, "{what}");
     }
-    assert_eq!(thread_of(&house, "autumn").await, None, "nothing is made for what cannot be read");
+    assert_eq!(
+        thread_of(&house, "autumn").await,
+        None,
+        "nothing is made for what cannot be read"
+    );
     assert_eq!(house.fleet.orders(), 0, "nobody is woken for it");
     assert_eq!(house.waiting(&asleep.queue_url).await, 0);
     assert_eq!(house.now(theirs).await, foreign);
@@ -262,7 +326,12 @@ async fn what_is_sent_to_a_suspended_client_waits() {
 async fn a_queue_that_is_gone_is_made_anew() {
     let house = House::new().await;
     let asleep = house.sleeper(1).await;
-    house.queues.gone.lock().expect("whole").insert(asleep.queue_url.clone());
+    house
+        .queues
+        .gone
+        .lock()
+        .expect("whole")
+        .insert(asleep.queue_url.clone());
     let taken = vec![record(&for_session("i-1", &asleep.session_id), "g", "m-1")];
     assert_eq!(house.intake().take(taken, dawn()).await, NOBODY);
     assert_eq!(ids(&house.drained(&asleep.queue_url).await), ["i-1"]);
@@ -272,7 +341,10 @@ async fn a_queue_that_is_gone_is_made_anew() {
 async fn an_instruction_for_a_thread_whose_session_ends_that_very_moment_goes_to_a_new_one() {
     let house = House::new().await;
     let amelia = &house.amelia;
-    let ending = house.threads().open(amelia, &"spring".parse().expect("valid"), "", dawn()).await;
+    let ending = house
+        .threads()
+        .open(amelia, &"spring".parse().expect("valid"), "", dawn())
+        .await;
     let ending = ending.expect("answered");
     *house.queues.ends.lock().expect("whole") = Some((Arc::clone(&house.sessions), ending.clone()));
     let taken = vec![record(&for_thread("i-1", "spring"), "g", "m-1")];
@@ -296,13 +368,20 @@ async fn a_wake_that_fails_fails_no_message_and_is_not_repeated_for_each() {
         .collect();
     assert_eq!(house.intake().take(records, dawn()).await, NOBODY);
     let failed = house.now(&asleep.session_id).await;
-    assert_eq!(failed.failure.as_ref().map(|failure| failure.code.as_str()), Some("no_capacity"));
+    assert_eq!(
+        failed.failure.as_ref().map(|failure| failure.code.as_str()),
+        Some("no_capacity")
+    );
     assert_eq!(house.fleet.orders(), 1);
     assert_eq!(house.waiting(&asleep.queue_url).await, 10);
 
     // What comes later is something new: somebody may have put it right.
     house.fleet.recovers();
-    let later = vec![record(&for_session("i-10", &asleep.session_id), "g", "m-10")];
+    let later = vec![record(
+        &for_session("i-10", &asleep.session_id),
+        "g",
+        "m-10",
+    )];
     assert_eq!(house.intake().take(later, second(60)).await, NOBODY);
     assert_eq!(house.now(&asleep.session_id).await.state, State::Waking);
 }
@@ -313,11 +392,20 @@ async fn a_thread_whose_session_is_gone_gets_another_one() {
     let amelia = &house.amelia;
     let threads = house.threads();
     let name = "spring".parse().expect("valid");
-    let first = threads.open(amelia, &name, "", dawn()).await.expect("answered");
-    let same = threads.open(amelia, &name, "", dawn()).await.expect("answered");
+    let first = threads
+        .open(amelia, &name, "", dawn())
+        .await
+        .expect("answered");
+    let same = threads
+        .open(amelia, &name, "", dawn())
+        .await
+        .expect("answered");
     assert_eq!(first, same);
     house.sessions.remove(&first).await.expect("removed");
-    let second = threads.open(amelia, &name, "", dawn()).await.expect("answered");
+    let second = threads
+        .open(amelia, &name, "", dawn())
+        .await
+        .expect("answered");
     assert_ne!(first.session_id, second.session_id);
 }
 
@@ -330,7 +418,10 @@ async fn on_a_laptop_the_intake_queue_is_emptied_until_it_is_told_to_stop() {
     let story = async {
         for number in 0..3 {
             let body = for_thread(&format!("i-{number}"), "spring");
-            queue.send(&outgoing(&body, "spring", &format!("i-{number}"))).await.expect("sent");
+            queue
+                .send(&outgoing(&body, "spring", &format!("i-{number}")))
+                .await
+                .expect("sent");
         }
         let patience = tokio::time::timeout(Duration::from_secs(20), async {
             loop {

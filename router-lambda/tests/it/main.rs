@@ -10,12 +10,18 @@
     reason = "tests may spawn: their tasks end with their runtime"
 )]
 
+mod alb_events;
+mod cloud;
 mod fleet;
 mod gateway;
 mod house;
 mod intake;
+mod lambda;
+mod lambda_runtime;
+mod laptop;
 mod recycled;
 mod support;
 mod sweeping;
+mod vite_client;
 mod waiting;
 mod waking;

@@ -2,8 +2,20 @@
 
 use std::time::Duration;
 
+// Named, so that the benchmark finds them too.
+#[path = "support/alb.rs"]
+pub mod alb;
+#[path = "support/browser.rs"]
 pub mod browser;
+#[path = "support/door.rs"]
 pub mod door;
+#[path = "support/http.rs"]
+pub mod http;
+#[path = "support/runtime.rs"]
+pub mod runtime;
+#[path = "support/scribe.rs"]
+pub mod scribe;
+#[path = "support/table.rs"]
 pub mod table;
 #[allow(dead_code, reason = "shared with the tests of the relay")]
 #[path = "../../../crates/relay/tests/it/wire.rs"]

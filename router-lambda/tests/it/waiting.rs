@@ -27,6 +27,10 @@ enum Stand {
     Ready,
     /// Tried again by itself at once.
     Failed,
+    /// What a wake is told; the record says nothing of it.
+    Full,
+    /// Nothing is known of what became of a wake.
+    Unknown,
 }
 
 /// What the server knows, and what it was asked.
@@ -35,6 +39,8 @@ struct Scene {
     stand: Stand,
     /// What a POST makes of it.
     woken: Stand,
+    /// What the next answer says instead.
+    told: Option<Stand>,
     /// Whether the site is shown when it is ready.
     shows: bool,
     by_itself: bool,
@@ -61,6 +67,7 @@ impl Stage {
         let scene = Arc::new(Mutex::new(Scene {
             stand,
             woken: Stand::Waking(None),
+            told: None,
             shows: true,
             by_itself,
             posts: 0,
@@ -162,7 +169,12 @@ async fn answer(State(scene): State<Arc<Mutex<Scene>>>, request: Request) -> Res
         {
             let mut scene = scene.lock().expect("nobody panicked");
             scene.posts += 1;
-            scene.stand = scene.woken;
+            // That there is no room, or that nobody knows, stands in no record.
+            let told = scene.woken;
+            scene.told = matches!(told, Stand::Full | Stand::Unknown).then_some(told);
+            if scene.told.is_none() {
+                scene.stand = told;
+            }
         }
         if form == Form::Json {
             shown(&scene, "/", |waiting| page::state(&waiting))
@@ -201,7 +213,11 @@ async fn answer(State(scene): State<Arc<Mutex<Scene>>>, request: Request) -> Res
             shown(&scene, &here, |waiting| page::waiting(&waiting, form))
         }
     };
-    scene.lock().expect("nobody panicked").asked.notify_waiters();
+    scene
+        .lock()
+        .expect("nobody panicked")
+        .asked
+        .notify_waiters();
     answer.map(Body::from)
 }
 
@@ -218,7 +234,8 @@ fn shown(
     here: &str,
     show: impl FnOnce(Waiting<'_>) -> Response<Bytes>,
 ) -> Response<Bytes> {
-    let scene = scene.lock().expect("nobody panicked");
+    let mut scene = scene.lock().expect("nobody panicked");
+    let stand = scene.told.take().unwrap_or(scene.stand);
     let client = client();
     let failure = Failure {
         code: "no_capacity".to_owned(),
@@ -227,7 +244,9 @@ fn shown(
     };
     show(Waiting {
         client: &client,
-        standing: match scene.stand {
+        standing: match stand {
+            Stand::Full => Standing::Full { limit: 2 },
+            Stand::Unknown => Standing::RecordsDown,
             Stand::Asleep => Standing::Asleep,
             Stand::Waking(phase) => Standing::Waking { phase },
             Stand::Ready => Standing::Ready,
@@ -260,6 +279,7 @@ const UNSEEN: &str = "
 async fn a_person_wakes_it_once_sees_what_is_done_and_is_taken_to_the_page_once() {
     let stage = Stage::open(Stand::Asleep, true).await;
     let browser = Browser::start().await;
+    browser.has_focus(true).await;
     browser.open(&stage.url("/about/?raw&a=%3C")).await;
 
     browser
@@ -314,9 +334,12 @@ async fn a_person_wakes_it_once_sees_what_is_done_and_is_taken_to_the_page_once(
 async fn a_page_that_nobody_sees_wakes_nobody_and_asks_nothing() {
     let stage = Stage::open(Stand::Asleep, true).await;
     let browser = Browser::start().await;
+    browser.has_focus(true).await;
     browser.before_every_page(UNSEEN).await;
     browser.open(&stage.url("/")).await;
-    browser.until(HEADLINE, &json!("The preview is asleep")).await;
+    browser
+        .until(HEADLINE, &json!("The preview is asleep"))
+        .await;
     // The script has run: it has drawn, and would have asked.
     browser
         .until(
@@ -356,11 +379,44 @@ async fn a_page_that_nobody_sees_wakes_nobody_and_asks_nothing() {
 }
 
 #[tokio::test]
+async fn a_page_without_the_focus_wakes_when_it_is_touched() {
+    let stage = Stage::open(Stand::Asleep, true).await;
+    stage.set(|scene| scene.woken = Stand::Full);
+    let browser = Browser::start().await;
+    browser.has_focus(false).await;
+    browser.open(&stage.url("/")).await;
+    stage.after_looks(2).await;
+    assert_eq!(stage.look(|scene| scene.posts), 0);
+
+    browser.touch().await;
+    browser
+        .until(HEADLINE, &json!("All previews are in use"))
+        .await;
+    // The record goes on saying that it sleeps, and the page goes on saying why.
+    stage.after_looks(1).await;
+    assert_eq!(browser.ask(HEADLINE).await, "All previews are in use");
+    assert_eq!(stage.look(|scene| scene.posts), 1);
+
+    // What nobody knows anything of is asked again, when it is known to sleep still.
+    stage.set(|scene| scene.woken = Stand::Unknown);
+    browser.click("#button").await;
+    stage.until("it was asked", |scene| scene.posts == 2).await;
+    stage.set(|scene| scene.woken = Stand::Waking(None));
+    browser
+        .until(HEADLINE, &json!("The preview is starting"))
+        .await;
+    assert_eq!(stage.look(|scene| scene.posts), 3);
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn where_the_script_may_not_wake_a_person_does() {
     let stage = Stage::open(Stand::Asleep, false).await;
     let browser = Browser::start().await;
     browser.open(&stage.url("/")).await;
-    browser.until(HEADLINE, &json!("The preview is asleep")).await;
+    browser
+        .until(HEADLINE, &json!("The preview is asleep"))
+        .await;
     stage.after_looks(1).await;
     assert_eq!(stage.look(|scene| scene.posts), 0);
     browser.click("#button").await;
@@ -400,12 +456,18 @@ async fn nobody_is_sent_round_in_a_circle() {
     let stage = Stage::open(Stand::Ready, true).await;
     stage.set(|scene| scene.shows = false);
     let browser = Browser::start().await;
+    browser.has_focus(true).await;
     browser.open(&stage.url("/about/")).await;
     let link = "document.getElementById('open')?.hidden === false && document.readyState === 'complete' && document.getElementById('link').pathname";
     browser.until(link, &json!("/about/")).await;
-    stage.until("it went on once", |scene| scene.visits.len() == 2).await;
+    stage
+        .until("it went on once", |scene| scene.visits.len() == 2)
+        .await;
     // It is still there when it has nothing left to do but to ask.
-    assert_eq!(stage.look(|scene| (scene.visits.len(), scene.posts)), (2, 0));
+    assert_eq!(
+        stage.look(|scene| (scene.visits.len(), scene.posts)),
+        (2, 0)
+    );
     stage.set(|scene| scene.shows = true);
     browser.click("#link").await;
     browser
@@ -433,6 +495,7 @@ async fn a_wake_that_fails_is_tried_again_five_times_and_then_by_a_person() {
     let stage = Stage::open(Stand::Asleep, true).await;
     stage.set(|scene| scene.woken = Stand::Failed);
     let browser = Browser::start().await;
+    browser.has_focus(true).await;
     browser.open(&stage.url("/")).await;
     stage
         .until("it is tried again", |scene| scene.posts == 6)
@@ -456,21 +519,34 @@ async fn a_wake_that_fails_is_tried_again_five_times_and_then_by_a_person() {
 async fn a_link_opens_the_session_on_its_own_host_once() {
     let stage = Stage::open(Stand::Ready, true).await;
     let browser = Browser::start().await;
+    browser.has_focus(true).await;
     browser.open(&stage.url("/new?t=x")).await;
     browser
         .until(HEADLINE, &json!("Stamps from everywhere"))
         .await;
-    browser.until("location.hostname", &json!("localhost")).await;
+    browser
+        .until("location.hostname", &json!("localhost"))
+        .await;
     assert_eq!(stage.look(|scene| scene.posts), 1);
     let complaints = browser.complaints().await;
     assert!(complaints.is_empty(), "{complaints:#?}");
 
+    // The press on the button brings the focus as well: still it is used once.
+    browser.has_focus(false).await;
+    browser.open(&stage.url("/new?t=y")).await;
+    browser.click("button").await;
+    browser
+        .until(HEADLINE, &json!("Stamps from everywhere"))
+        .await;
+    assert_eq!(stage.look(|scene| scene.posts), 2);
+
     // Whoever goes back to the link does not use it once more.
+    browser.has_focus(true).await;
     browser.client.back().await.expect("back");
     browser.until(HEADLINE, &json!("Your preview")).await;
     browser
         .until("document.readyState", &json!("complete"))
         .await;
-    assert_eq!(stage.look(|scene| scene.posts), 1);
+    assert_eq!(stage.look(|scene| scene.posts), 2);
     browser.close().await;
 }

@@ -427,13 +427,16 @@ function heard(receipt, final) {
 // What happens, as it happens. A hidden page does not listen: a browser has few connections to give. What it misses,
 // it is told when it is seen again.
 let source = null;
+// How often in a row they did not pass, and how often that was looked at since.
+let deaf = 0;
+let looked = 0;
 function listen() {
   source?.close();
   source = null;
   state.live = false;
   if (document.visibilityState === 'hidden') return;
   source = new EventSource(`${location.origin}/_edit/events${state.after ? `?after=${state.after}` : ''}`);
-  source.onopen = () => { state.live = true; refresh(); };
+  source.onopen = () => { state.live = true; deaf = 0; refresh(); };
   source.onerror = () => { state.live = false; };
   const on = (name, handler) => source.addEventListener(name, (event) => {
     state.after = event.lastEventId;
@@ -446,10 +449,14 @@ function listen() {
   on('draft', refreshSoon);
 }
 
-// Where events do not pass, it is asked.
+// Where events do not pass, it is asked; and whether they pass meanwhile, ever more rarely: a function never lets them.
 async function poll() {
   if (state.live || document.visibilityState === 'hidden') return;
-  if (source?.readyState === 2) listen();
+  if (source?.readyState === 2 && ++looked >= Math.min(2 ** deaf, 20)) {
+    deaf += 1;
+    looked = 0;
+    listen();
+  }
   await refresh();
   await pending();
 }

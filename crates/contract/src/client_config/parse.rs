@@ -63,15 +63,7 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
         .and_then(|node| read_settings(&node));
     let status = fields
         .required("status", "active or suspended")
-        .and_then(|node| {
-            node.choice(
-                "status",
-                &[
-                    ("active", ClientStatus::Active),
-                    ("suspended", ClientStatus::Suspended),
-                ],
-            )
-        });
+        .and_then(|node| read_status(&node));
     let site = fields.optional("site").and_then(|node| read_site(&node));
     let policy = fields
         .optional("policy")
@@ -101,6 +93,16 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
         rollout,
         unknown: fields.unknown(),
     })
+}
+
+fn read_status(node: &Node<'_>) -> Option<ClientStatus> {
+    node.choice(
+        "status",
+        &[
+            ("active", ClientStatus::Active),
+            ("suspended", ClientStatus::Suspended),
+        ],
+    )
 }
 
 fn read_domains(node: &Node<'_>) -> Option<Domains> {

@@ -98,9 +98,8 @@ impl Origin {
     pub fn port(&self) -> u16 {
         let default = if self.is_secure() { 443 } else { 80 };
         let (_, port) = host_and_port(self.authority());
-        port.map_or(default, |port| {
-            port.parse().expect("looked at when it was read")
-        })
+        // A port that is none was refused when the origin was read.
+        port.and_then(|port| port.parse().ok()).unwrap_or(default)
     }
 }
 

@@ -12,7 +12,7 @@ use contract::SessionId;
 use super::records::client;
 use super::{QueuesUnderTest, eventually};
 use crate::random::random;
-use crate::{Instructions, Outgoing, PortError, QUEUE_PREFIX, Queues};
+use crate::{Instructions, Lease, Outgoing, PortError, QUEUE_PREFIX, Queues};
 
 /// Turns each case into a test.
 #[macro_export]
@@ -148,10 +148,8 @@ pub async fn what_nobody_can_deal_with_goes_to_the_dead_letters(under_test: &dyn
         let delivery = queue.receive(WAIT, MINUTE).await.expect("receive");
         let delivery = delivery.unwrap_or_else(|| panic!("delivery {time} must come"));
         assert_eq!(delivery.receive_count, time);
-        queue
-            .extend(&delivery.handle, Duration::ZERO)
-            .await
-            .expect("release");
+        let released = queue.extend(&delivery.handle, Duration::ZERO).await;
+        assert_eq!(released.expect("release"), Lease::Held);
     }
     let last = queue
         .receive(Duration::ZERO, MINUTE)
@@ -190,6 +188,7 @@ async fn receive(queues: &dyn Queues, address: &str) -> String {
         .await
         .expect("receive")
         .expect("a message must come");
-    queue.delete(&delivery.handle).await.expect("delete");
+    let deleted = queue.delete(&delivery.handle).await;
+    assert_eq!(deleted.expect("delete"), Lease::Held);
     delivery.body
 }

@@ -1,7 +1,7 @@
 //! What starts environments: processes as they are, and what ECS is asked and how its answers are taken.
 
 use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use super::*;
 type Chapter = Vec<(String, String)>;
 
 /// Every code that a failure of an environment can have, the agent's and the router's.
-const CODES: [&str; 21] = [
+const CODES: [&str; 22] = [
     "repository_unusable",
     "remote_unavailable",
     "remote_refused",
@@ -21,6 +21,7 @@ const CODES: [&str; 21] = [
     "backend_unavailable",
     "too_slow",
     "not_saved",
+    "interrupted",
     "internal",
     "launch_throttled",
     "no_capacity",
@@ -96,20 +97,16 @@ fn expectations() -> Chapter {
 }
 
 fn when_it_does_not_start() -> Chapter {
-    let mut chapter = Chapter::new();
-    for (retryable, again_in, then) in [
-        (true, Some(Duration::from_secs(15)), "tried again by itself"),
-        (true, None, "a person may try again"),
-        (false, None, "for good"),
+    let mut chapter: Chapter = CODES
+        .map(|code| (format!("`{code}`"), whole(&why(code))))
+        .into();
+    for (by_itself, retryable, situation) in [
+        (true, true, "… and it is tried again by itself"),
+        (false, true, "… and a person may try it again"),
+        (false, false, "… and an operator has to do something"),
     ] {
-        for code in CODES {
-            let failure = failure(code, retryable);
-            let standing = Standing::Failed {
-                failure: &failure,
-                again_in,
-            };
-            chapter.push((format!("`{code}`, {then}"), whole(&waiting(&standing))));
-        }
+        let sentence = what_next(by_itself, retryable).to_owned();
+        chapter.push((situation.to_owned(), sentence));
     }
     chapter
 }
@@ -156,7 +153,10 @@ fn on_the_page() -> Chapter {
         ("The button of a link", open_site("amelia.example")),
         ("The button that switches", SWITCH.to_owned()),
         ("The link that stays", STAY.to_owned()),
-        ("Over what cannot be said more exactly", UNAVAILABLE.to_owned()),
+        (
+            "Over what cannot be said more exactly",
+            UNAVAILABLE.to_owned(),
+        ),
     ];
     chapter.extend(named.map(|(situation, words)| (situation.to_owned(), words)));
     chapter

@@ -116,6 +116,23 @@ impl Browser {
         element.click().await.expect("clicked");
     }
 
+    /// Whether its window is the one that a person uses. That of a driver is not, unless it is said to be.
+    pub async fn has_focus(&self, has: bool) {
+        self.command(
+            "Emulation.setFocusEmulationEnabled",
+            json!({ "enabled": has }),
+        )
+        .await;
+    }
+
+    /// Presses the mouse where nothing is.
+    pub async fn touch(&self) {
+        for kind in ["mousePressed", "mouseReleased"] {
+            let event = json!({ "type": kind, "x": 5, "y": 5, "button": "left", "clickCount": 1 });
+            self.command("Input.dispatchMouseEvent", event).await;
+        }
+    }
+
     /// Runs before anything of every page that is opened from now on.
     pub async fn before_every_page(&self, script: &str) {
         let parameters = json!({ "source": script });
@@ -126,7 +143,8 @@ impl Browser {
     /// Presses a key, without any script.
     pub async fn press(&self, key: &str, code: u32) {
         for kind in ["keyDown", "keyUp"] {
-            let mut event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code });
+            let mut event =
+                json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code });
             if kind == "keyDown" && key == "Enter" {
                 event["text"] = json!("\r");
             }

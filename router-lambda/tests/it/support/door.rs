@@ -135,7 +135,12 @@ pub enum Leaving {
 
 impl Door {
     pub async fn of(who: &Who) -> Self {
-        Self::at("127.0.0.1:0".parse().expect("an address"), who, Manner::Honest).await
+        Self::at(
+            "127.0.0.1:0".parse().expect("an address"),
+            who,
+            Manner::Honest,
+        )
+        .await
     }
 
     pub async fn with(who: &Who, manner: Manner) -> Self {
@@ -354,28 +359,40 @@ impl Conversation {
             let said = String::from_utf8_lossy(&self.ahead).into_owned();
             let line = "SOCKET".to_owned();
             let fields = HashMap::new();
-            lock(&self.heard).push(Heard { line, fields, body: said });
+            lock(&self.heard).push(Heard {
+                line,
+                fields,
+                body: said,
+            });
             return None;
         }
         let page = who.page();
         let head = format!("HTTP/1.1 200 OK\r\n{proof}Content-Type: text/plain\r\n");
         if manner == Manner::HalfAPage && !is_asked_who {
             let half = &page[..page.len() / 2];
-            self.say(&format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{half}\r\n", half.len()))
-                .await?;
+            self.say(&format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{half}\r\n",
+                half.len()
+            ))
+            .await?;
             self.stream.set_zero_linger().expect("linger");
             return None;
         }
         if heard.line.starts_with("GET /later ") {
             // In two pieces, between which the test decides how long it takes.
             let half = page.len() / 2;
-            self.say(&format!("{head}Content-Length: {}\r\n\r\n{}", page.len(), &page[..half]))
-                .await?;
+            self.say(&format!(
+                "{head}Content-Length: {}\r\n\r\n{}",
+                page.len(),
+                &page[..half]
+            ))
+            .await?;
             self.later.notified().await;
             return self.say(&page[half..]).await;
         }
         let length = page.len();
-        self.say(&format!("{head}Content-Length: {length}\r\n\r\n{page}")).await
+        self.say(&format!("{head}Content-Length: {length}\r\n\r\n{page}"))
+            .await
     }
 
     async fn say(&mut self, text: &str) -> Option<()> {
