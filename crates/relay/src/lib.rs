@@ -193,16 +193,14 @@ impl Relay {
 
         let (mut parts, body) = response.into_parts();
         let switched = head::rewrite_response(&mut parts, websocket, upstream.address)?;
-        let tunnel = handshake
-            .filter(|_| switched)
-            .map(|(client, slot)| Tunnel {
-                client,
-                upstream: upstream_upgrade,
-                slot,
-                pool_key: upstream.pool_key.clone(),
-                forgotten: Arc::clone(&pool.tunnels),
-                settings: Arc::clone(settings),
-            });
+        let tunnel = handshake.filter(|_| switched).map(|(client, slot)| Tunnel {
+            client,
+            upstream: upstream_upgrade,
+            slot,
+            pool_key: upstream.pool_key.clone(),
+            forgotten: Arc::clone(&pool.tunnels),
+            settings: Arc::clone(settings),
+        });
         let body = if asked_for_head || switched || has_no_body(parts.status) {
             NoBody.boxed_unsync()
         } else {

@@ -315,11 +315,7 @@ async fn pump_frames(
     Ok(Last::GoingAway)
 }
 
-async fn write(
-    to: &mut (impl AsyncWrite + Unpin),
-    bytes: &[u8],
-    moved: &Moved,
-) -> io::Result<()> {
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], moved: &Moved) -> io::Result<()> {
     moved.note();
     to.write_all(bytes).await?;
     to.flush().await?;

@@ -121,8 +121,7 @@ impl Doors {
             true => Failed::Visitor(error),
             false => Failed::Unreachable(error),
         })?;
-        match proof_of(answer.headers())
-            .and_then(|proof| forward.proof.verify_answer(proof, nonce))
+        match proof_of(answer.headers()).and_then(|proof| forward.proof.verify_answer(proof, nonce))
         {
             Ok(()) => {
                 take_out(answer.headers_mut());

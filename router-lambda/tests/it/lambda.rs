@@ -12,7 +12,7 @@ use edit_router::lambda::{Front, Function};
 use edit_router::link::LinkKeys;
 use edit_router::policy::{Policy, Public};
 use platform::local::{LocalStore, QueueSettings};
-use platform::{Instructions, LaunchFailed, Launcher, Order, PortError, Sessions, Task};
+use platform::{LaunchFailed, Launcher, Order, PortError, Sessions, Task};
 use relay::Proto;
 use serde_json::{Value, json};
 

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::lambda::{HOST, ID, MULTI, always, awake, get, page, proof};
 use crate::support::alb::Alb;
-use crate::support::door::{Door, Proves};
 use crate::support::http::ask;
 use crate::support::runtime::Runtime;
+use crate::support::scribe::{Door, Proves};
 
 /// Where the door is. In the cloud doors have one port only.
 const DOOR: &str = "127.77.3.1:8080";

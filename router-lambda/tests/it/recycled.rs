@@ -121,8 +121,18 @@ async fn listens(gateway: SocketAddr, who: &Who, other: &Who, seen: &Seen) -> io
 async fn no_byte_of_another_client_is_seen_while_addresses_are_recycled() {
     let clients = [Who::new("amelia", 1), Who::new("bertram", 1)];
     let doors = [
-        Door::at("127.0.0.2:0".parse().expect("an address"), &clients[0], Manner::Honest).await,
-        Door::at("127.0.0.3:0".parse().expect("an address"), &clients[1], Manner::Honest).await,
+        Door::at(
+            "127.0.0.2:0".parse().expect("an address"),
+            &clients[0],
+            Manner::Honest,
+        )
+        .await,
+        Door::at(
+            "127.0.0.3:0".parse().expect("an address"),
+            &clients[1],
+            Manner::Honest,
+        )
+        .await,
     ];
     let served = Served::new().await;
     let leads = |who: &Who, door: &Door| {
@@ -149,7 +159,10 @@ async fn no_byte_of_another_client_is_seen_while_addresses_are_recycled() {
         if recycling % 2 == 0 {
             generation += 1;
         }
-        let now = [Who::new("amelia", generation), Who::new("bertram", generation)];
+        let now = [
+            Who::new("amelia", generation),
+            Who::new("bertram", generation),
+        ];
         let (first, second) = (&doors[recycling % 2], &doors[(recycling + 1) % 2]);
         first.is_given_to(&now[0], leaving);
         second.is_given_to(&now[1], leaving);
@@ -176,8 +189,24 @@ async fn no_byte_of_another_client_is_seen_while_addresses_are_recycled() {
 
     let count = |number: &AtomicUsize| number.load(Ordering::Relaxed);
     assert_eq!(count(&seen.foreign), 0, "foreign answers");
-    assert!(count(&seen.own_pages) > RECYCLINGS, "{} pages", count(&seen.own_pages));
-    assert!(count(&seen.own_sockets) > 10, "{} sockets", count(&seen.own_sockets));
-    assert!(count(&seen.excuses) > RECYCLINGS / 10, "{} excuses", count(&seen.excuses));
-    assert!(served.table.unproven_doors() > RECYCLINGS / 10, "{} unproven", served.table.unproven_doors());
+    assert!(
+        count(&seen.own_pages) > RECYCLINGS,
+        "{} pages",
+        count(&seen.own_pages)
+    );
+    assert!(
+        count(&seen.own_sockets) > 10,
+        "{} sockets",
+        count(&seen.own_sockets)
+    );
+    assert!(
+        count(&seen.excuses) > RECYCLINGS / 10,
+        "{} excuses",
+        count(&seen.excuses)
+    );
+    assert!(
+        served.table.unproven_doors() > RECYCLINGS / 10,
+        "{} unproven",
+        served.table.unproven_doors()
+    );
 }

@@ -74,7 +74,7 @@ pub async fn a_queue_with_a_message_is_listed(under_test: &dyn QueuesUnderTest) 
     let session = session();
     let address = queues.create(&session).await.expect("create");
     send(&*queues, &address, "one").await;
-    send(&*queues, &dead, "a dead letter").await;
+    send(&*queues, &dead, "dead-letter").await;
     let found = eventually(async || {
         let listed = queues.list().await.expect("list");
         let found = listed.iter().find(|queue| queue.session == session);
@@ -130,12 +130,12 @@ pub async fn a_queue_that_is_not_there_is_removed(under_test: &dyn QueuesUnderTe
 /// An address that somebody mistyped must not cost the intake or the dead letters.
 pub async fn what_is_no_queue_of_a_session_is_never_removed(under_test: &dyn QueuesUnderTest) {
     let (queues, dead) = under_test.fresh().await;
-    send(&*queues, &dead, "a dead letter").await;
+    send(&*queues, &dead, "dead-letter").await;
     for address in [dead.as_str(), "webordinary-intake.fifo", ""] {
         let refused = queues.remove(address).await.expect_err("no session's");
         assert!(matches!(refused, PortError::Refused { .. }), "{refused:?}");
     }
-    assert_eq!(receive(&*queues, &dead).await, "a dead letter");
+    assert_eq!(receive(&*queues, &dead).await, "dead-letter");
 }
 
 /// After ten deliveries.

@@ -1,12 +1,12 @@
 //! Environments as processes of this machine: one `edit-agent run --local` a task, each with a loopback address of its own.
 //!
 //! ```text
-//!  launch ──▶ pending order? ── there is its task ──▶ that one
-//!               │ none
+//!  launch ── known? ── yes ──▶ the task that there is
+//!               │ no
 //!               ▼
-//!            address, log, spawn ──▶ running ── its process ends by itself ──────────▶ stopped (exit code)
-//!                                      │ stop: TERM to the agent                        ▲
-//!                                      └──▶ stopping ── it ends, or is KILLed at 20 s ──┘
+//!            address, log, spawn ──▶ running ── its process ends by itself ───────────▶ stopped (exit code)
+//!                                      │ stop: TERM to the agent                           ▲
+//!                                      └──▶ stopping ── it ends, or KILL after 20 s ───────┘
 //! ```
 //!
 //! - **One task a session and generation, in this process.** Another router beside this one would start another, and of

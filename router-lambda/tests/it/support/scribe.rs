@@ -46,7 +46,12 @@ pub struct Door {
 impl Door {
     /// A door that proves itself by `own`, as far as it does.
     pub async fn open(own: Proof, proves: Proves, answers: Answers) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::open_at("127.0.0.1:0", own, proves, answers).await
+    }
+
+    /// A door at this address.
+    pub async fn open_at(at: &str, own: Proof, proves: Proves, answers: Answers) -> Self {
+        let listener = TcpListener::bind(at).await.expect("the address is free");
         let address = listener.local_addr().expect("bound");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let written = Arc::clone(&asked);
