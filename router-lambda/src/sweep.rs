@@ -29,8 +29,8 @@ use contract::{
     ClientConfig, ClientId, ErrorCode, Generation, Instruction, InstructionId, Session, SessionId,
     Status, Timestamp,
 };
-use futures_util::{FutureExt as _, StreamExt as _};
 use futures_util::stream;
+use futures_util::{FutureExt as _, StreamExt as _};
 use platform::{
     Clients, Delivery, Instructions, Launcher, PortError, Queues, Receipts, Removed, SessionQueue,
     Sessions, Task,
@@ -208,7 +208,9 @@ impl Sweep {
         let sweeping: Vec<_> = tasks
             .iter()
             .take(TASKS_MAX)
-            .map(|task| async move { (self.sweep_task(task, now).await, task.name.clone()) }.boxed())
+            .map(|task| {
+                async move { (self.sweep_task(task, now).await, task.name.clone()) }.boxed()
+            })
             .collect();
         let mut swept = stream::iter(sweeping).buffer_unordered(AT_ONCE);
         let mut stopped = HashSet::new();
@@ -508,13 +510,16 @@ impl Sweep {
         if now.since(since) < ORPHAN_GRACE {
             return Ok(());
         }
-        // Whose queue nobody here knows may be another deployment's of the same account.
         let Some(client) = made_for(id) else {
             return Ok(());
         };
         let Some(config) = self.clients.get(&client).await? else {
             return Ok(());
         };
+        // Another deployment of the same account has queues of the same names.
+        if !self.queues.is_ours(&queue.address).await? {
+            return Ok(());
+        }
         tracing::info!(
             %client,
             session = id.redacted(),
