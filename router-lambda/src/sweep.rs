@@ -510,13 +510,16 @@ impl Sweep {
         if now.since(since) < ORPHAN_GRACE {
             return Ok(());
         }
-        // Whose queue nobody here knows may be another deployment's of the same account.
         let Some(client) = made_for(id) else {
             return Ok(());
         };
         let Some(config) = self.clients.get(&client).await? else {
             return Ok(());
         };
+        // Another deployment of the same account has queues of the same names.
+        if !self.queues.is_ours(&queue.address).await? {
+            return Ok(());
+        }
         tracing::info!(
             %client,
             session = id.redacted(),
