@@ -162,7 +162,12 @@ fn details(facts: &Facts, now: Timestamp) -> Vec<String> {
     }
     match &facts.task {
         Asked::None => lines.push("The launcher knows of no task of this generation.".to_owned()),
-        Asked::Nothing => lines.extend(session.task_arn.as_ref().map(|task| format!("Its task is {task}."))),
+        Asked::Nothing => lines.extend(
+            session
+                .task_arn
+                .as_ref()
+                .map(|task| format!("Its task is {task}.")),
+        ),
         Asked::Task(task) => {
             let how = match &task.state {
                 TaskState::Pending => "is being started".to_owned(),

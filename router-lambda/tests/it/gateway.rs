@@ -1,4 +1,8 @@
 //! What visitors get through the gateway, and what doors hear of them.
+#![allow(
+    clippy::similar_names,
+    reason = "a head, what was heard, a door and what it is asked are called what they are"
+)]
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};

@@ -52,7 +52,7 @@ impl Desk {
         self.folder.path().join("state")
     }
 
-    fn router(&self) -> Command {
+    fn router() -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edit-router"));
         // Not what `cargo test` says: the router would build the agent.
         command
@@ -89,21 +89,25 @@ impl Desk {
             stderr.read_to_string(&mut text).await.ok();
             text
         });
-        let mut links = Vec::new();
-        while links.len() < 2 {
+        let mut shown = Vec::new();
+        while shown.len() < 2 {
             let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
             match line.expect("it says its links").expect("text") {
-                Some(line) if line.trim().starts_with("http") => links.push(line.trim().to_owned()),
+                Some(line) if line.trim().starts_with("http") => shown.push(line.trim().to_owned()),
                 Some(_) => {}
                 None => panic!("the router ended: {}", log.await.expect("read")),
             }
         }
-        Laptop { child, links, log }
+        Laptop {
+            child,
+            links: shown,
+            log,
+        }
     }
 
     /// What a command of the router prints.
     async fn says(&self, arguments: &[&str]) -> String {
-        let mut command = self.router();
+        let mut command = Self::router();
         command
             .args(arguments)
             .arg("--local")

@@ -22,7 +22,7 @@ mod laptop;
 mod recycled;
 mod support;
 mod sweeping;
-mod vite_client;
 mod visitors;
+mod vite_client;
 mod waiting;
 mod waking;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use contract::session::{Transition, State};
+use contract::session::{State, Transition};
 use contract::{ClientId, Generation, Session, SessionId, ThreadId, Timestamp};
 use edit_router::ask::Head;
 use edit_router::assembly::{Assembly, Pace, Ports};
@@ -50,7 +50,10 @@ impl Reception {
             preview_domain: previews.then(|| "preview.webordinary.com".to_owned()),
             networks: vec!["10.0.0.0/8".parse().expect("a network")],
             door_port: Some(8080),
-            public: Public { proto: Proto::Https, port: None },
+            public: Public {
+                proto: Proto::Https,
+                port: None,
+            },
         };
         let keys: LinkKeys = format!("a:{}", "11".repeat(32)).parse().expect("keys");
         let pace = Pace {
@@ -86,7 +89,14 @@ impl Reception {
             headers.append(name, HeaderValue::from_str(value).expect("ASCII"));
         }
         let method: Method = method.parse().expect("a method");
-        let head = Head { method: &method, path, query, headers: &headers, visitor: None, proto: Proto::Https };
+        let head = Head {
+            method: &method,
+            path,
+            query,
+            headers: &headers,
+            visitor: None,
+            proto: Proto::Https,
+        };
         self.router.handle(&head, now).await
     }
 
@@ -100,7 +110,9 @@ impl Reception {
     async fn door(&self, line: &str, fields: &[(&str, &str)]) -> Box<Forward> {
         match self.asks(line, fields).await {
             Outcome::Forward(forward) => forward,
-            Outcome::Answer(answer) => panic!("{line} was answered {}: {}", answer.status(), text(&answer)),
+            Outcome::Answer(answer) => {
+                panic!("{line} was answered {}: {}", answer.status(), text(&answer))
+            }
         }
     }
 
@@ -124,13 +136,83 @@ impl Reception {
             let sessions = Arc::clone(&self.house.sessions);
             let id = asleep.session_id.clone();
             async move {
-                let written = sessions.transition(&id, Generation(generation), &step, 10, now).await;
+                let written = sessions
+                    .transition(&id, Generation(generation), &step, 10, now)
+                    .await;
                 written.expect("answered").expect("taken")
             }
         };
-        step(Transition::Wake { seen: Generation(0), proof_key: platform::conformance::records::proof_key(), lease_until: until }, 0).await;
-        step(Transition::Claim { task: "task-1".to_owned(), lease_until: until }, 1).await;
-        step(Transition::Register { ip: "10.0.0.7".to_owned(), port: 8080, site: contract::session::SiteHealth::Ok, lease_until: until }, 1).await
+        step(
+            Transition::Wake {
+                seen: Generation(0),
+                proof_key: platform::conformance::records::proof_key(),
+                lease_until: until,
+            },
+            0,
+        )
+        .await;
+        step(
+            Transition::Claim {
+                task: "task-1".to_owned(),
+                lease_until: until,
+            },
+            1,
+        )
+        .await;
+        step(
+            Transition::Register {
+                ip: "10.0.0.7".to_owned(),
+                port: 8080,
+                site: contract::session::SiteHealth::Ok,
+                lease_until: until,
+            },
+            1,
+        )
+        .await
+    }
+
+    /// The environment of a session is lost, and the next one is at another address.
+    async fn comes_back_elsewhere(&self, session: &Session) {
+        let now = Timestamp::now();
+        let until = now.plus(Duration::from_secs(3600));
+        let failure = contract::session::Failure {
+            code: "environment_lost".to_owned(),
+            message: "…".to_owned(),
+            retryable: true,
+        };
+        for (generation, step) in [
+            (1, Transition::Fail { failure }),
+            (
+                1,
+                Transition::Wake {
+                    seen: Generation(1),
+                    proof_key: platform::conformance::records::proof_key(),
+                    lease_until: until,
+                },
+            ),
+            (
+                2,
+                Transition::Claim {
+                    task: "task-2".to_owned(),
+                    lease_until: until,
+                },
+            ),
+            (
+                2,
+                Transition::Register {
+                    ip: "10.0.0.8".to_owned(),
+                    port: 8080,
+                    site: contract::session::SiteHealth::Ok,
+                    lease_until: until,
+                },
+            ),
+        ] {
+            let sessions = &self.house.sessions;
+            let taken = sessions
+                .transition(&session.session_id, Generation(generation), &step, 10, now)
+                .await;
+            taken.expect("answered").expect("taken");
+        }
     }
 }
 
@@ -160,12 +242,20 @@ impl Sessions for Records {
     async fn get(&self, id: &SessionId) -> platform::Result<Option<Session>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         if self.down.load(Ordering::SeqCst) {
-            return Err(PortError::Unavailable { operation: "read", thing: "a session".to_owned(), source: "it is down".into() });
+            return Err(PortError::Unavailable {
+                operation: "read",
+                thing: "a session".to_owned(),
+                source: "it is down".into(),
+            });
         }
         self.inner.get(id).await
     }
 
-    async fn find(&self, client: &ClientId, thread: &ThreadId) -> platform::Result<Option<SessionId>> {
+    async fn find(
+        &self,
+        client: &ClientId,
+        thread: &ThreadId,
+    ) -> platform::Result<Option<SessionId>> {
         self.inner.find(client, thread).await
     }
 
@@ -173,8 +263,17 @@ impl Sessions for Records {
         self.inner.create(session).await
     }
 
-    async fn transition(&self, id: &SessionId, caller: Generation, transition: &Transition, slots: u32, now: Timestamp) -> platform::Result<Result<Session, TransitionFailed>> {
-        self.inner.transition(id, caller, transition, slots, now).await
+    async fn transition(
+        &self,
+        id: &SessionId,
+        caller: Generation,
+        transition: &Transition,
+        slots: u32,
+        now: Timestamp,
+    ) -> platform::Result<Result<Session, TransitionFailed>> {
+        self.inner
+            .transition(id, caller, transition, slots, now)
+            .await
     }
 
     async fn list(&self, client: &ClientId) -> platform::Result<Vec<Session>> {
@@ -199,52 +298,126 @@ async fn a_link_makes_one_session_for_a_person_and_nothing_for_whoever_looks_at_
     let reception = Reception::new(false).await;
     let link = reception.link("amelia", 60);
     for _ in 0..3 {
-        let shown = reception.gets(&format!("GET {link}"), &[("accept", "text/html")]).await;
+        let shown = reception
+            .gets(&format!("GET {link}"), &[("accept", "text/html")])
+            .await;
         assert_eq!(shown.status(), StatusCode::OK);
     }
-    assert_eq!(reception.house.sessions.list(&reception.house.amelia.client_id).await.expect("listed"), []);
+    assert_eq!(
+        reception
+            .house
+            .sessions
+            .list(&reception.house.amelia.client_id)
+            .await
+            .expect("listed"),
+        []
+    );
 
     let own = format!("https://{EDIT}");
     let post = format!("POST {link}");
-    let foreign = reception.gets(&post, &[("origin", "https://evil.com")]).await;
+    let foreign = reception
+        .gets(&post, &[("origin", "https://evil.com")])
+        .await;
     assert_eq!(foreign.status(), StatusCode::FORBIDDEN);
     let made = reception.gets(&post, &[("origin", &own)]).await;
-    let session = reception.house.sessions.list(&reception.house.amelia.client_id).await.expect("listed").remove(0);
+    let session = reception
+        .house
+        .sessions
+        .list(&reception.house.amelia.client_id)
+        .await
+        .expect("listed")
+        .remove(0);
     assert_eq!(location(&made), format!("/session/{}/", session.session_id));
-    assert_eq!((session.state, session.user_id.as_str()), (State::Waking, "amelia@ameliastamps.com"));
-    assert_eq!(reception.house.fleet.orders(), 1, "whoever pressed the button is a person");
+    assert_eq!(
+        (session.state, session.user_id.as_str()),
+        (State::Waking, "amelia@ameliastamps.com")
+    );
+    assert_eq!(
+        reception.house.fleet.orders(),
+        1,
+        "whoever pressed the button is a person"
+    );
 
     let again = reception.gets(&post, &[("origin", &own)]).await;
     assert_eq!(again.status(), StatusCode::GONE, "{}", text(&again));
-    let old = reception.gets(&format!("POST {}", reception.link("amelia", -1)), &[("origin", &own)]).await;
+    let old = reception
+        .gets(
+            &format!("POST {}", reception.link("amelia", -1)),
+            &[("origin", &own)],
+        )
+        .await;
     assert_eq!(old.status(), StatusCode::GONE);
-    let others = reception.gets(&format!("POST {}", reception.link("bruno", 60)), &[("origin", &own)]).await;
+    let others = reception
+        .gets(
+            &format!("POST {}", reception.link("bruno", 60)),
+            &[("origin", &own)],
+        )
+        .await;
     assert_eq!(others.status(), StatusCode::FORBIDDEN);
     let forged = reception.gets(&format!("GET {link}x"), &[]).await;
     assert_eq!(forged.status(), StatusCode::FORBIDDEN);
-    assert_eq!(reception.house.sessions.list(&reception.house.amelia.client_id).await.expect("listed").len(), 1);
+    assert_eq!(
+        reception
+            .house
+            .sessions
+            .list(&reception.house.amelia.client_id)
+            .await
+            .expect("listed")
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn the_way_onto_a_sessions_own_host_is_gone_once() {
     let reception = Reception::new(true).await;
     let session = reception.ready(1).await;
-    let entry = reception.gets(&format!("GET {EDIT}/session/{}/about?a=1", session.session_id), &[]).await;
-    let step = location(&entry).strip_prefix("https://").expect("absolute").to_owned();
-    assert!(entry.headers().get("set-cookie").is_none(), "the edit host keeps nothing");
+    let entry = reception
+        .gets(
+            &format!("GET {EDIT}/session/{}/about?a=1", session.session_id),
+            &[],
+        )
+        .await;
+    let step = location(&entry)
+        .strip_prefix("https://")
+        .expect("absolute")
+        .to_owned();
+    assert!(
+        entry.headers().get("set-cookie").is_none(),
+        "the edit host keeps nothing"
+    );
     let entered = reception.gets(&format!("GET {step}"), &[]).await;
     assert_eq!(location(&entered), "/about?a=1");
     let set = entered.headers()["set-cookie"].to_str().expect("ASCII");
-    assert!(set.starts_with(&cookie(&session)) && set.contains("; HttpOnly; SameSite=Lax; Secure"), "{set}");
+    assert!(
+        set.starts_with(&cookie(&session)) && set.contains("; HttpOnly; SameSite=Lax; Secure"),
+        "{set}"
+    );
     let again = reception.gets(&format!("GET {step}"), &[]).await;
-    assert_eq!(again.status(), StatusCode::GONE, "a step that somebody overheard");
+    assert_eq!(
+        again.status(),
+        StatusCode::GONE,
+        "a step that somebody overheard"
+    );
 
     let host = step.split('/').next().expect("a host");
-    let forward = reception.door(&format!("GET {host}/@vite/client"), &[("cookie", &cookie(&session))]).await;
+    let forward = reception
+        .door(
+            &format!("GET {host}/@vite/client"),
+            &[("cookie", &cookie(&session))],
+        )
+        .await;
     assert_eq!(forward.address.to_string(), "10.0.0.7:8080");
-    let stranger = reception.gets(&format!("GET {host}/@vite/client"), &[]).await;
-    let nobody = reception.gets("GET x--amelia.preview.webordinary.com/", &[]).await;
-    assert_eq!((stranger.status(), stranger.body()), (StatusCode::NOT_FOUND, nobody.body()));
+    let stranger = reception
+        .gets(&format!("GET {host}/@vite/client"), &[])
+        .await;
+    let nobody = reception
+        .gets("GET x--amelia.preview.webordinary.com/", &[])
+        .await;
+    assert_eq!(
+        (stranger.status(), stranger.body()),
+        (StatusCode::NOT_FOUND, nobody.body())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -256,14 +429,26 @@ async fn a_thousand_visitors_of_a_session_that_sleeps_start_one_task() {
     for _ in 0..1000 {
         let (reception, own, cookie) = (Arc::clone(&reception), own.clone(), cookie.clone());
         visitors.spawn(async move {
-            let fields = [("origin", own.as_str()), ("cookie", cookie.as_str()), ("accept", "application/json")];
-            let told = reception.gets(&format!("POST {EDIT}/_edit/wake"), &fields).await;
+            let fields = [
+                ("origin", own.as_str()),
+                ("cookie", cookie.as_str()),
+                ("accept", "application/json"),
+            ];
+            let told = reception
+                .gets(&format!("POST {EDIT}/_edit/wake"), &fields)
+                .await;
             serde_json::from_slice::<serde_json::Value>(told.body()).expect("JSON")["state"].clone()
         });
     }
     let told = visitors.join_all().await;
     assert!(told.iter().all(|state| state == "waking"), "{told:?}");
-    assert_eq!((reception.house.fleet.orders(), reception.house.fleet.tasks()), (1, 1));
+    assert_eq!(
+        (
+            reception.house.fleet.orders(),
+            reception.house.fleet.tasks()
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -271,10 +456,18 @@ async fn a_page_of_fifty_requests_reads_the_record_once() {
     let reception = Reception::new(false).await;
     let session = reception.ready(1).await;
     for number in 0..50 {
-        reception.door(&format!("GET {EDIT}/src/{number}.ts"), &[("cookie", &cookie(&session))]).await;
+        reception
+            .door(
+                &format!("GET {EDIT}/src/{number}.ts"),
+                &[("cookie", &cookie(&session))],
+            )
+            .await;
     }
     let reads = reception.records.reads.load(Ordering::SeqCst);
-    assert!(reads <= 3, "{reads} reads within what is at most a few seconds");
+    assert!(
+        reads <= 3,
+        "{reads} reads within what is at most a few seconds"
+    );
 }
 
 #[tokio::test]
@@ -290,12 +483,19 @@ async fn when_the_records_are_down_what_is_warm_is_served_and_the_rest_is_said()
         reception.door(&line, &[("cookie", &cookie(&warm))]).await;
     }
     reception.door(&line, &[("cookie", &cookie(&warm))]).await;
-    let said = reception.gets(&line, &[("cookie", &cookie(&cold)), ("accept", "text/html")]).await;
+    let said = reception
+        .gets(
+            &line,
+            &[("cookie", &cookie(&cold)), ("accept", "text/html")],
+        )
+        .await;
     assert_eq!(said.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(said.headers().contains_key("retry-after"));
     // Once its lease is over nobody knows whose address it is.
     let later = Timestamp::now().plus(Duration::from_secs(3601));
-    let outcome = reception.asks_at(later, &line, &[("cookie", &cookie(&warm))]).await;
+    let outcome = reception
+        .asks_at(later, &line, &[("cookie", &cookie(&warm))])
+        .await;
     let Outcome::Answer(said) = outcome else {
         panic!("a lease that is over was served");
     };
@@ -311,28 +511,41 @@ async fn an_address_that_did_not_prove_itself_is_not_asked_again_and_the_next_ge
     let forward = reception.door(&line, &[("cookie", &cookie)]).await;
     let headers: HeaderMap = [("host", EDIT), ("cookie", &cookie), ("accept", "text/html")]
         .into_iter()
-        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).expect("ASCII")))
+        .map(|(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_str(value).expect("ASCII"),
+            )
+        })
         .collect();
-    let head = Head { method: &Method::GET, path: "/", query: None, headers: &headers, visitor: None, proto: Proto::Https };
-    let told = reception.router.unproven(&head, &forward, Timestamp::now()).await;
+    let head = Head {
+        method: &Method::GET,
+        path: "/",
+        query: None,
+        headers: &headers,
+        visitor: None,
+        proto: Proto::Https,
+    };
+    let told = reception
+        .router
+        .unproven(&head, &forward, Timestamp::now())
+        .await;
     assert_eq!(told.status(), StatusCode::SERVICE_UNAVAILABLE);
     let told = reception.gets(&line, &[("cookie", &cookie)]).await;
-    assert_eq!(told.status(), StatusCode::SERVICE_UNAVAILABLE, "it is not asked again at once");
-    assert!(!reception.router.still(&forward, Timestamp::now().plus(Duration::from_secs(3601))).await);
+    assert_eq!(
+        told.status(),
+        StatusCode::SERVICE_UNAVAILABLE,
+        "it is not asked again at once"
+    );
+    assert!(
+        !reception
+            .router
+            .still(&forward, Timestamp::now().plus(Duration::from_secs(3601)))
+            .await
+    );
 
     // Its lease is over, and somebody wakes it: another generation, at another address.
-    let now = Timestamp::now();
-    let sessions = &reception.house.sessions;
-    let fail = Transition::Fail { failure: contract::session::Failure { code: "environment_lost".to_owned(), message: "…".to_owned(), retryable: true } };
-    sessions.transition(&session.session_id, Generation(1), &fail, 10, now).await.expect("answered").expect("taken");
-    let until = now.plus(Duration::from_secs(3600));
-    for (generation, step) in [
-        (1, Transition::Wake { seen: Generation(1), proof_key: platform::conformance::records::proof_key(), lease_until: until }),
-        (2, Transition::Claim { task: "task-2".to_owned(), lease_until: until }),
-        (2, Transition::Register { ip: "10.0.0.8".to_owned(), port: 8080, site: contract::session::SiteHealth::Ok, lease_until: until }),
-    ] {
-        sessions.transition(&session.session_id, Generation(generation), &step, 10, now).await.expect("answered").expect("taken");
-    }
+    reception.comes_back_elsewhere(&session).await;
     let again = tokio::time::timeout(Duration::from_secs(30), async {
         loop {
             if let Outcome::Forward(forward) = reception.asks(&line, &[("cookie", &cookie)]).await {
@@ -342,8 +555,14 @@ async fn an_address_that_did_not_prove_itself_is_not_asked_again_and_the_next_ge
         }
     });
     let again = again.await.expect("the new one is asked");
-    assert_eq!((again.generation, again.address.to_string()), (Generation(2), "10.0.0.8:8080".to_owned()));
-    assert_ne!(again.pool, forward.pool, "no connection is shared with what was there before");
+    assert_eq!(
+        (again.generation, again.address.to_string()),
+        (Generation(2), "10.0.0.8:8080".to_owned())
+    );
+    assert_ne!(
+        again.pool, forward.pool,
+        "no connection is shared with what was there before"
+    );
 }
 
 #[tokio::test]
@@ -352,13 +571,30 @@ async fn whoever_wakes_without_a_script_goes_back_to_the_page_he_wanted() {
     let asleep = reception.house.sleeper(1).await;
     let own = format!("https://{EDIT}");
     let (cookie, page) = (cookie(&asleep), ("accept", "text/html"));
-    let waiting = reception.gets(&format!("GET {EDIT}/about?a=1"), &[("cookie", &cookie), page, ("sec-fetch-mode", "navigate")]).await;
+    let waiting = reception
+        .gets(
+            &format!("GET {EDIT}/about?a=1"),
+            &[("cookie", &cookie), page, ("sec-fetch-mode", "navigate")],
+        )
+        .await;
     assert_eq!(waiting.status(), StatusCode::SERVICE_UNAVAILABLE);
     let html = text(&waiting);
-    let action = html.split("action=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a form").replace("&amp;", "&");
+    let action = html
+        .split("action=\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .expect("a form")
+        .replace("&amp;", "&");
     assert_eq!(reception.house.fleet.orders(), 0, "a GET wakes nothing");
-    let fields = [("cookie", cookie.as_str()), ("origin", own.as_str()), page, ("sec-fetch-mode", "navigate")];
-    let sent = reception.gets(&format!("POST {EDIT}{action}"), &fields).await;
+    let fields = [
+        ("cookie", cookie.as_str()),
+        ("origin", own.as_str()),
+        page,
+        ("sec-fetch-mode", "navigate"),
+    ];
+    let sent = reception
+        .gets(&format!("POST {EDIT}{action}"), &fields)
+        .await;
     assert_eq!(location(&sent), "/about?a=1");
     assert_eq!(reception.house.fleet.orders(), 1);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_sqs::operation::create_queue::CreateQueueError;
 use aws_sdk_sqs::operation::delete_queue::DeleteQueueError;
+use aws_sdk_sqs::operation::get_queue_attributes::GetQueueAttributesError;
 use aws_sdk_sqs::types::QueueAttributeName;
 use contract::SessionId;
 use serde_json::{Value, json};
@@ -180,7 +181,7 @@ impl Queues for SqsQueues {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|said| said.is_queue_does_not_exist()) =>
+                    .is_some_and(GetQueueAttributesError::is_queue_does_not_exist) =>
             {
                 return Ok(false);
             }

@@ -1,4 +1,8 @@
 //! A door that the test plays: it proves itself as a real one does, or in one of the ways in which one cannot.
+#![allow(
+    clippy::similar_names,
+    reason = "a head, what was heard, a door and what it is asked are called what they are"
+)]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
