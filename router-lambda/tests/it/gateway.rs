@@ -140,6 +140,9 @@ async fn half_a_page_does_not_look_like_a_page() {
         .send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
         .await;
     assert_eq!(visitor.head().await.status(), 200);
+    let half = visitor.chunk().await;
+    assert!(amelia().page().starts_with(&half) && !half.is_empty());
+    door.goes_on();
     let (rest, _) = visitor.rest().await;
     assert!(
         !rest.contains("\r\n0\r\n"),

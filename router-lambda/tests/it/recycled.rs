@@ -9,6 +9,7 @@ use std::time::Duration;
 use edit_router::router::Forward;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::support::door::{Door, Leaving, Manner, Who};
@@ -30,7 +31,7 @@ const SWITCHED: &str = "HTTP/1.1 101";
 /// What the visitors of all clients have seen.
 #[derive(Default)]
 struct Seen {
-    own_pages: AtomicUsize,
+    own_pages: watch::Sender<usize>,
     own_sockets: AtomicUsize,
     excuses: AtomicUsize,
     foreign: AtomicUsize,
@@ -82,7 +83,7 @@ async fn looks(gateway: SocketAddr, who: &Who, seen: &Seen) -> io::Result<()> {
         if body == UNPROVEN || body == UNREACHABLE {
             seen.excuses.fetch_add(1, Ordering::Relaxed);
         } else if body == who.page() {
-            seen.own_pages.fetch_add(1, Ordering::Relaxed);
+            seen.own_pages.send_modify(|pages| *pages += 1);
         } else if !who.page().starts_with(&*body) {
             seen.foreign.fetch_add(1, Ordering::Relaxed);
         }
@@ -171,13 +172,11 @@ async fn no_byte_of_another_client_is_seen_while_addresses_are_recycled() {
         leads(&now[0], first);
         leads(&now[1], second);
         // And right for as long as it takes somebody to see a page.
-        let pages = seen.own_pages.load(Ordering::Relaxed);
-        within("a page of somebody's own", async {
-            while seen.own_pages.load(Ordering::Relaxed) == pages {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        let mut pages = seen.own_pages.subscribe();
+        let before = *pages.borrow_and_update();
+        within("a page of somebody's own", pages.wait_for(|pages| *pages > before))
+            .await
+            .expect("the visitors go on");
     }
     seen.stop.store(true, Ordering::Relaxed);
     within("the visitors", async {
@@ -189,11 +188,8 @@ async fn no_byte_of_another_client_is_seen_while_addresses_are_recycled() {
 
     let count = |number: &AtomicUsize| number.load(Ordering::Relaxed);
     assert_eq!(count(&seen.foreign), 0, "foreign answers");
-    assert!(
-        count(&seen.own_pages) > RECYCLINGS,
-        "{} pages",
-        count(&seen.own_pages)
-    );
+    let pages = *seen.own_pages.borrow();
+    assert!(pages > RECYCLINGS, "{pages} pages");
     assert!(
         count(&seen.own_sockets) > 10,
         "{} sockets",

@@ -86,7 +86,7 @@ pub enum Manner {
     Silent,
     /// With the end of the connection.
     Hangs,
-    /// With the first half of a page, and then a reset.
+    /// With the first half of a page, and a reset when the test says so.
     HalfAPage,
 }
 
@@ -214,7 +214,7 @@ impl Door {
         }
     }
 
-    /// The page that is held up at half comes to its end.
+    /// The page that is held up at half comes to its end, whichever that is.
     pub fn goes_on(&self) {
         self.later.notify_one();
     }
@@ -379,6 +379,7 @@ impl Conversation {
                 half.len()
             ))
             .await?;
+            self.later.notified().await;
             self.stream.set_zero_linger().expect("linger");
             return None;
         }
