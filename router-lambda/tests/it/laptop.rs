@@ -71,8 +71,7 @@ impl Desk {
             "{} is missing: cargo test --workspace builds it",
             agent.display()
         );
-        let mut child = self
-            .router()
+        let mut child = Self::router()
             .args(["serve", "--local", "--port", "0", "--verbose"])
             .arg("--state")
             .arg(self.state())
