@@ -62,7 +62,7 @@ pub struct ServeArguments {
     /// The address to listen on. Default: 0.0.0.0, and 127.0.0.1 with --local.
     #[arg(long, value_name = "IP")]
     pub host: Option<IpAddr>,
-    /// A folder with a configuration for each client, <clientId>.json. Default: fixtures/clients.
+    /// A folder with a configuration for each client, `<clientId>.json`. Default: fixtures/clients.
     #[arg(long, value_name = "DIR", requires = "local")]
     pub clients: Option<PathBuf>,
     /// The program edit-agent. Default: the one beside this program, else the one in PATH; `cargo run` builds it.

@@ -5,7 +5,7 @@
 //!           └─ no ─▶ one reads, others wait for it ─▶ table
 //! ```
 //!
-//! - **At most one read of a session in [`Registry::fresh`]**, however many ask: a page of a dev server is fifty requests.
+//! - **At most one read of a session in what is fresh**, however many ask: a page of a dev server is fifty requests.
 //! - **The table is a hint.** Whether a lease lives is judged when it is used, and what answers has to prove itself.
 //! - **When the table does not answer**, what is remembered is given for as long as its lease lives; the rest is `Down`.
 //! - What is remembered is bounded: an id that nobody has asked for lately is forgotten.

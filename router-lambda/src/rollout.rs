@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    fn config(rollout: serde_json::Value) -> ClientConfig {
+    fn config(rollout: &serde_json::Value) -> ClientConfig {
         ClientConfig::parse(&json!({
             "clientId": "amelia",
             "domains": { "production": "ameliastamps.com", "edit": "edit.ameliastamps.com", "api": "api.ameliastamps.com" },
@@ -85,7 +85,7 @@ mod tests {
     fn a_larger_share_only_brings_more_over() {
         let ours = |percent: u8| -> Vec<bool> {
             let config = config(
-                json!({ "mode": "percent", "percent": percent, "legacyOrigin": "https://old.example" }),
+                &json!({ "mode": "percent", "percent": percent, "legacyOrigin": "https://old.example" }),
             );
             ids()
                 .iter()
@@ -112,8 +112,8 @@ mod tests {
     #[test]
     fn whoever_is_sent_away_goes_to_the_old_origin_and_to_a_parsed_id() {
         let legacy =
-            config(json!({ "mode": "legacy", "legacyOrigin": "https://old.example:8443" }));
-        let new = config(json!({ "mode": "new", "legacyOrigin": "https://old.example" }));
+            config(&json!({ "mode": "legacy", "legacyOrigin": "https://old.example:8443" }));
+        let new = config(&json!({ "mode": "new", "legacyOrigin": "https://old.example" }));
         let address = |away: Option<Away<'_>>| away.map(|away| away.address);
         assert_eq!(
             address(all(&legacy)).as_deref(),

@@ -568,7 +568,7 @@ fn a_share_of_the_sessions_is_with_the_old_system() {
         "away to https://old.example.org/session/old-1/"
     );
     assert_eq!(
-        town.gets(&format!("GET edit.ameliastamps.com/session/old-1/"), &[]),
+        town.gets("GET edit.ameliastamps.com/session/old-1/", &[]),
         "away to https://old.example.org/session/old-1/"
     );
     assert_eq!(
