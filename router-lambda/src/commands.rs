@@ -10,7 +10,7 @@ use platform::{Clients, Sessions};
 use crate::assembly::{Assembly, Ports};
 use crate::cli::{InspectArguments, LinkArguments, LocalArguments};
 use crate::failure::{Exit, Failure};
-use crate::inspect::{Facts, explain};
+use crate::inspect::{Asked, Facts, explain};
 use crate::laptop::{self, Folder, Running};
 use crate::link::Link;
 use crate::policy::Policy;
@@ -45,13 +45,13 @@ pub async fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
     let (session_id, client) = (session.session_id.clone(), session.client_id.clone());
     let config = ports.clients.get(&client).await;
     let config = config.map_err(|error| Failure::backend("read the client", &error))?;
-    // What nobody can say is left out of what is said.
-    let task = ports
-        .launcher
-        .task(&session_id, session.generation)
-        .await
-        .ok()
-        .flatten();
+    let task = if arguments.place.local {
+        Asked::Nothing
+    } else {
+        let task = ports.launcher.task(&session_id, session.generation).await;
+        let task = task.map_err(|error| Failure::backend("ask for the task", &error))?;
+        task.map_or(Asked::None, Asked::Task)
+    };
     let depth = match session.queue_url.as_str() {
         "" => None,
         address => ports.queues.open(address).depth().await.ok(),

@@ -81,14 +81,14 @@ impl Directory {
     /// The configuration of a client, by what may be its id.
     pub async fn client(&self, id: &str) -> Whose {
         if let Some(known) = self.remembered(id, CONFIG_FRESH) {
-            return known.map_or(Whose::Nobody, Whose::Client);
+            return known;
         }
         let Ok(client) = id.parse::<ClientId>() else {
             return Whose::Nobody;
         };
         let _reading = self.reading.lock().await;
         if let Some(known) = self.remembered(id, CONFIG_FRESH) {
-            return known.map_or(Whose::Nobody, Whose::Client);
+            return known;
         }
         match tokio::time::timeout(READ_TIME_MAX, self.clients.get(&client)).await {
             Ok(Ok(config)) => {
@@ -103,17 +103,20 @@ impl Directory {
                 };
                 tracing::warn!(%client, why, "a client's configuration could not be read; what is remembered is gone by");
                 match self.remembered(id, CONFIG_KEPT) {
-                    Some(Some(config)) => Whose::Client(config),
+                    Some(Whose::Client(config)) => Whose::Client(config),
                     _ => Whose::Down,
                 }
             }
         }
     }
 
-    fn remembered(&self, id: &str, fresh: Duration) -> Option<Option<Arc<ClientConfig>>> {
+    fn remembered(&self, id: &str, fresh: Duration) -> Option<Whose> {
         let configs = self.configs.read().unwrap_or_else(PoisonError::into_inner);
         let known = configs.get(id)?;
-        (known.at.elapsed() < fresh).then(|| known.config.clone())
+        (known.at.elapsed() < fresh).then(|| {
+            let config = known.config.clone();
+            config.map_or(Whose::Nobody, Whose::Client)
+        })
     }
 
     fn remember(&self, client: &ClientId, config: Option<Arc<ClientConfig>>) {

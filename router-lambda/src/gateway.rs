@@ -226,7 +226,10 @@ impl<R: Decides> Inner<R> {
         if let Ok(place) = Arc::clone(&inner.connections).try_acquire_owned() {
             drop(visitors.spawn(Arc::clone(inner).converse(stream, peer, place)));
         } else {
-            tracing::warn!(max = inner.settings.connections_max, "a visitor was refused: there are too many");
+            tracing::warn!(
+                max = inner.settings.connections_max,
+                "a visitor was refused: there are too many"
+            );
             if let Ok(place) = Arc::clone(&inner.refusals).try_acquire_owned() {
                 drop(visitors.spawn(refuse_at_the_door(stream, place)));
             }
@@ -234,7 +237,12 @@ impl<R: Decides> Inner<R> {
     }
 
     /// Serves one connection to its end.
-    async fn converse(self: Arc<Self>, stream: TcpStream, peer: IpAddr, place: OwnedSemaphorePermit) {
+    async fn converse(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: IpAddr,
+        place: OwnedSemaphorePermit,
+    ) {
         // An HMR message is small and alone: it must not wait for more to go with it.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps Nagle's algorithm");
@@ -408,7 +416,10 @@ impl<R: Decides> Inner<R> {
         let ((), ended) = tokio::join!(self.doors.close_sockets(limit), all_ended);
         let connections_cut = if ended.is_ok() { 0 } else { visitors.len() };
         if connections_cut > 0 {
-            tracing::warn!(connections_cut, "connections did not end in time, and are cut");
+            tracing::warn!(
+                connections_cut,
+                "connections did not end in time, and are cut"
+            );
         }
         self.cut.cancel();
         visitors.wait().await;
@@ -421,10 +432,17 @@ impl<R: Decides> Inner<R> {
 /// What hyper has answered itself is written down too, as far as it is known.
 fn note_the_end(error: &hyper::Error) {
     if error.is_parse() {
-        let status = if error.is_parse_too_large() { 431_u16 } else { 400 };
+        let status = if error.is_parse_too_large() {
+            431_u16
+        } else {
+            400
+        };
         tracing::info!(target: "access", status, why = %error, "a request that cannot be read");
     } else {
-        tracing::debug!(error = error as &dyn std::error::Error, "a visitor's connection ended");
+        tracing::debug!(
+            error = error as &dyn std::error::Error,
+            "a visitor's connection ended"
+        );
     }
 }
 

@@ -18,10 +18,21 @@ pub struct Facts {
     pub session: Session,
     /// Its client; none if there is no such client.
     pub config: Option<ClientConfig>,
-    /// The task of its generation, if the launcher knows of one.
-    pub task: Option<Task>,
+    /// The task of its generation, if the launcher can be asked and knows of one.
+    pub task: Asked,
     /// What waits for it.
     pub depth: Option<Depth>,
+}
+
+/// What the launcher said.
+#[derive(Debug, Clone)]
+pub enum Asked {
+    /// The task.
+    Task(Task),
+    /// That there is none, or that it has been gone for long.
+    None,
+    /// Nothing: only the router that started it could say.
+    Nothing,
 }
 
 /// What a request would get, and why.
@@ -150,8 +161,14 @@ fn details(facts: &Facts, now: Timestamp) -> Vec<String> {
         lines.push(format!("It is awake because {because}."));
     }
     match &facts.task {
-        None => lines.push("The launcher knows of no task of this generation.".to_owned()),
-        Some(task) => {
+        Asked::None => lines.push("The launcher knows of no task of this generation.".to_owned()),
+        Asked::Nothing => lines.extend(
+            session
+                .task_arn
+                .as_ref()
+                .map(|task| format!("Its task is {task}.")),
+        ),
+        Asked::Task(task) => {
             let how = match &task.state {
                 TaskState::Pending => "is being started".to_owned(),
                 TaskState::Running => "runs".to_owned(),
@@ -180,8 +197,8 @@ fn details(facts: &Facts, now: Timestamp) -> Vec<String> {
     if let Some(expires) = session.expires_at {
         let left = expires - now.unix_ms().div_euclid(1000);
         lines.push(format!(
-            "It expires in {} hours if nobody wakes it.",
-            left.max(0) / 3600
+            "It expires in {} days if nobody wakes it.",
+            left.max(0) / 86_400
         ));
     }
     lines

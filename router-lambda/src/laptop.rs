@@ -107,10 +107,7 @@ impl Folder {
                     .unwrap_or_default();
                 return Failure::new(
                     Exit::AlreadyRunning,
-                    format!(
-                        "a router of {} runs already{place}",
-                        self.path.display()
-                    ),
+                    format!("a router of {} runs already{place}", self.path.display()),
                     "Use that one, stop it first, or name another folder with --state.",
                 );
             }
@@ -266,8 +263,7 @@ async fn build(manifest: &Path, program: &Path) -> Result<(), Failure> {
 }
 
 fn is_program(path: &Path) -> bool {
-    fs::metadata(path)
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// Reads the configurations of a folder: `<clientId>.json` each. Everything that is wrong with any of them is said at once.
@@ -279,11 +275,13 @@ pub async fn clients(
     state: &Folder,
     agent: &Path,
 ) -> Result<Vec<ClientConfig>, Failure> {
-    let entries =
-        fs::read_dir(folder).map_err(|error| Failure::storage("read", folder, &error))?;
+    let entries = fs::read_dir(folder).map_err(|error| Failure::storage("read", folder, &error))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
         .collect();
     files.sort();
     let mut problems = Vec::new();
@@ -325,8 +323,13 @@ pub async fn clients(
 fn read(file: &Path) -> Result<ClientConfig, Vec<String>> {
     let text = fs::read_to_string(file).map_err(|error| vec![error.to_string()])?;
     let value: Value = serde_json::from_str(&text).map_err(|error| vec![error.to_string()])?;
-    let config = ClientConfig::parse(&value)
-        .map_err(|problems| problems.0.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect::<Vec<_>>())?;
+    let config = ClientConfig::parse(&value).map_err(|problems| {
+        problems
+            .0
+            .iter()
+            .map(|problem| format!("{}: {}", problem.path, problem.message))
+            .collect::<Vec<_>>()
+    })?;
     let named = file.file_stem().and_then(|stem| stem.to_str());
     if named != Some(config.client_id.as_str()) {
         return Err(vec![format!(

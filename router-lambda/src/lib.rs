@@ -15,6 +15,10 @@
     clippy::doc_markdown,
     reason = "SQLite and DynamoDB are names of products, not code"
 )]
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "an `expect` here states what makes it impossible"
+)]
 
 mod answer;
 pub mod ask;

@@ -46,14 +46,14 @@ impl Metrics {
     /// A request was refused, or sent elsewhere.
     pub fn refused(&self, client: &ClientId, why: &'static str) {
         self.of(client, |gathered| {
-            *gathered.refused.entry(why).or_default() += 1
+            *gathered.refused.entry(why).or_default() += 1;
         });
     }
 
     /// A wake was asked for.
     pub fn woken(&self, client: &ClientId, outcome: &'static str) {
         self.of(client, |gathered| {
-            *gathered.woken.entry(outcome).or_default() += 1
+            *gathered.woken.entry(outcome).or_default() += 1;
         });
     }
 

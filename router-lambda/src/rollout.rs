@@ -5,7 +5,7 @@
 //!
 //! Where it leads is made of the origin that an operator wrote and of ids that were parsed, and of nothing that a visitor wrote.
 
-use contract::client_config::{Rollout, RolloutBy, RolloutMode};
+use contract::client_config::{Rollout, RolloutMode};
 use contract::{ClientConfig, SessionId};
 use sha2::{Digest as _, Sha256};
 
@@ -16,8 +16,6 @@ pub struct Away<'a> {
     pub host: &'a str,
     /// The whole address.
     pub address: String,
-    /// How a visitor gets there.
-    pub by: RolloutBy,
 }
 
 /// Where a link leads that makes a session: none is made here while the old system has all of them.
@@ -47,7 +45,6 @@ fn away<'a>(rollout: &'a Rollout, path: &str) -> Away<'a> {
     Away {
         host: origin.host(),
         address: format!("{}{path}", origin.as_str()),
-        by: rollout.by,
     }
 }
 

@@ -531,8 +531,9 @@ impl Router {
         } else {
             self.rouse(visit, session).await
         };
-        // A browser without a script sent a form: it goes back to where it wanted to be.
-        if visit.form == Form::Page {
+        // A browser without a script sent a form: it goes back to where it wanted to be, and finds there how it stands. What
+        // cannot be seen in the record is said here, or nobody would say it.
+        if visit.form == Form::Page && standing.is_none() {
             return see_other(&reply::wanted(visit.head.query));
         }
         match standing {
@@ -541,16 +542,21 @@ impl Router {
                     .await
             }
             Some(standing) => {
+                let here = reply::wanted(visit.head.query);
+                let wake = reply::wake_address(&here);
                 let waiting = Waiting {
                     client: visit.config,
                     standing,
                     elapsed: None,
                     estimate: None,
-                    wake: "/_edit/wake",
+                    wake: &wake,
                     state: STATE,
-                    here: "/",
+                    here: &here,
                     by_itself: false,
                 };
+                if visit.form == Form::Page {
+                    return page::waiting(&waiting, Form::Page);
+                }
                 page::state(&waiting)
             }
         }

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::{ClientConfig, Timestamp};
+use platform::Instructions;
 use platform::aws::{Aws, AwsSettings, EcsSettings};
 use platform::local::{LocalLauncher, LocalLauncherSettings, QueueSettings};
-use platform::Instructions;
 use telemetry::{Embedded, Output};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -104,8 +104,12 @@ pub async fn on_a_laptop(arguments: ServeArguments) -> Result<Exit, Failure> {
         dead: Arc::new(store.queue(laptop::DEAD, QueueSettings::default())),
     };
     let assembly = Assembly::new(&ports, &policy, keys.clone(), &laptop::pace());
-    let gateway = Gateway::on(listener, gateway::Settings::default(), assembly.router.clone())
-        .map_err(|error| Failure::internal("serve", &error))?;
+    let gateway = Gateway::on(
+        listener,
+        gateway::Settings::default(),
+        assembly.router.clone(),
+    )
+    .map_err(|error| Failure::internal("serve", &error))?;
     show_links(&clients, &keys, &policy, &folder.path, &logs)?;
     let intake = store.queue(
         laptop::INTAKE,
@@ -135,9 +139,21 @@ pub async fn in_the_cloud(
     settings: Settings,
     output: Output,
 ) -> Result<Exit, Failure> {
+    if settings.trusted_hops.is_empty() {
+        // Nothing that a visitor says of itself is believed, so that everybody would seem to come over plain http.
+        return Err(Failure::new(
+            Exit::Usage,
+            "TRUSTED_HOPS is not set: the gateway cannot tell what its load balancer says from what anybody says",
+            "Name the networks of the load balancer, such as 10.0.0.0/16.",
+        ));
+    }
     let interrupt = Interrupt::listen()?;
     let host = arguments.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let listener = listen(SocketAddr::new(host, arguments.port.unwrap_or(GATEWAY_PORT))).await?;
+    let listener = listen(SocketAddr::new(
+        host,
+        arguments.port.unwrap_or(GATEWAY_PORT),
+    ))
+    .await?;
     let (assembly, aws) = cloud(&settings, HOLD).await;
     let gateway_settings = gateway::Settings {
         trusted_hops: settings.trusted_hops.clone(),
@@ -173,11 +189,17 @@ pub async fn cloud_ports(settings: &Settings) -> (Ports, Aws) {
     let aws = Aws::load(AwsSettings::default()).await;
     let ecs = &settings.ecs;
     let mut environment = vec![
-        ("CLIENT_CONFIGS_TABLE".to_owned(), settings.clients_table.clone()),
+        (
+            "CLIENT_CONFIGS_TABLE".to_owned(),
+            settings.clients_table.clone(),
+        ),
         ("SESSIONS_TABLE".to_owned(), settings.sessions_table.clone()),
         ("RECEIPTS_TABLE".to_owned(), settings.receipts_table.clone()),
         ("DEAD_QUEUE_URL".to_owned(), settings.dead.clone()),
-        ("EDIT_DOMAIN".to_owned(), settings.policy.edit_domain.clone()),
+        (
+            "EDIT_DOMAIN".to_owned(),
+            settings.policy.edit_domain.clone(),
+        ),
     ];
     if let Some(domain) = &settings.policy.preview_domain {
         environment.push(("PREVIEW_DOMAIN".to_owned(), domain.clone()));
@@ -203,13 +225,22 @@ pub async fn cloud_ports(settings: &Settings) -> (Ports, Aws) {
 
 impl Service {
     /// Serves until somebody wants it to stop; what was under way has ended then.
-    async fn run(self, gateway: Gateway<crate::router::Router>, mut interrupt: Interrupt) -> Interrupt {
+    async fn run(
+        self,
+        gateway: Gateway<crate::router::Router>,
+        mut interrupt: Interrupt,
+    ) -> Interrupt {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         if let Some(intake) = self.intake {
             tasks.spawn(self.assembly.intake.clone().run(intake, stop.clone()));
         }
-        tasks.spawn(self.assembly.sweep.clone().run(self.sweep_every, stop.clone()));
+        tasks.spawn(
+            self.assembly
+                .sweep
+                .clone()
+                .run(self.sweep_every, stop.clone()),
+        );
         if let Some(embedded) = self.embedded {
             tasks.spawn(write_metrics(self.assembly.clone(), embedded, stop.clone()));
         }
@@ -325,7 +356,8 @@ pub struct Interrupt([tokio::signal::unix::Signal; 3]);
 impl Interrupt {
     /// From here on the wish does not end the process by itself.
     pub fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::internal("listen for Ctrl-C", &error));
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::internal("listen for Ctrl-C", &error));
         Ok(Self([
             listen(SignalKind::interrupt())?,
             listen(SignalKind::terminate())?,

@@ -119,7 +119,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "TRUSTED_HOPS",
         None,
-        "the networks of the load balancer, separated by commas: what it says of a visitor is believed",
+        "the networks of the load balancer, separated by commas: what it says of a visitor is believed (required by `serve`)",
     ),
     variable(
         "PUBLIC_PORT",

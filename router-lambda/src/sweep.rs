@@ -29,8 +29,8 @@ use contract::{
     ClientConfig, ClientId, ErrorCode, Generation, Instruction, InstructionId, Session, SessionId,
     Status, Timestamp,
 };
-use futures_util::{FutureExt as _, StreamExt as _};
 use futures_util::stream;
+use futures_util::{FutureExt as _, StreamExt as _};
 use platform::{
     Clients, Delivery, Instructions, Launcher, PortError, Queues, Receipts, Removed, SessionQueue,
     Sessions, Task,
@@ -58,6 +58,9 @@ const SESSIONS_MAX: usize = 2000;
 const TASKS_MAX: usize = 2000;
 /// Queues whose session is looked for in one run; the next one goes on after the last.
 const QUEUES_MAX: usize = 500;
+/// Queues that are removed in one run. More at once is a router that was told the wrong table, which somebody should have time to
+/// notice.
+const QUEUES_REMOVED_MAX: usize = 20;
 /// Messages that one queue is emptied of in one run. What is left waits for the next.
 const MESSAGES_MAX: usize = 1000;
 /// Dead letters that are looked at in one run.
@@ -205,7 +208,9 @@ impl Sweep {
         let sweeping: Vec<_> = tasks
             .iter()
             .take(TASKS_MAX)
-            .map(|task| async move { (self.sweep_task(task, now).await, task.name.clone()) }.boxed())
+            .map(|task| {
+                async move { (self.sweep_task(task, now).await, task.name.clone()) }.boxed()
+            })
             .collect();
         let mut swept = stream::iter(sweeping).buffer_unordered(AT_ONCE);
         let mut stopped = HashSet::new();
@@ -479,7 +484,8 @@ impl Sweep {
         let is_next =
             |queue: &SessionQueue| last.as_ref().is_some_and(|last| queue.session > *last);
         for queue in from(queues, is_next).into_iter().take(QUEUES_MAX) {
-            if began.elapsed() >= RUN_TIME {
+            let is_enough = report.queues_removed >= QUEUES_REMOVED_MAX;
+            if is_enough || began.elapsed() >= RUN_TIME {
                 break;
             }
             self.remembered(|memory| memory.queue = Some(queue.session.clone()));
@@ -504,25 +510,26 @@ impl Sweep {
         if now.since(since) < ORPHAN_GRACE {
             return Ok(());
         }
+        let Some(client) = made_for(id) else {
+            return Ok(());
+        };
+        let Some(config) = self.clients.get(&client).await? else {
+            return Ok(());
+        };
+        // Another deployment of the same account has queues of the same names.
+        if !self.queues.is_ours(&queue.address).await? {
+            return Ok(());
+        }
         tracing::info!(
+            %client,
             session = id.redacted(),
             action = "remove queue",
             why = "its session is gone",
             "swept"
         );
-        let results = self.results_of(id).await?;
-        let of = Ended::Queue(id.clone());
-        self.empty(&of, &queue.address, results.as_deref(), now, report)
-            .await
-    }
-
-    /// The queue for results of the client for whom a session was made.
-    async fn results_of(&self, session: &SessionId) -> Result<Option<String>, PortError> {
-        let Some(client) = made_for(session) else {
-            return Ok(None);
-        };
-        let config = self.clients.get(&client).await?;
-        Ok(config.and_then(|config| config.results_queue_url))
+        let results = config.results_queue_url.as_deref();
+        let of = Ended::Queue(id.clone(), client);
+        self.empty(&of, &queue.address, results, now, report).await
     }
 
     /// Answers everything that waits in the queue of a session that has ended, and removes the queue when nothing is left.
@@ -566,17 +573,13 @@ impl Sweep {
     ) -> Result<(), PortError> {
         let letter = Letter::read(&delivery.body);
         let addressee = match of {
-            Ended::Session(addressee) => Some(addressee.clone()),
-            Ended::Queue(id) => made_for(id)
-                .or_else(|| {
-                    letter
-                        .instruction
-                        .as_ref()
-                        .map(|known| known.client_id.clone())
-                })
-                .map(|client| Addressee::gone(id.clone(), client, letter.instruction.as_deref())),
+            Ended::Session(addressee) => addressee.clone(),
+            Ended::Queue(id, client) => {
+                let instruction = letter.instruction.as_deref();
+                Addressee::gone(id.clone(), client.clone(), instruction)
+            }
         };
-        let (Some(addressee), Some(instruction_id)) = (addressee, letter.id.clone()) else {
+        let Some(instruction_id) = letter.id.clone() else {
             let (group, id) = (delivery.group.as_str(), delivery.message_id.as_str());
             let trace = delivery.trace_parent.as_deref();
             answer::bury(self.dead.as_ref(), group, id, &delivery.body, trace).await?;
@@ -769,8 +772,8 @@ enum Done {
 enum Ended {
     /// A session whose record was there a moment ago.
     Session(Addressee),
-    /// A session of which there is only the queue.
-    Queue(SessionId),
+    /// A session of which there is only the queue, and the client for whom it was made.
+    Queue(SessionId, ClientId),
 }
 
 /// A message, as far as it can be read.

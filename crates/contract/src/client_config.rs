@@ -14,7 +14,7 @@ mod parse;
 mod rollout;
 
 pub use brand::{BRAND_NAME_MAX_CHARACTERS, Brand, Colour, ColourError, Colours};
-pub use rollout::{Origin, OriginError, Rollout, RolloutBy, RolloutMode};
+pub use rollout::{Origin, OriginError, Rollout, RolloutMode};
 
 /// Minutes that an environment may idle: a day. Longer is a server, and is paid for like one.
 pub const IDLE_TIMEOUT_MAX_MINUTES: f64 = 1440.0;

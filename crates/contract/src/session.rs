@@ -430,17 +430,7 @@ impl Transition {
                 next.clear_environment();
             }
             Self::Fail { failure } => {
-                next.state = State::Failed;
-                next.failure = Some(failure.clone());
-                next.failed_at = Some(now);
-                if session.state == State::Waking {
-                    next.failed_wakes = session.failed_wakes.saturating_add(1);
-                }
-                // Fargate gives addresses to others at once. Task and phase stay: they say where to look.
-                next.container_ip = None;
-                next.port = None;
-                next.lease_until = None;
-                next.awake_because = None;
+                next.note_failure(failure, now);
             }
         }
         Ok(next)
@@ -517,6 +507,21 @@ impl Session {
             failed_wakes: 0,
             parked: Vec::new(),
         }
+    }
+
+    /// Notes that it has failed, and why.
+    fn note_failure(&mut self, failure: &Failure, now: Timestamp) {
+        if self.state == State::Waking {
+            self.failed_wakes = self.failed_wakes.saturating_add(1);
+        }
+        self.state = State::Failed;
+        self.failure = Some(failure.clone());
+        self.failed_at = Some(now);
+        // Fargate gives addresses to others at once. Task and phase stay: they say where to look.
+        self.container_ip = None;
+        self.port = None;
+        self.lease_until = None;
+        self.awake_because = None;
     }
 
     /// Notes that the wake has succeeded, and how long it took.

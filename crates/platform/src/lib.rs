@@ -16,17 +16,18 @@
 //! A port promises only what SQS FIFO queues and DynamoDB can keep; an adapter may be stricter. What they promise is
 //! written on the traits.
 //!
-//! No port knows `now` of itself where a decision hangs on it: [`Sessions::transition`] is given the caller's. The
+//! No port knows `now` of itself where a decision hangs on it: [`Sessions::transition`] is given the caller's.
+//! [`Sessions::remove`] alone looks at a clock of its own, by which a lease may be over. The
 //! queues keep their own time, because their deadlines are theirs (SQS keeps its own as well).
 //!
-//! The adapters: [`local`] (SQLite, one file, and processes; developer mode) and [`aws`] (DynamoDB, SQS, ECS and their like). Each passes the
-//! suite in `conformance`, which says the same in code and is built with the feature of that name.
+//! The adapters: [`local`] (SQLite, one file, and processes; developer mode) and [`aws`] (DynamoDB, SQS, ECS and their
+//! like). Each passes the suite in `conformance`, which says the same in code and is built with the feature of that name.
 //!
 //! Everything here is at-least-once. A reply may be lost after the deed was done, so each operation may be repeated
 //! with the same arguments: a second [`Instructions::send`] is a duplicate, a second [`Receipts::put`] is the same
-//! receipt, a second [`Launcher::launch`] is the same task, a second [`Sessions::create`] says that the thread is taken by the very id that was asked for, and a
-//! second [`Sessions::transition`] is judged by the contract's table. [`Sessions::spend`] alone is a question that is
-//! answered once: whoever does not hear the answer asks for another nonce.
+//! receipt, a second [`Launcher::launch`] is the same task, a second [`Sessions::create`] says that the thread is taken by
+//! the very id that was asked for, and a second [`Sessions::transition`] is judged by the contract's table.
+//! [`Sessions::spend`] alone is answered once: whoever does not hear the answer needs another nonce.
 
 #![allow(
     clippy::doc_markdown,

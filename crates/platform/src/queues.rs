@@ -27,6 +27,10 @@ pub trait Queues: Send + Sync + Debug {
     /// Every queue of a session that there is and that has a message; one without may be left out. May lag behind a
     /// `create` or a `send` by about a minute.
     async fn list(&self) -> Result<Vec<SessionQueue>>;
+
+    /// Whether the queue at an address has the dead letters that these share. A name says no more than that it is some
+    /// session's: another deployment in the same account has queues of the same names. One that is not there is nobody's.
+    async fn is_ours(&self, address: &str) -> Result<bool>;
 }
 
 /// The queue of a session.

@@ -116,7 +116,11 @@ mod tests {
             0..=125 => frame.push(mask | u8::try_from(payload_bytes).expect("small")),
             126..=0xffff => {
                 frame.push(mask | LENGTH_IN_TWO);
-                frame.extend(u16::try_from(payload_bytes).expect("two bytes").to_be_bytes());
+                frame.extend(
+                    u16::try_from(payload_bytes)
+                        .expect("two bytes")
+                        .to_be_bytes(),
+                );
             }
             _ => {
                 frame.push(mask | LENGTH_IN_EIGHT);
@@ -161,9 +165,16 @@ mod tests {
 
     #[test]
     fn what_passes_in_pieces_ends_where_it_would_in_one() {
-        let all = [frame(1, false, 200), frame(9, false, 3), frame(1, true, 70_000)];
+        let all = [
+            frame(1, false, 200),
+            frame(9, false, 3),
+            frame(1, true, 70_000),
+        ];
         let (ends, bytes) = (ends(&all), all.concat());
-        for cut in (0..bytes.len()).step_by(97).chain([1, 2, 3, 4, 5, 204, 205]) {
+        for cut in (0..bytes.len())
+            .step_by(97)
+            .chain([1, 2, 3, 4, 5, 204, 205])
+        {
             let mut frames = Frames::default();
             frames.pass(&bytes[..cut]);
             let end = if frames.at_boundary() {
@@ -173,7 +184,11 @@ mod tests {
             };
             assert_eq!(frames.finish(&bytes[cut..]), end - cut, "cut at {cut}");
             assert!(frames.at_boundary());
-            assert_eq!(frames.finish(&bytes[end..]), 0, "the next frame is not begun");
+            assert_eq!(
+                frames.finish(&bytes[end..]),
+                0,
+                "the next frame is not begun"
+            );
         }
     }
 

@@ -14,7 +14,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request, response};
 
 use crate::error::{Refusal, RelayError, Violation};
@@ -69,14 +69,13 @@ impl BodySize {
     }
 }
 
-/// Makes a client's head into the one for `upstream`. `authority` is the upstream's address. Says whether the request is
+/// Makes a client's head into the one for `upstream`. Says whether the request is
 /// a well-formed WebSocket upgrade.
 pub(crate) fn rewrite_request(
     parts: &mut request::Parts,
     body: BodySize,
     body_max: Option<u64>,
     upstream: &Upstream,
-    authority: Authority,
 ) -> Result<bool, RelayError> {
     if parts.method == Method::CONNECT {
         return Err(RelayError::Refused(Refusal::Connect));
@@ -134,8 +133,6 @@ pub(crate) fn rewrite_request(
     set_forwarded(headers, &upstream.forwarded);
 
     let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Some(authority);
     uri.path_and_query = Some(target);
     parts.uri = Uri::from_parts(uri).map_err(|_| RelayError::Refused(Refusal::Target))?;
     parts.version = Version::HTTP_11;

@@ -29,6 +29,7 @@
 //! (`axum::serve` and `serve_connection_with_upgrades` do). Interim responses of the upstream (100, 103) are not passed on,
 //! because hyper's server cannot send any.
 
+mod connection;
 mod error;
 mod frames;
 mod head;
@@ -38,7 +39,6 @@ mod tunnel;
 mod upload;
 mod upstream;
 
-use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -53,11 +53,11 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout_at};
 
+use connection::{Connection, Download, SendError};
 use head::BodySize;
-use pool::{Answered, Pools, UpstreamClient};
+use pool::{Pool, Pools};
 use tunnel::{Tunnel, Tunnels};
 use upload::{Phase, Progress, Upload};
 
@@ -145,19 +145,13 @@ impl Relay {
             pools,
             tunnels,
         } = &*self.inner;
-        let pool = pools.of(&upstream.pool_key, upstream.address);
+        let pool = pools.of(&upstream.pool_key);
         let (mut parts, body) = request.into_parts();
         let asked_for_head = parts.method == http::Method::HEAD;
         let size = BodySize::of(&body);
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let authority = pool.authority(upstream.address);
-        let websocket = head::rewrite_request(
-            &mut parts,
-            size,
-            settings.request_body_max,
-            upstream,
-            authority,
-        )?;
+        let websocket =
+            head::rewrite_request(&mut parts, size, settings.request_body_max, upstream)?;
         let handshake = if websocket {
             let client = upgrade.ok_or(RelayError::Refused(Refusal::NotUpgradable))?;
             Some((client, tunnels.slot(settings, &pool.slots)?))
@@ -168,45 +162,53 @@ impl Relay {
         let exchange = Exchange {
             address: upstream.address,
             settings,
+            pools,
             websocket,
         };
         let answer = if size == BodySize::None {
             let again = parts.method.is_idempotent().then(|| parts.clone());
             let request = http::Request::from_parts(parts, Upload::none());
-            match exchange.send(&pool.client, request, None).await {
+            match exchange.send(Some(&pool), request, None).await {
                 Err(Failure {
                     kept_connection: true,
                     ..
                 }) if let Some(parts) = again => {
                     let request = http::Request::from_parts(parts, Upload::none());
-                    exchange.send(pools.fresh(), request, None).await
+                    exchange.send(None, request, None).await
                 }
                 answer => answer,
             }
         } else {
             let (upload, progress) = Upload::of(body, size, settings.request_body_max);
             let request = http::Request::from_parts(parts, upload);
-            exchange.send(&pool.client, request, Some(&progress)).await
+            exchange.send(Some(&pool), request, Some(&progress)).await
         };
-        let mut response = answer.map_err(|failure| failure.error)?;
+        let (mut response, connection) = answer.map_err(|failure| failure.error)?;
         let upstream_upgrade = hyper::upgrade::on(&mut response);
 
-        let (mut parts, body) = response.into_parts();
+        let (mut parts, incoming) = response.into_parts();
         let switched = head::rewrite_response(&mut parts, websocket, upstream.address)?;
-        let tunnel = handshake
-            .filter(|_| switched)
-            .map(|(client, slot)| Tunnel {
+        let (tunnel, body) = if switched && let Some((client, slot)) = handshake {
+            let tunnel = Tunnel {
                 client,
                 upstream: upstream_upgrade,
+                connection,
                 slot,
                 pool_key: upstream.pool_key.clone(),
                 forgotten: Arc::clone(&pool.tunnels),
                 settings: Arc::clone(settings),
-            });
-        let body = if asked_for_head || switched || has_no_body(parts.status) {
-            NoBody.boxed_unsync()
+            };
+            (Some(tunnel), NoBody.boxed_unsync())
         } else {
-            body.map_err(Into::into).boxed_unsync()
+            let download = Download::new(incoming, connection, pool);
+            let body = if asked_for_head || has_no_body(parts.status) {
+                // Nothing comes, so that the connection is free at once.
+                drop(download);
+                NoBody.boxed_unsync()
+            } else {
+                download.boxed_unsync()
+            };
+            (None, body)
         };
         Ok(Answer {
             response: http::Response::from_parts(parts, body),
@@ -286,6 +288,7 @@ impl Answer {
 struct Exchange<'relay> {
     address: SocketAddr,
     settings: &'relay Settings,
+    pools: &'relay Pools,
     websocket: bool,
 }
 
@@ -306,84 +309,80 @@ impl From<RelayError> for Failure {
 }
 
 impl Exchange<'_> {
+    /// Sends a request over a connection of this pool, or over a new one.
     async fn send(
         &self,
-        client: &UpstreamClient,
+        pool: Option<&Pool>,
         request: http::Request<Upload>,
         progress: Option<&Progress>,
-    ) -> Result<http::Response<Incoming>, Failure> {
-        let answer = self.in_time(client.request(request), progress).await?;
-        let mut response = answer.map_err(|error| self.failure(error, progress))?;
-        if let Some(answered) = response.extensions_mut().remove::<Answered>() {
-            answered.note();
-        }
-        Ok(response)
+    ) -> Result<(http::Response<Incoming>, Connection), Failure> {
+        in_time(
+            self.over_some_connection(pool, request, progress),
+            self.address,
+            self.limit(),
+            progress,
+        )
+        .await?
     }
 
-    /// Waits for an answer. The clock starts anew whenever the request's body makes progress, so that a long upload is no
-    /// slow upstream.
-    async fn in_time<T>(
+    async fn over_some_connection(
         &self,
-        answer: impl Future<Output = T>,
+        pool: Option<&Pool>,
+        mut request: http::Request<Upload>,
         progress: Option<&Progress>,
-    ) -> Result<T, RelayError> {
-        let limit = if self.websocket {
-            Some(self.settings.upgrade_timeout)
-        } else {
-            self.settings.response_head_timeout
-        };
-        let Some(limit) = limit else {
-            return Ok(answer.await);
-        };
-        let mut answer = std::pin::pin!(answer);
-        let mut deadline = settings::later(Instant::now(), limit);
+    ) -> Result<(http::Response<Incoming>, Connection), Failure> {
         loop {
-            if let Ok(answer) = timeout_at(deadline, &mut answer).await {
-                return Ok(answer);
-            }
-            let mut wait = if self.websocket {
-                Wait::Upgrade
-            } else {
-                Wait::ResponseHead
+            let kept = pool.and_then(|pool| pool.take(self.address));
+            let connection = match kept {
+                Some(connection) => connection,
+                None => self.connect().await?,
             };
-            if let Some(progress) = progress {
-                let (phase, since) = progress.read();
-                let extended = settings::later(since, limit);
-                if extended > deadline {
-                    deadline = extended;
-                    continue;
-                }
-                if phase == Phase::Client {
-                    wait = Wait::RequestBody;
-                }
+            match connection.send(request).await {
+                Ok(answered) => return Ok(answered),
+                // The upstream had closed it, and has seen nothing.
+                Err(SendError {
+                    unsent: Some(unsent),
+                    had_answered: true,
+                    ..
+                }) => request = unsent,
+                Err(failed) => return Err(self.failure(failed, progress)),
             }
-            return Err(RelayError::Timeout {
-                address: self.address,
-                wait,
-                limit,
-            });
         }
     }
 
-    /// hyper says little about what went wrong; the rest is in the chain of sources.
-    fn failure(&self, error: legacy::Error, progress: Option<&Progress>) -> Failure {
+    async fn connect(&self) -> Result<Connection, RelayError> {
         let address = self.address;
-        if error.is_connect() {
-            let source = io_error(&error).map_or_else(
-                || io::Error::other(error.to_string()),
-                |found| io::Error::new(found.kind(), found.to_string()),
-            );
-            return if source.kind() == io::ErrorKind::TimedOut {
+        let connecting = Connection::to(address, &self.pools.connector);
+        connecting.await.map_err(|source| {
+            if source.kind() == io::ErrorKind::TimedOut {
                 RelayError::Timeout {
                     address,
                     wait: Wait::Connect,
                     limit: self.settings.connect_timeout,
                 }
-                .into()
             } else {
-                RelayError::Connect { address, source }.into()
-            };
+                RelayError::Connect { address, source }
+            }
+        })
+    }
+
+    /// What is waited for, and how long.
+    fn limit(&self) -> (Wait, Option<Duration>) {
+        if self.websocket {
+            (Wait::Upgrade, Some(self.settings.upgrade_timeout))
+        } else {
+            (Wait::ResponseHead, self.settings.response_head_timeout)
         }
+    }
+
+    /// hyper says little about what went wrong; the rest is in the chain of sources.
+    fn failure(&self, failed: SendError, progress: Option<&Progress>) -> Failure {
+        let address = self.address;
+        let SendError {
+            error,
+            unsent,
+            had_answered,
+        } = failed;
         match progress.map(|progress| progress.read().0) {
             Some(Phase::TooLarge) => {
                 let limit = self.settings.request_body_max.unwrap_or(u64::MAX);
@@ -401,18 +400,7 @@ impl Exchange<'_> {
             }
             Some(Phase::Client | Phase::Upstream) | None => {}
         }
-        let Some(http) = error
-            .source()
-            .and_then(|source| source.downcast_ref::<hyper::Error>())
-        else {
-            return RelayError::Disconnected {
-                address,
-                sent: true,
-                source: error.into(),
-            }
-            .into();
-        };
-        if http.is_parse() {
+        if error.is_parse() {
             let what = Violation::Malformed;
             return RelayError::Protocol {
                 address,
@@ -422,26 +410,58 @@ impl Exchange<'_> {
             .into();
         }
         // The body was shorter than its `Content-Length`, and hyper closed the connection rather than pretend.
-        if http.is_body_write_aborted() || http.is_user() {
+        if error.is_body_write_aborted() || error.is_user() {
             return RelayError::RequestBody {
                 source: error.into(),
             }
             .into();
         }
-        let mut extensions = http::Extensions::new();
-        if let Some(connection) = error.connect_info() {
-            connection.get_extras(&mut extensions);
-        }
-        let kept_connection = extensions.get::<Answered>().is_some_and(Answered::get);
-        let sent = !http.is_canceled();
+        let sent = unsent.is_none() && !error.is_canceled();
         Failure {
             error: RelayError::Disconnected {
                 address,
                 sent,
                 source: error.into(),
             },
-            kept_connection,
+            kept_connection: had_answered,
         }
+    }
+}
+
+/// Waits for an answer. The clock starts anew whenever the request's body makes progress, so that a long upload is no slow
+/// upstream.
+async fn in_time<T>(
+    answer: impl Future<Output = T>,
+    address: SocketAddr,
+    (wait, limit): (Wait, Option<Duration>),
+    progress: Option<&Progress>,
+) -> Result<T, RelayError> {
+    let Some(limit) = limit else {
+        return Ok(answer.await);
+    };
+    let mut answer = std::pin::pin!(answer);
+    let mut deadline = settings::later(Instant::now(), limit);
+    loop {
+        if let Ok(answer) = timeout_at(deadline, &mut answer).await {
+            return Ok(answer);
+        }
+        let mut wait = wait;
+        if let Some(progress) = progress {
+            let (phase, since) = progress.read();
+            let extended = settings::later(since, limit);
+            if extended > deadline {
+                deadline = extended;
+                continue;
+            }
+            if phase == Phase::Client {
+                wait = Wait::RequestBody;
+            }
+        }
+        return Err(RelayError::Timeout {
+            address,
+            wait,
+            limit,
+        });
     }
 }
 
@@ -476,17 +496,6 @@ impl http_body::Body for NoBody {
     }
 }
 
-fn io_error<'error>(error: &'error (dyn std::error::Error + 'static)) -> Option<&'error io::Error> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -504,13 +513,20 @@ mod tests {
         }
     }
 
-    fn exchange(settings: &Settings, websocket: bool) -> Exchange<'_> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 80));
-        Exchange {
-            address,
-            settings,
+    /// Waits for this as an exchange does.
+    async fn in_time<T>(
+        answer: impl Future<Output = T>,
+        websocket: bool,
+        progress: Option<&Progress>,
+    ) -> Result<T, RelayError> {
+        let settings = Arc::new(settings());
+        let exchange = Exchange {
+            address: SocketAddr::from(([127, 0, 0, 1], 80)),
+            settings: &settings,
+            pools: &Pools::new(Arc::clone(&settings)),
             websocket,
-        }
+        };
+        super::in_time(answer, exchange.address, exchange.limit(), progress).await
     }
 
     /// A body that the test writes, and the upload made of it.
@@ -541,10 +557,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_does_not_come_is_waited_for_as_long_as_it_may_take() {
-        let settings = settings();
         let started = Instant::now();
-        let error = exchange(&settings, false)
-            .in_time(std::future::pending::<()>(), None)
+        let error = in_time(std::future::pending::<()>(), false, None)
             .await
             .unwrap_err();
         assert!(matches!(
@@ -558,8 +572,7 @@ mod tests {
         assert_eq!(started.elapsed().as_secs(), LIMIT.as_secs());
 
         let started = Instant::now();
-        let error = exchange(&settings, true)
-            .in_time(std::future::pending::<()>(), None)
+        let error = in_time(std::future::pending::<()>(), true, None)
             .await
             .unwrap_err();
         assert!(matches!(
@@ -574,7 +587,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_upload_is_no_slow_upstream() {
-        let settings = settings();
         let (pieces, mut upload, progress) = upload();
         let started = Instant::now();
         let client = async {
@@ -589,20 +601,17 @@ mod tests {
             tokio::time::sleep(NEARLY).await;
             "answer"
         };
-        let exchange = exchange(&settings, false);
-        let (answer, ()) = tokio::join!(exchange.in_time(upstream, Some(&progress)), client);
+        let (answer, ()) = tokio::join!(in_time(upstream, false, Some(&progress)), client);
         assert_eq!(answer.unwrap(), "answer");
         assert!(started.elapsed() > NEARLY * 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_holds_up_an_upload_is_the_one_waited_for() {
-        let settings = settings();
         let (pieces, mut upload, progress) = upload();
         pieces.send(Bytes::from_static(b"x")).await.unwrap();
         let reads_all = async { while next_piece(&mut upload).await.is_some() {} };
-        let error = exchange(&settings, false)
-            .in_time(reads_all, Some(&progress))
+        let error = in_time(reads_all, false, Some(&progress))
             .await
             .unwrap_err();
         assert!(matches!(
@@ -618,8 +627,7 @@ mod tests {
             next_piece(&mut upload).await;
             std::future::pending::<()>().await;
         };
-        let error = exchange(&settings, false)
-            .in_time(reads_one, Some(&progress))
+        let error = in_time(reads_one, false, Some(&progress))
             .await
             .unwrap_err();
         assert!(matches!(

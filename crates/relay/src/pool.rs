@@ -1,31 +1,25 @@
-//! Connections to upstreams: kept per [`PoolKey`], made by a connector that knows addresses only.
+//! Connections to upstreams that nobody uses just now: kept per [`PoolKey`], made by a connector that knows addresses only.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use http::Uri;
-use http::uri::Authority;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
-use hyper_util::client::legacy::{Builder, Client};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_service::Service as _;
 
-use crate::BoxError;
-use crate::settings::{RESPONSE_HEAD_MAX_BYTES, Settings};
-use crate::upload::Upload;
+use crate::connection::Connection;
+use crate::settings::{Settings, later};
 use crate::upstream::PoolKey;
-
-pub(crate) type UpstreamClient = Client<Connector, Upload>;
 
 /// An upstream that is gone without a word (a stopped task's address answers nothing) is noticed after
 /// `KEEPALIVE_IDLE + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL` = 60 s, also by a response or a tunnel that is merely silent.
@@ -39,10 +33,8 @@ const POOLS_UNSWEPT: usize = 64;
 /// All pools of a relay.
 pub(crate) struct Pools {
     settings: Arc<Settings>,
-    connector: Connector,
-    executor: TrackedExecutor,
-    /// Keeps nothing: for a request that has met a dying connection once.
-    fresh: UpstreamClient,
+    pub(crate) connector: Connector,
+    closers: Closers,
     kept: RwLock<Kept>,
 }
 
@@ -54,30 +46,38 @@ struct Kept {
 
 /// The connections of one key.
 pub(crate) struct Pool {
-    pub(crate) client: UpstreamClient,
-    /// Ends the tunnels of this pool. Every tunnel holds it, which is how the sweep knows them.
+    settings: Arc<Settings>,
+    closers: Closers,
+    unused: Mutex<Unused>,
+    /// Ends the tunnels of this pool, and says that it is forgotten. Every tunnel holds it, which is how the sweep knows them.
     pub(crate) tunnels: Arc<CancellationToken>,
     /// The tunnels that it may still have.
     pub(crate) slots: Arc<Semaphore>,
-    /// The address this pool was made for, in the form a URL wants it: a key almost always means one address.
-    authority: (SocketAddr, Authority),
     last_used: Mutex<Instant>,
+}
+
+#[derive(Default)]
+struct Unused {
+    /// The oldest first.
+    connections: Vec<(Connection, Instant)>,
+    /// Whether somebody sees to it that they are closed in time.
+    closing: bool,
+}
+
+/// The tasks that close what nobody uses, and where they run: a response's body may be dropped anywhere.
+#[derive(Clone)]
+struct Closers {
+    tasks: TaskTracker,
+    runtime: Handle,
 }
 
 impl Pools {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.set_connect_timeout(Some(settings.connect_timeout));
-        // Small writes are whole messages here: an HMR update must not wait for an acknowledgement.
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(KEEPALIVE_IDLE));
-        tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
-        tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
-        let connector = Connector { tcp };
-        let executor = TrackedExecutor(TaskTracker::new());
-        let fresh = client_builder(&executor)
-            .pool_max_idle_per_host(0)
-            .build(connector.clone());
+        let connector = Connector::new(settings.connect_timeout);
+        let closers = Closers {
+            tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+        };
         let kept = Kept {
             by_key: HashMap::new(),
             sweep_at: POOLS_UNSWEPT,
@@ -85,14 +85,13 @@ impl Pools {
         Self {
             settings,
             connector,
-            executor,
-            fresh,
+            closers,
             kept: RwLock::new(kept),
         }
     }
 
-    /// The pool of `key`; `address` is only remembered.
-    pub(crate) fn of(&self, key: &PoolKey, address: SocketAddr) -> Arc<Pool> {
+    /// The pool of `key`.
+    pub(crate) fn of(&self, key: &PoolKey) -> Arc<Pool> {
         let found = self
             .kept
             .read()
@@ -100,17 +99,12 @@ impl Pools {
             .by_key
             .get(key)
             .cloned();
-        let pool = found.unwrap_or_else(|| self.make(key, address));
+        let pool = found.unwrap_or_else(|| self.make(key));
         *pool
             .last_used
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Instant::now();
         pool
-    }
-
-    /// A client that makes a connection for every request.
-    pub(crate) fn fresh(&self) -> &UpstreamClient {
-        &self.fresh
     }
 
     pub(crate) fn forget(&self, key: &PoolKey) {
@@ -122,6 +116,7 @@ impl Pools {
             .remove(key);
         if let Some(pool) = forgotten {
             pool.tunnels.cancel();
+            pool.lock().connections.clear();
         }
     }
 
@@ -139,7 +134,7 @@ impl Pools {
             .min(Semaphore::MAX_PERMITS)
     }
 
-    fn make(&self, key: &PoolKey, address: SocketAddr) -> Arc<Pool> {
+    fn make(&self, key: &PoolKey) -> Arc<Pool> {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.by_key.len() >= kept.sweep_at {
             // A pool that nobody has used for as long as a connection is kept holds no connection; a caller that never
@@ -149,15 +144,12 @@ impl Pools {
             kept.sweep_at = POOLS_UNSWEPT.max(kept.by_key.len() * 2);
         }
         let pool = kept.by_key.entry(key.clone()).or_insert_with(|| {
-            let client = client_builder(&self.executor)
-                .pool_idle_timeout(self.settings.pool_idle_timeout)
-                .pool_max_idle_per_host(self.settings.pool_idle_max)
-                .build(self.connector.clone());
             Arc::new(Pool {
-                client,
+                settings: Arc::clone(&self.settings),
+                closers: self.closers.clone(),
+                unused: Mutex::default(),
                 tunnels: Arc::new(CancellationToken::new()),
                 slots: Arc::new(Semaphore::new(self.tunnels_max())),
-                authority: (address, authority(address)),
                 last_used: Mutex::new(Instant::now()),
             })
         });
@@ -166,14 +158,42 @@ impl Pools {
 }
 
 impl Pool {
-    /// `address` as the authority of a URL.
-    pub(crate) fn authority(&self, address: SocketAddr) -> Authority {
-        let (known, known_authority) = &self.authority;
-        if *known == address {
-            known_authority.clone()
-        } else {
-            authority(address)
+    /// Takes out a connection to this address over which a request can be sent. The one that was used last is the one that
+    /// its upstream is least about to close.
+    pub(crate) fn take(&self, address: SocketAddr) -> Option<Connection> {
+        loop {
+            let (mut connection, since) = {
+                let mut unused = self.lock();
+                let found = unused
+                    .connections
+                    .iter()
+                    .rposition(|(connection, _)| connection.address == address)?;
+                unused.connections.remove(found)
+            };
+            if since.elapsed() <= self.settings.pool_idle_timeout && connection.is_usable() {
+                return Some(connection);
+            }
         }
+    }
+
+    /// Keeps a connection for whoever comes next, if it can still be used and there is room for it.
+    pub(crate) fn put(self: &Arc<Self>, mut connection: Connection) {
+        if !connection.is_usable() {
+            return;
+        }
+        let mut unused = self.lock();
+        if self.tunnels.is_cancelled() || unused.connections.len() >= self.settings.pool_idle_max {
+            return;
+        }
+        unused.connections.push((connection, Instant::now()));
+        if !std::mem::replace(&mut unused.closing, true) {
+            let closing = close_unused(Arc::downgrade(self), self.settings.pool_idle_timeout);
+            drop(self.closers.tasks.spawn_on(closing, &self.closers.runtime));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Unused> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_used(self: &Arc<Self>, idle: Duration) -> bool {
@@ -188,146 +208,76 @@ impl Pool {
     }
 }
 
-fn authority(address: SocketAddr) -> Authority {
-    // Without the scope of a link-local address, which a URL cannot carry.
-    let plain = SocketAddr::new(address.ip(), address.port());
-    plain
-        .to_string()
-        .try_into()
-        .expect("an address and a port are an authority")
-}
-
-fn client_builder(executor: &TrackedExecutor) -> Builder {
-    let mut builder = Client::builder(executor.clone());
-    builder
-        .pool_timer(TokioTimer::new())
-        // RESPONSE_HEADERS_MAX is hyper's default, which it keeps on the stack; a number said here goes on the heap.
-        .http1_max_buf_size(RESPONSE_HEAD_MAX_BYTES)
-        // `Host` is always there.
-        .set_host(false);
-    builder
-}
-
-/// Connection tasks are spawned where they can be counted, like every other task.
-#[derive(Clone)]
-struct TrackedExecutor(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for TrackedExecutor
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, connection: F) {
-        drop(self.0.spawn(connection));
+/// Closes connections that nobody has used for `limit`, until there are none left.
+async fn close_unused(pool: Weak<Pool>, limit: Duration) {
+    loop {
+        let next = {
+            let Some(pool) = pool.upgrade() else { return };
+            let mut unused = pool.lock();
+            let now = Instant::now();
+            unused
+                .connections
+                .retain(|(_, since)| now.saturating_duration_since(*since) < limit);
+            let Some((_, oldest)) = unused.connections.first() else {
+                unused.closing = false;
+                return;
+            };
+            later(*oldest, limit)
+        };
+        sleep_until(next).await;
     }
 }
 
-/// Connects, and marks what it made.
+/// Connects to addresses.
 #[derive(Clone)]
 pub(crate) struct Connector {
     tcp: HttpConnector,
 }
 
-impl tower_service::Service<Uri> for Connector {
-    type Response = Link;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.tcp.poll_ready(context).map_err(Into::into)
+impl Connector {
+    fn new(timeout: Duration) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(timeout));
+        // Small writes are whole messages here: an HMR update must not wait for an acknowledgement.
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEPALIVE_IDLE));
+        tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+        tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+        Self { tcp }
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.tcp.call(uri);
-        Box::pin(async move {
-            Ok(Link {
-                stream: connecting.await?,
-                answered: Answered::default(),
-            })
-        })
-    }
-}
-
-/// Whether a connection has carried a response already. Only such a one can have been closed for idleness while a request
-/// was on its way to it; a fresh one that ends unanswered is an upstream that does not want the request.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Answered(Arc<AtomicBool>);
-
-impl Answered {
-    pub(crate) fn note(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<TokioIo<TcpStream>> {
+        let mut tcp = self.tcp.clone();
+        tcp.call(url(address))
+            .await
+            .map_err(|error| io_error(&error))
     }
 }
 
-/// A connection to an upstream.
-pub(crate) struct Link {
-    stream: TokioIo<TcpStream>,
-    answered: Answered,
+/// `address` as a connector wants it.
+fn url(address: SocketAddr) -> Uri {
+    // Without the scope of a link-local address, which a URL cannot carry.
+    let plain = SocketAddr::new(address.ip(), address.port());
+    format!("http://{plain}/")
+        .try_into()
+        .expect("an address and a port are an authority")
 }
 
-impl Connection for Link {
-    fn connected(&self) -> Connected {
-        // Not `stream.connected()`: it would put the addresses into every response's extensions.
-        Connected::new().extra(self.answered.clone())
+/// What the operating system said, from the chain of sources.
+fn io_error(error: &(dyn std::error::Error + 'static)) -> io::Error {
+    let mut cause = Some(error);
+    while let Some(found) = cause {
+        if let Some(found) = found.downcast_ref::<io::Error>() {
+            return io::Error::new(found.kind(), found.to_string());
+        }
+        cause = found.source();
     }
-}
-
-impl Read for Link {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl Write for Link {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+    io::Error::other(error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn address() -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 80))
-    }
 
     fn count(pools: &Pools) -> usize {
         pools.kept.read().unwrap().by_key.len()
@@ -337,10 +287,10 @@ mod tests {
     async fn pools_that_nobody_forgets_do_not_pile_up() {
         let pools = Pools::new(Arc::new(Settings::default()));
         let kept = PoolKey::from("kept");
-        let tunnels = Arc::clone(&pools.of(&kept, address()).tunnels);
-        let in_use = pools.of(&PoolKey::from("in use"), address());
+        let tunnels = Arc::clone(&pools.of(&kept).tunnels);
+        let in_use = pools.of(&PoolKey::from("in use"));
         for number in 0..10_000_u64 {
-            pools.of(&PoolKey::from(number), address());
+            pools.of(&PoolKey::from(number));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert!(
@@ -348,10 +298,7 @@ mod tests {
             "{} are left",
             count(&pools)
         );
-        assert!(Arc::ptr_eq(
-            &in_use,
-            &pools.of(&PoolKey::from("in use"), address())
-        ));
+        assert!(Arc::ptr_eq(&in_use, &pools.of(&PoolKey::from("in use"))));
         pools.forget(&kept);
         assert!(
             tunnels.is_cancelled(),
@@ -363,19 +310,23 @@ mod tests {
     async fn a_busy_relay_keeps_all_its_pools() {
         let pools = Pools::new(Arc::new(Settings::default()));
         for number in 0..1_000_u64 {
-            pools.of(&PoolKey::from(number), address());
+            pools.of(&PoolKey::from(number));
         }
         assert_eq!(count(&pools), 1_000);
     }
 
     #[test]
-    fn an_address_is_an_authority_in_either_family() {
+    fn an_address_is_a_url_in_either_family() {
         for (address, expected) in [
             ("127.0.0.1:4321", "127.0.0.1:4321"),
             ("[::1]:4321", "[::1]:4321"),
             ("[fe80::1%3]:80", "[fe80::1]:80"),
         ] {
-            assert_eq!(authority(address.parse().unwrap()).as_str(), expected);
+            let url = url(address.parse().unwrap());
+            assert_eq!(
+                url.authority().map(|authority| authority.as_str()),
+                Some(expected)
+            );
         }
     }
 }

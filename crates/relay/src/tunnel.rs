@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use crate::connection::Connection;
 use crate::error::RelayError;
 use crate::frames::{Frames, GOING_AWAY};
 use crate::settings::{Settings, later};
@@ -144,6 +145,8 @@ impl Drop for Counted {
 pub(crate) struct Tunnel {
     pub(crate) client: OnUpgrade,
     pub(crate) upstream: OnUpgrade,
+    /// What becomes the upstream's side; somebody has to drive it to there.
+    pub(crate) connection: Connection,
     pub(crate) slot: Slot,
     pub(crate) pool_key: PoolKey,
     pub(crate) forgotten: Arc<CancellationToken>,
@@ -187,10 +190,12 @@ impl Tunnel {
         let Tunnel {
             client,
             upstream,
+            connection,
             slot,
             settings,
             ..
         } = self;
+        let upstream = async { tokio::join!(connection.end(), upstream).1 };
         let both = async { tokio::try_join!(client, upstream) };
         let both = tokio::select! {
             both = timeout(settings.upgrade_timeout, both) => both,
@@ -315,11 +320,7 @@ async fn pump_frames(
     Ok(Last::GoingAway)
 }
 
-async fn write(
-    to: &mut (impl AsyncWrite + Unpin),
-    bytes: &[u8],
-    moved: &Moved,
-) -> io::Result<()> {
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], moved: &Moved) -> io::Result<()> {
     moved.note();
     to.write_all(bytes).await?;
     to.flush().await?;

@@ -204,6 +204,10 @@ mod tests {
     #[test]
     fn a_giant_path_makes_a_short_line() {
         let shown = shown_path(&format!("/{}", "é".repeat(10_000)));
-        assert!(shown.len() <= SHOWN_MAX_BYTES + '…'.len_utf8(), "{}", shown.len());
+        assert!(
+            shown.len() <= SHOWN_MAX_BYTES + '…'.len_utf8(),
+            "{}",
+            shown.len()
+        );
     }
 }

@@ -111,10 +111,7 @@ fn refuse<T>(status: StatusCode, why: &'static str) -> Result<T, Refused> {
 fn host(headers: &HeaderMap) -> Result<Authority, Refused> {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return refuse(
-            StatusCode::BAD_REQUEST,
-            "A request names exactly one host.",
-        );
+        return refuse(StatusCode::BAD_REQUEST, "A request names exactly one host.");
     };
     let host: Option<Authority> = Authority::try_from(host.as_bytes()).ok();
     host.filter(|host| {
@@ -126,7 +123,10 @@ fn host(headers: &HeaderMap) -> Result<Authority, Refused> {
                 .strip_prefix(':')
                 .is_some_and(|port| !port.starts_with('+') && port.parse::<u16>().is_ok());
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-        host.as_str().starts_with(name) && !name.is_empty() && name.bytes().all(plain) && port_is_one
+        host.as_str().starts_with(name)
+            && !name.is_empty()
+            && name.bytes().all(plain)
+            && port_is_one
     })
     .ok_or(Refused {
         status: StatusCode::BAD_REQUEST,
@@ -214,7 +214,10 @@ mod tests {
         ] {
             assert_eq!(judged(&Method::GET, target, &one), expected, "{target}");
         }
-        assert_eq!(judged(&Method::CONNECT, "edit.amelia.example:443", &one), 405);
+        assert_eq!(
+            judged(&Method::CONNECT, "edit.amelia.example:443", &one),
+            405
+        );
         assert_eq!(judged(&Method::GET, "/", &[]), 400);
         assert_eq!(judged(&Method::GET, "/", &[one[0], one[0]]), 400);
     }
@@ -241,7 +244,11 @@ mod tests {
             ("h\\x", 400),
             ("edit.amelia.example\u{e9}", 400),
         ] {
-            assert_eq!(judged(&Method::GET, "/", &[("host", host)]), expected, "{host}");
+            assert_eq!(
+                judged(&Method::GET, "/", &[("host", host)]),
+                expected,
+                "{host}"
+            );
         }
     }
 
@@ -251,15 +258,33 @@ mod tests {
         let seen = |lines: &[(&'static str, &str)]| visitor(PEER, &headers(lines), &hops);
         let visitor_is = |text: &str| Some(text.parse().expect("an address"));
         for (lines, expected) in [
-            (&[("x-forwarded-for", "203.0.113.9")][..], visitor_is("203.0.113.9")),
-            (&[("x-forwarded-for", "10.0.0.1, 203.0.113.9")], visitor_is("203.0.113.9")),
             (
-                &[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "203.0.113.9")],
+                &[("x-forwarded-for", "203.0.113.9")][..],
                 visitor_is("203.0.113.9"),
             ),
-            (&[("x-forwarded-for", "203.0.113.9:4711")], visitor_is("203.0.113.9")),
-            (&[("x-forwarded-for", "[2001:db8::1]:4711")], visitor_is("2001:db8::1")),
-            (&[("x-forwarded-for", "::ffff:203.0.113.9")], visitor_is("203.0.113.9")),
+            (
+                &[("x-forwarded-for", "10.0.0.1, 203.0.113.9")],
+                visitor_is("203.0.113.9"),
+            ),
+            (
+                &[
+                    ("x-forwarded-for", "10.0.0.1"),
+                    ("x-forwarded-for", "203.0.113.9"),
+                ],
+                visitor_is("203.0.113.9"),
+            ),
+            (
+                &[("x-forwarded-for", "203.0.113.9:4711")],
+                visitor_is("203.0.113.9"),
+            ),
+            (
+                &[("x-forwarded-for", "[2001:db8::1]:4711")],
+                visitor_is("2001:db8::1"),
+            ),
+            (
+                &[("x-forwarded-for", "::ffff:203.0.113.9")],
+                visitor_is("203.0.113.9"),
+            ),
             (&[("x-forwarded-for", "203.0.113.9, unknown")], None),
             (&[("x-forwarded-for", "203.0.113.9,")], None),
             (&[], None),
@@ -278,7 +303,10 @@ mod tests {
 
     #[test]
     fn nobody_else_is_believed() {
-        let claims = headers(&[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https")]);
+        let claims = headers(&[
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-proto", "https"),
+        ]);
         assert_eq!(visitor(PEER, &claims, &[]), (Some(PEER), Proto::Http));
         let mapped: IpAddr = "::ffff:198.51.100.7".parse().expect("an address");
         let hops = ["198.51.100.7/32".parse().expect("a network")];

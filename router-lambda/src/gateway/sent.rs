@@ -73,7 +73,10 @@ impl http_body::Body for Sent {
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
             Poll::Ready(Some(Err(error))) => {
-                tracing::debug!(error = &**error as &dyn std::error::Error, "a door broke off");
+                tracing::debug!(
+                    error = &**error as &dyn std::error::Error,
+                    "a door broke off"
+                );
                 self.broken = true;
             }
             Poll::Ready(None) => self.ended = true,

@@ -1,7 +1,10 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use contract::client_config::{Brand, Colours};
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 
@@ -141,7 +144,9 @@ fn a_page_runs_nothing_and_asks_nobody_that_is_not_of_this_host() {
         let html = body(&page);
         for never in [
             "://",
-            " on",
+            " onclick",
+            " onload",
+            " onerror",
             "style=",
             "javascript:",
             "<img",
@@ -149,18 +154,7 @@ fn a_page_runs_nothing_and_asks_nobody_that_is_not_of_this_host() {
             "<script>",
             "unsafe",
         ] {
-            // The words of a page may have an "on" in them: it is attributes that are looked for.
-            let attribute = never == " on";
-            let found = if attribute {
-                html.split('<').any(|tag| {
-                    tag.split('>')
-                        .next()
-                        .is_some_and(|tag| tag.contains(" onclick") || tag.contains(" onload"))
-                })
-            } else {
-                html.contains(never)
-            };
-            assert!(!found, "{never}: {html}");
+            assert!(!html.contains(never), "{never}: {html}");
         }
         assert_eq!(html.matches("<h1").count(), 1, "{html}");
         assert!(html.contains("<html lang=\"en\">") && html.contains("name=\"robots\""));
@@ -170,11 +164,7 @@ fn a_page_runs_nothing_and_asks_nobody_that_is_not_of_this_host() {
             .and_then(|(_, rest)| rest.split_once("</style>"))
             .expect("a style")
             .0;
-        let digest = {
-            use base64::Engine as _;
-            use sha2::Digest as _;
-            base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(style.as_bytes()))
-        };
+        let digest = BASE64.encode(Sha256::digest(style.as_bytes()));
         assert!(policy.contains(&digest), "{policy} {style}");
     }
 }
@@ -217,7 +207,10 @@ fn the_waiting_page_is_small() {
     {
         bytes += asset(part).expect("it is there").body().len();
     }
-    assert!(bytes > 10_000 / 2, "the assets are counted: {bytes}");
+    assert!(
+        bytes > html.len() + 5_000,
+        "the assets are counted: {bytes}"
+    );
     assert!(bytes <= 20 * 1024, "{bytes} bytes");
 }
 

@@ -8,7 +8,7 @@ use edit_router::sweep::Report;
 use edit_router::wake::Woken;
 use futures_util::future::join_all;
 use platform::Queues as _;
-use platform::conformance::records::{dawn, receipt, session_id};
+use platform::conformance::records::{dawn, receipt};
 
 use super::house::{
     House, after, for_session, for_thread, ids, outgoing, record, second, thread_of,
@@ -67,6 +67,12 @@ async fn messages_come_to_the_queue_of_their_session_in_order_and_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sweep_wakes_ends_and_answers() {
     let house = House::in_the_cloud().await;
+    // Another deployment of the same account, which has a client of the same name.
+    let neighbour = House::in_the_cloud().await;
+    let theirs = neighbour.sleeper(5).await;
+    neighbour
+        .put(&theirs, &for_session("i-9", &theirs.session_id), "i-9")
+        .await;
     let (awaited, expired) = (house.sleeper(1).await, house.sleeper(2).await);
     house
         .put(&awaited, &for_session("i-1", &awaited.session_id), "i-1")
@@ -80,7 +86,7 @@ async fn the_sweep_wakes_ends_and_answers() {
         }
     );
 
-    let orphan = session_id(&house.amelia.client_id, 9);
+    let orphan = house.fresh_id();
     let address = house.queues.create(&orphan).await.expect("created");
     let left = outgoing(&for_session("i-3", &orphan), orphan.as_str(), "i-3");
     house.queues.open(&address).send(&left).await.expect("sent");
@@ -98,7 +104,7 @@ async fn the_sweep_wakes_ends_and_answers() {
     };
     house.receipts.put(&answered).await.expect("put");
 
-    // Woken five minutes before the other one expires, the first one is lost by then.
+    // The first one was woken at dawn and never became ready: it is failed now, and ended a minute later.
     let end = after(KEPT + Duration::from_secs(1));
     let report = house.sweep().once(end).await;
     let expected = Report {
@@ -121,12 +127,21 @@ async fn the_sweep_wakes_ends_and_answers() {
     assert_eq!(thread_of(&house, "thread-2").await, None);
 
     let report = house.sweep().once(end.plus(Duration::from_secs(60))).await;
-    assert_eq!(
-        (report.answered, report.queues_removed, report.errors),
-        (1, 1, 0),
-        "{report:?}"
-    );
+    let expected = Report {
+        ended: 1,
+        queues_removed: 2,
+        answered: 2,
+        ..Report::default()
+    };
+    assert_eq!(report, expected);
+    let answer = house.answer(&awaited.session_id, "i-1").await;
+    assert_eq!(answer, "failed session_expired");
     assert_eq!(house.answer(&orphan, "i-3").await, "failed session_expired");
+    assert_eq!(
+        neighbour.waiting(&theirs.queue_url).await,
+        1,
+        "that is not ours to remove"
+    );
     let mut kept = ids(&house.dead_letters().await);
     kept.sort();
     assert_eq!(kept, ["i-4", "i-5"]);

@@ -128,8 +128,8 @@ impl House {
 
     /// Session number `number` of amelia, asleep, with its queue.
     pub(crate) async fn sleeper(&self, number: u8) -> Session {
-        let amelia = &self.amelia.client_id;
-        let mut asleep = session(amelia, number);
+        let mut asleep = session(&self.amelia.client_id, number);
+        asleep.session_id = self.fresh_id();
         asleep.queue_url = self
             .queues
             .create(&asleep.session_id)
@@ -139,6 +139,13 @@ impl House {
         let created = self.sessions.create(&asleep).await;
         assert_eq!(created.expect("answered"), Created::New);
         asleep
+    }
+
+    /// An id of amelia's that nobody else has: houses in the cloud are neighbours, with queues of the same account.
+    pub(crate) fn fresh_id(&self) -> SessionId {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).expect("there is randomness");
+        SessionId::new(&self.amelia.client_id, random)
     }
 
     /// Takes a transition that has to be taken.
@@ -390,6 +397,10 @@ impl Queues for Weather {
 
     async fn list(&self) -> platform::Result<Vec<SessionQueue>> {
         self.queues.list().await
+    }
+
+    async fn is_ours(&self, address: &str) -> platform::Result<bool> {
+        self.queues.is_ours(address).await
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use edit_router::router::Forward;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::support::door::{Door, Leaving, Manner, Who};
@@ -30,7 +31,7 @@ const SWITCHED: &str = "HTTP/1.1 101";
 /// What the visitors of all clients have seen.
 #[derive(Default)]
 struct Seen {
-    own_pages: AtomicUsize,
+    own_pages: watch::Sender<usize>,
     own_sockets: AtomicUsize,
     excuses: AtomicUsize,
     foreign: AtomicUsize,
@@ -82,7 +83,7 @@ async fn looks(gateway: SocketAddr, who: &Who, seen: &Seen) -> io::Result<()> {
         if body == UNPROVEN || body == UNREACHABLE {
             seen.excuses.fetch_add(1, Ordering::Relaxed);
         } else if body == who.page() {
-            seen.own_pages.fetch_add(1, Ordering::Relaxed);
+            seen.own_pages.send_modify(|pages| *pages += 1);
         } else if !who.page().starts_with(&*body) {
             seen.foreign.fetch_add(1, Ordering::Relaxed);
         }
@@ -121,8 +122,18 @@ async fn listens(gateway: SocketAddr, who: &Who, other: &Who, seen: &Seen) -> io
 async fn no_byte_of_another_client_is_seen_while_addresses_are_recycled() {
     let clients = [Who::new("amelia", 1), Who::new("bertram", 1)];
     let doors = [
-        Door::at("127.0.0.2:0".parse().expect("an address"), &clients[0], Manner::Honest).await,
-        Door::at("127.0.0.3:0".parse().expect("an address"), &clients[1], Manner::Honest).await,
+        Door::at(
+            "127.0.0.2:0".parse().expect("an address"),
+            &clients[0],
+            Manner::Honest,
+        )
+        .await,
+        Door::at(
+            "127.0.0.3:0".parse().expect("an address"),
+            &clients[1],
+            Manner::Honest,
+        )
+        .await,
     ];
     let served = Served::new().await;
     let leads = |who: &Who, door: &Door| {
@@ -149,7 +160,10 @@ async fn no_byte_of_another_client_is_seen_while_addresses_are_recycled() {
         if recycling % 2 == 0 {
             generation += 1;
         }
-        let now = [Who::new("amelia", generation), Who::new("bertram", generation)];
+        let now = [
+            Who::new("amelia", generation),
+            Who::new("bertram", generation),
+        ];
         let (first, second) = (&doors[recycling % 2], &doors[(recycling + 1) % 2]);
         first.is_given_to(&now[0], leaving);
         second.is_given_to(&now[1], leaving);
@@ -158,13 +172,14 @@ async fn no_byte_of_another_client_is_seen_while_addresses_are_recycled() {
         leads(&now[0], first);
         leads(&now[1], second);
         // And right for as long as it takes somebody to see a page.
-        let pages = seen.own_pages.load(Ordering::Relaxed);
-        within("a page of somebody's own", async {
-            while seen.own_pages.load(Ordering::Relaxed) == pages {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        let mut pages = seen.own_pages.subscribe();
+        let before = *pages.borrow_and_update();
+        within(
+            "a page of somebody's own",
+            pages.wait_for(|pages| *pages > before),
+        )
+        .await
+        .expect("the visitors go on");
     }
     seen.stop.store(true, Ordering::Relaxed);
     within("the visitors", async {
@@ -176,8 +191,21 @@ async fn no_byte_of_another_client_is_seen_while_addresses_are_recycled() {
 
     let count = |number: &AtomicUsize| number.load(Ordering::Relaxed);
     assert_eq!(count(&seen.foreign), 0, "foreign answers");
-    assert!(count(&seen.own_pages) > RECYCLINGS, "{} pages", count(&seen.own_pages));
-    assert!(count(&seen.own_sockets) > 10, "{} sockets", count(&seen.own_sockets));
-    assert!(count(&seen.excuses) > RECYCLINGS / 10, "{} excuses", count(&seen.excuses));
-    assert!(served.table.unproven_doors() > RECYCLINGS / 10, "{} unproven", served.table.unproven_doors());
+    let pages = *seen.own_pages.borrow();
+    assert!(pages > RECYCLINGS, "{pages} pages");
+    assert!(
+        count(&seen.own_sockets) > 10,
+        "{} sockets",
+        count(&seen.own_sockets)
+    );
+    assert!(
+        count(&seen.excuses) > RECYCLINGS / 10,
+        "{} excuses",
+        count(&seen.excuses)
+    );
+    assert!(
+        served.table.unproven_doors() > RECYCLINGS / 10,
+        "{} unproven",
+        served.table.unproven_doors()
+    );
 }

@@ -360,6 +360,18 @@ async fn a_queue_without_a_session_is_removed_once_it_was_seen_twice() {
         .await
         .expect("sent");
 
+    // Of a client that nobody here knows: another deployment's.
+    let others = session_id(&super::house::other_client(), 9);
+    let theirs = house.sweep().queues.create(&others).await.expect("created");
+    let message = outgoing(&body, others.as_str(), "i-1");
+    house
+        .sweep()
+        .queues
+        .open(&theirs)
+        .send(&message)
+        .await
+        .expect("sent");
+
     assert_eq!(house.sweep().once(dawn()).await, Report::default());
     assert_eq!(
         house.sweep().once(second(10)).await,
@@ -376,9 +388,13 @@ async fn a_queue_without_a_session_is_removed_once_it_was_seen_twice() {
         }
     );
     assert_eq!(house.answer(&orphan, "i-1").await, "failed session_expired");
+    for at in [120, 180] {
+        assert_eq!(house.sweep().once(second(at)).await, Report::default());
+    }
     let left = house.sweep().queues.list().await.expect("answered");
-    assert_eq!(left.len(), 1);
-    assert_eq!(left[0].session, made.session_id);
+    let mut left: Vec<_> = left.into_iter().map(|queue| queue.session).collect();
+    left.sort();
+    assert_eq!(left, [made.session_id, others]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -63,15 +63,7 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
         .and_then(|node| read_settings(&node));
     let status = fields
         .required("status", "active or suspended")
-        .and_then(|node| {
-            node.choice(
-                "status",
-                &[
-                    ("active", ClientStatus::Active),
-                    ("suspended", ClientStatus::Suspended),
-                ],
-            )
-        });
+        .and_then(|node| read_status(&node));
     let site = fields.optional("site").and_then(|node| read_site(&node));
     let policy = fields
         .optional("policy")
@@ -101,6 +93,16 @@ fn read_config(node: &Node<'_>) -> Option<ClientConfig> {
         rollout,
         unknown: fields.unknown(),
     })
+}
+
+fn read_status(node: &Node<'_>) -> Option<ClientStatus> {
+    node.choice(
+        "status",
+        &[
+            ("active", ClientStatus::Active),
+            ("suspended", ClientStatus::Suspended),
+        ],
+    )
 }
 
 fn read_domains(node: &Node<'_>) -> Option<Domains> {
@@ -684,7 +686,6 @@ mod tests {
                 "mode": "percent",
                 "legacyOrigin": "https://old.webordinary.example:8443",
                 "percent": 25,
-                "by": "proxy",
                 "since": "2026-12-01",
             },
             "editor": { "command": ["claude", null] },
@@ -777,7 +778,7 @@ mod tests {
             "limits": { "maxLifetimeMinutes": 20000 },
             "resultsQueueUrl": "a queue",
             "brand": { "name": "two\nlines", "colours": { "accent": "red", "background": 7, "text": "#fff" } },
-            "rollout": { "mode": "half", "legacyOrigin": "https://old.example/edit", "percent": 101, "by": "mail" },
+            "rollout": { "mode": "half", "legacyOrigin": "https://old.example/edit", "percent": 101 },
         });
         let problems = ClientConfig::parse(&value).expect_err("much is wrong");
         let lines: Vec<String> = problems
@@ -821,7 +822,6 @@ mod tests {
         $.rollout.mode: "half" is no known mode; known are legacy, percent and new
         $.rollout.legacyOrigin: must be https://<host>, with :<port> if need be and nothing after it; http:// on this machine only, such as http://localhost:8080
         $.rollout.percent: must be a whole number from 0 to 100
-        $.rollout.by: "mail" is no known way; known are redirect and proxy
         "#);
     }
 

@@ -24,9 +24,6 @@ pub struct Rollout {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub percent: Option<u8>,
-    /// How a visitor gets to the old system.
-    #[serde(default)]
-    pub by: RolloutBy,
     /// Unknown fields.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -55,17 +52,6 @@ pub enum RolloutMode {
     Percent,
     /// All of them are ours.
     New,
-}
-
-/// How a visitor gets to the old system.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum RolloutBy {
-    /// The browser is sent there, and shows its address.
-    #[default]
-    Redirect,
-    /// The old system's answers are passed on under our address.
-    Proxy,
 }
 
 /// Scheme, host and port of an HTTP server, as `https://host[:port]`: no user, no path, no query.
@@ -98,9 +84,8 @@ impl Origin {
     pub fn port(&self) -> u16 {
         let default = if self.is_secure() { 443 } else { 80 };
         let (_, port) = host_and_port(self.authority());
-        port.map_or(default, |port| {
-            port.parse().expect("looked at when it was read")
-        })
+        // A port that is none was refused when the origin was read.
+        port.and_then(|port| port.parse().ok()).unwrap_or(default)
     }
 }
 
@@ -182,7 +167,7 @@ impl JsonSchema for Origin {
 /// Reads a rollout; nothing if something of it is wrong, which is a problem. `own` are the client's domains, if they could
 /// be read.
 pub(super) fn read(node: &Node<'_>, own: Option<&Domains>) -> Option<Rollout> {
-    let fields = node.open_fields(&["mode", "legacyOrigin", "percent", "by"])?;
+    let fields = node.open_fields(&["mode", "legacyOrigin", "percent"])?;
     let mode = fields
         .required("mode", "legacy, percent or new")
         .and_then(|node| {
@@ -218,22 +203,10 @@ pub(super) fn read(node: &Node<'_>, own: Option<&Domains>) -> Option<Rollout> {
         fields.optional("percent")
     };
     let percent = percent.and_then(|node| node.whole_number(0..=100));
-    let by = fields
-        .optional("by")
-        .map_or(Some(RolloutBy::default()), |node| {
-            node.choice(
-                "way",
-                &[
-                    ("redirect", RolloutBy::Redirect),
-                    ("proxy", RolloutBy::Proxy),
-                ],
-            )
-        });
     Some(Rollout {
         mode: mode?,
         legacy_origin: legacy_origin?,
         percent: percent.map(|percent| u8::try_from(percent).expect("at most 100")),
-        by: by?,
         unknown: fields.unknown(),
     })
 }
@@ -297,7 +270,6 @@ mod tests {
             mode,
             legacy_origin: "https://legacy.example".parse().expect("an origin"),
             percent,
-            by: RolloutBy::Redirect,
             unknown: Map::new(),
         };
         for (mode, percent, ours) in [

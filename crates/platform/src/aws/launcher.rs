@@ -323,7 +323,7 @@ impl EcsLauncher {
                 .stop_code()
                 .map(aws_sdk_ecs::types::TaskStopCode::as_str),
             container: container.and_then(|container| container.reason()),
-            exit_code: container.and_then(|container| container.exit_code()),
+            exit_code: container.and_then(aws_sdk_ecs::types::Container::exit_code),
         };
         let state = state(task.desired_status(), task.last_status(), &ending, &session);
         let created_at = task.created_at().and_then(|at| at.to_millis().ok());

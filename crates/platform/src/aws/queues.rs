@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_sdk_sqs::operation::create_queue::CreateQueueError;
+use aws_sdk_sqs::operation::delete_queue::DeleteQueueError;
+use aws_sdk_sqs::operation::get_queue_attributes::GetQueueAttributesError;
 use aws_sdk_sqs::types::QueueAttributeName;
 use contract::SessionId;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::Aws;
@@ -99,7 +102,7 @@ impl Queues for SqsQueues {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|said| said.is_queue_name_exists()) =>
+                    .is_some_and(CreateQueueError::is_queue_name_exists) =>
             {
                 self.aws.queue_named(&name).await
             }
@@ -122,7 +125,7 @@ impl Queues for SqsQueues {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|said| said.is_queue_does_not_exist()) =>
+                    .is_some_and(DeleteQueueError::is_queue_does_not_exist) =>
             {
                 Ok(())
             }
@@ -157,5 +160,37 @@ impl Queues for SqsQueues {
             }
         }
         Ok(found)
+    }
+
+    async fn is_ours(&self, address: &str) -> Result<bool> {
+        let asked = self.asked("look at", name_of(address));
+        let Some(session) = session_of(address, &self.dead) else {
+            return Ok(false);
+        };
+        let asked = asked.of(&session);
+        let answer = self
+            .aws
+            .sqs
+            .get_queue_attributes()
+            .queue_url(address)
+            .attribute_names(QueueAttributeName::RedrivePolicy)
+            .send()
+            .await;
+        let attributes = match answer {
+            Ok(answer) => answer.attributes.unwrap_or_default(),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(GetQueueAttributesError::is_queue_does_not_exist) =>
+            {
+                return Ok(false);
+            }
+            Err(error) => return Err(asked.failed(error)),
+        };
+        let redrive = attributes
+            .get(&QueueAttributeName::RedrivePolicy)
+            .and_then(|policy| serde_json::from_str::<Value>(policy).ok())
+            .unwrap_or_default();
+        Ok(redrive["deadLetterTargetArn"] == **self.dead_arn().await?)
     }
 }

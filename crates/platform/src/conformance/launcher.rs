@@ -38,10 +38,10 @@ macro_rules! launcher_conformance {
 /// With its name, its session and its generation.
 pub async fn a_task_that_is_launched_is_found_and_listed(under_test: &dyn LauncherUnderTest) {
     let launcher = under_test.fresh().await;
-    let launched = launch(&*launcher, &order(1, 7)).await;
-    assert_eq!(launched.session, order(1, 7).session);
-    assert_eq!(launched.generation, Generation(7));
-    let age = contract::Timestamp::now().since(launched.created_at);
+    let begun = launch(&*launcher, &order(1, 7)).await;
+    assert_eq!(begun.session, order(1, 7).session);
+    assert_eq!(begun.generation, Generation(7));
+    let age = contract::Timestamp::now().since(begun.created_at);
     assert!(age.as_secs() < 300, "it is of a moment ago, not {age:?}");
     let found = eventually(async || {
         let task = find(&*launcher, &order(1, 7)).await;
@@ -51,7 +51,7 @@ pub async fn a_task_that_is_launched_is_found_and_listed(under_test: &dyn Launch
         }
     })
     .await;
-    assert_eq!(found.name, launched.name);
+    assert_eq!(found.name, begun.name);
     assert_eq!(launcher.running().await.expect("running"), [found]);
 }
 

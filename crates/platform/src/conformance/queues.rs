@@ -26,6 +26,7 @@ macro_rules! queues_conformance {
             a_queue_that_is_removed_is_gone_with_its_messages
             a_queue_that_is_not_there_is_removed
             what_is_no_queue_of_a_session_is_never_removed
+            a_queue_is_known_for_ours
             what_nobody_can_deal_with_goes_to_the_dead_letters
         }
     };
@@ -74,7 +75,7 @@ pub async fn a_queue_with_a_message_is_listed(under_test: &dyn QueuesUnderTest) 
     let session = session();
     let address = queues.create(&session).await.expect("create");
     send(&*queues, &address, "one").await;
-    send(&*queues, &dead, "a dead letter").await;
+    send(&*queues, &dead, "dead-letter").await;
     let found = eventually(async || {
         let listed = queues.list().await.expect("list");
         let found = listed.iter().find(|queue| queue.session == session);
@@ -130,12 +131,26 @@ pub async fn a_queue_that_is_not_there_is_removed(under_test: &dyn QueuesUnderTe
 /// An address that somebody mistyped must not cost the intake or the dead letters.
 pub async fn what_is_no_queue_of_a_session_is_never_removed(under_test: &dyn QueuesUnderTest) {
     let (queues, dead) = under_test.fresh().await;
-    send(&*queues, &dead, "a dead letter").await;
+    send(&*queues, &dead, "dead-letter").await;
     for address in [dead.as_str(), "webordinary-intake.fifo", ""] {
         let refused = queues.remove(address).await.expect_err("no session's");
         assert!(matches!(refused, PortError::Refused { .. }), "{refused:?}");
     }
-    assert_eq!(receive(&*queues, &dead).await, "a dead letter");
+    assert_eq!(receive(&*queues, &dead).await, "dead-letter");
+}
+
+/// Before it is emptied and removed: neither the dead letters, nor one that is not there, nor one of another deployment.
+pub async fn a_queue_is_known_for_ours(under_test: &dyn QueuesUnderTest) {
+    let (queues, dead) = under_test.fresh().await;
+    let address = queues.create(&session()).await.expect("create");
+    send(&*queues, &address, "one").await;
+    assert!(queues.is_ours(&address).await.expect("look at ours"));
+    assert!(
+        !queues
+            .is_ours(&dead)
+            .await
+            .expect("look at the dead letters")
+    );
 }
 
 /// After ten deliveries.

@@ -1,12 +1,12 @@
 //! Environments as processes of this machine: one `edit-agent run --local` a task, each with a loopback address of its own.
 //!
 //! ```text
-//!  launch ──▶ pending order? ── there is its task ──▶ that one
-//!               │ none
+//!  launch ── known? ── yes ──▶ the task that there is
+//!               │ no
 //!               ▼
-//!            address, log, spawn ──▶ running ── its process ends by itself ──────────▶ stopped (exit code)
-//!                                      │ stop: TERM to the agent                        ▲
-//!                                      └──▶ stopping ── it ends, or is KILLed at 20 s ──┘
+//!            address, log, spawn ──▶ running ── its process ends by itself ───────────▶ stopped (exit code)
+//!                                      │ stop: TERM to the agent                           ▲
+//!                                      └──▶ stopping ── it ends, or KILL after 120 s ──────┘
 //! ```
 //!
 //! - **One task a session and generation, in this process.** Another router beside this one would start another, and of
@@ -48,8 +48,9 @@ use crate::error::without_session_ids;
 use crate::random::random;
 use crate::{LaunchFailed, Launcher, Order, Result, Task, TaskState};
 
-/// How long an agent may take to save everything after TERM. It gives itself as long (DESIGN §7).
-const GRACE: Duration = Duration::from_secs(20);
+/// How long an agent may take to save everything after TERM. As long as in ECS: it counts on that, and needs it where the
+/// remote is slow. Mostly it takes a second. Whoever cannot wait so long says so to [`LocalLauncher::shutdown`].
+const GRACE: Duration = Duration::from_secs(120);
 
 /// How long a killed process may take to be gone. Longer means that it hangs in the kernel, and nobody can help that.
 const REAPED: Duration = Duration::from_secs(5);
@@ -337,8 +338,8 @@ impl Launcher for LocalLauncher {
         };
         let task = known.task(&key);
         tasks.known.insert(key.clone(), known);
-        drop(tasks);
         let house = Arc::clone(&self.house);
+        // Before the lock is given back, so that a shutdown in this moment waits for it.
         self.house.watched.spawn(async move {
             let ending = live(&mut child, &stop, &house.force).await;
             house.tasks().ended(&key, &ending);

@@ -93,4 +93,9 @@ impl Queues for LocalQueues {
             })
             .await
     }
+
+    /// A file is one deployment's.
+    async fn is_ours(&self, address: &str) -> Result<bool> {
+        Ok(session_of(address, &self.dead).is_some())
+    }
 }

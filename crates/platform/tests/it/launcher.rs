@@ -9,7 +9,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use contract::client_config::ContainerSize;
 use contract::{Generation, SessionId};
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use platform::aws::{Aws, EcsSettings, Patience};
@@ -89,8 +88,13 @@ async fn stopped(launcher: &dyn Launcher, order: &Order) -> (String, Option<i32>
     .await
 }
 
+/// Whether a process runs. One that has ended and that nobody has asked about yet, as below a container's first process,
+/// does not.
 fn is_alive(pid: i32) -> bool {
-    kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        !state.is_some_and(|state| state.starts_with(['Z', 'X']))
+    })
 }
 
 #[tokio::test]

@@ -234,6 +234,28 @@ async fn nor_is_it_one_when_threads_race() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_closes_in_the_very_moment_of_a_request_is_an_error_and_no_wait() {
+    let upstream = Upstream::listen().await;
+    let address = upstream.address;
+    let tasks = TaskTracker::new();
+    tasks.spawn(async move {
+        loop {
+            drop(upstream.accept().await);
+        }
+    });
+    let relay = relay::Relay::new(Settings::default());
+    let to = pooled_as("site", address);
+    for _ in 0..2_000 {
+        let asked = within("an answer", ask(&relay, &to)).await;
+        let error = asked.expect_err("nobody answers");
+        assert!(
+            matches!(error, RelayError::Disconnected { .. }),
+            "{error:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn an_idempotent_request_that_a_dying_connection_swallowed_is_sent_once_more() {
     let upstream = Upstream::listen().await;

@@ -501,7 +501,10 @@ async fn a_pool_has_only_so_many_tunnels_and_others_have_theirs() {
         "{error:?}"
     );
     drop(first);
-    eventually("the tunnel's end", || front.relay.open_tunnels_of(&key) == 0).await;
+    eventually("the tunnel's end", || {
+        front.relay.open_tunnels_of(&key) == 0
+    })
+    .await;
     let _third = tunnel(&front, &upstream).await;
 }
 
@@ -553,7 +556,10 @@ async fn closing_the_tunnels_ends_them_all_and_waits() {
 /// What still comes is `rest`, the frame that says that the server goes away, and the end.
 async fn hears_of_the_end(client: &mut Wire, rest: &str) {
     let going_away = String::from_utf8_lossy(&[0x88, 2, 0x03, 0xe9]).into_owned();
-    assert_eq!(client.rest().await, (format!("{rest}{going_away}"), End::Closed));
+    assert_eq!(
+        client.rest().await,
+        (format!("{rest}{going_away}"), End::Closed)
+    );
 }
 
 /// Begins to close, and lets the tunnels notice. What is closed then ends in its own time.
@@ -649,7 +655,10 @@ async fn a_real_client_is_told_that_the_server_goes_away() {
         panic!("{told:?}")
     };
     assert_eq!(u16::from(told.code), 1001);
-    within("the end", async { while let Some(Ok(_)) = socket.next().await {} }).await;
+    within("the end", async {
+        while let Some(Ok(_)) = socket.next().await {}
+    })
+    .await;
     let heard = within("the server's end", server).await.expect("no panic");
     let Some(Message::Close(Some(heard))) = heard else {
         panic!("{heard:?}")

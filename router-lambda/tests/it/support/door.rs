@@ -1,4 +1,8 @@
 //! A door that the test plays: it proves itself as a real one does, or in one of the ways in which one cannot.
+#![allow(
+    clippy::similar_names,
+    reason = "a head, what was heard, a door and what it is asked are called what they are"
+)]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -82,7 +86,7 @@ pub enum Manner {
     Silent,
     /// With the end of the connection.
     Hangs,
-    /// With the first half of a page, and then a reset.
+    /// With the first half of a page, and a reset when the test says so.
     HalfAPage,
 }
 
@@ -210,7 +214,7 @@ impl Door {
         }
     }
 
-    /// The page that is held up at half comes to its end.
+    /// The page that is held up at half comes to its end, whichever that is.
     pub fn goes_on(&self) {
         self.later.notify_one();
     }
@@ -375,6 +379,7 @@ impl Conversation {
                 half.len()
             ))
             .await?;
+            self.later.notified().await;
             self.stream.set_zero_linger().expect("linger");
             return None;
         }

@@ -152,6 +152,8 @@ impl Served {
     /// Waits until it has.
     pub async fn stopped(self) -> Drained {
         self.stop.cancel();
-        within("the end of the gateway", self.serving).await.expect("no panic")
+        within("the end of the gateway", self.serving)
+            .await
+            .expect("no panic")
     }
 }
