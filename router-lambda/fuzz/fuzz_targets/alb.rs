@@ -15,5 +15,5 @@ fuzz_target!(|event: &[u8]| {
     let read: PathAndQuery = target.parse().expect("it was judged");
     assert_eq!(read.as_str(), target);
     assert!(request.headers.len() <= relay::REQUEST_HEADERS_MAX);
-    drop((request.visitor(), request.proto(), request.is_health_check()));
+    let _ = (request.visitor(), request.proto(), request.is_health_check());
 });
