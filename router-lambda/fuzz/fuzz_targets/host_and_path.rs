@@ -24,7 +24,10 @@ fuzz_target!(|asked: (&str, &str, Option<&str>)| {
     if let PathKind::Entry { rest, .. } = PathKind::of(path)
         && let Some(to) = landing(rest, query)
     {
-        assert!(to.starts_with('/') && !to.starts_with("//") && !to.contains('\\'), "{to:?}");
+        assert!(
+            to.starts_with('/') && !to.starts_with("//") && !to.contains('\\'),
+            "{to:?}"
+        );
         assert!(to.bytes().all(|byte| byte.is_ascii_graphic()));
     }
 });
