@@ -11,9 +11,16 @@ fuzz_target!(|event: &[u8]| {
     };
     let target = request.head().target();
     assert!(target.starts_with('/'));
-    assert!(target.bytes().all(|byte| byte > b' ' && byte != 0x7f), "{target:?}");
+    assert!(
+        target.bytes().all(|byte| byte > b' ' && byte != 0x7f),
+        "{target:?}"
+    );
     let read: PathAndQuery = target.parse().expect("it was judged");
     assert_eq!(read.as_str(), target);
     assert!(request.headers.len() <= relay::REQUEST_HEADERS_MAX);
-    drop((request.visitor(), request.proto(), request.is_health_check()));
+    let _ = (
+        request.visitor(),
+        request.proto(),
+        request.is_health_check(),
+    );
 });
