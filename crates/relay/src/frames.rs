@@ -207,7 +207,7 @@ mod tests {
     fn a_length_that_cannot_be_is_waited_for_and_no_panic() {
         let mut frames = Frames::default();
         frames.pass(&[0x82, LENGTH_IN_EIGHT]);
-        frames.pass(&[0xff; 100_000]);
+        frames.pass(&vec![0xff; 100_000]);
         assert!(!frames.at_boundary());
     }
 }

@@ -324,7 +324,7 @@ mod tests {
         ] {
             let url = url(address.parse().unwrap());
             assert_eq!(
-                url.authority().map(|authority| authority.as_str()),
+                url.authority().map(http::uri::Authority::as_str),
                 Some(expected)
             );
         }

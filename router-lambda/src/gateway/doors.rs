@@ -117,9 +117,12 @@ impl Doors {
             pool_key: forward.pool.clone(),
         };
         let answer = self.relay.ask(request, &upstream).await;
-        let mut answer = answer.map_err(|error| match is_the_visitors(&error) {
-            true => Failed::Visitor(error),
-            false => Failed::Unreachable(error),
+        let mut answer = answer.map_err(|error| {
+            if is_the_visitors(&error) {
+                Failed::Visitor(error)
+            } else {
+                Failed::Unreachable(error)
+            }
         })?;
         match proof_of(answer.headers()).and_then(|proof| forward.proof.verify_answer(proof, nonce))
         {
