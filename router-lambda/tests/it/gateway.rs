@@ -60,9 +60,9 @@ async fn a_page_comes_from_its_door_and_shows_no_proof() {
     assert_eq!((head.status(), body), (200, amelia().page()));
     assert_eq!(head.get("edit-proof"), None);
 
-    let heard = door.heard();
+    let requests = door.heard();
     assert_eq!(door.lines(), ["GET /@vite/client?raw&x= HTTP/1.1"]);
-    let one = |name| heard[0].one(name);
+    let one = |name| requests[0].one(name);
     assert_eq!(one("host"), Some(HOST));
     assert_eq!(one("cookie"), Some("theme=dark"));
     assert_eq!(one("x-forwarded-for"), Some("127.0.0.1"));
@@ -176,7 +176,7 @@ async fn an_upload_is_not_sent_to_whoever_is_there() {
     let served = before(&door).await;
     let (head, body) = served.asked(&upload).await;
     assert_eq!((head.status(), body), (200, amelia().page()));
-    let heard = door.heard();
+    let requests = door.heard();
     assert_eq!(
         door.lines(),
         [
@@ -184,8 +184,8 @@ async fn an_upload_is_not_sent_to_whoever_is_there() {
             "POST /_edit/instructions HTTP/1.1"
         ]
     );
-    assert_eq!(heard[1].body, secret);
-    assert_eq!(heard[0].one("cookie"), None);
+    assert_eq!(requests[1].body, secret);
+    assert_eq!(requests[0].one("cookie"), None);
 }
 
 #[tokio::test]

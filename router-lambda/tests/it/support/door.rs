@@ -293,8 +293,8 @@ impl Conversation {
     }
 
     async fn hear(&mut self) -> Option<Heard> {
-        let head = String::from_utf8(self.through(b"\r\n\r\n").await?).expect("text");
-        let mut lines = head.split("\r\n").take_while(|line| !line.is_empty());
+        let text = String::from_utf8(self.through(b"\r\n\r\n").await?).expect("text");
+        let mut lines = text.split("\r\n").take_while(|line| !line.is_empty());
         let line = lines.next().expect("a line").to_owned();
         let mut fields: HashMap<String, Vec<String>> = HashMap::new();
         for field in lines {
@@ -326,8 +326,8 @@ impl Conversation {
     }
 
     /// Answers, and says whether the connection goes on.
-    async fn answer(&mut self, who: &Who, manner: Manner, heard: &Heard) -> Option<()> {
-        let nonce = heard
+    async fn answer(&mut self, who: &Who, manner: Manner, asked: &Heard) -> Option<()> {
+        let nonce = asked
             .one(HEADER)
             .and_then(|proof| who.proof.verify_request(proof, Timestamp::now()).ok());
         let Some(nonce) = nonce else {
@@ -335,7 +335,7 @@ impl Conversation {
                 .say("HTTP/1.1 421 Misdirected Request\r\nContent-Length: 4\r\n\r\nno.\n")
                 .await;
         };
-        let is_asked_who = heard.line == "GET /_edit/ready HTTP/1.1";
+        let is_asked_who = asked.line == "GET /_edit/ready HTTP/1.1";
         let proof = format!("Edit-Proof: {}\r\n", who.proof.answer(nonce));
         let proof = match manner {
             Manner::Unproven => String::new(),
@@ -351,7 +351,7 @@ impl Conversation {
             Manner::Hangs => return None,
             Manner::Honest | Manner::UnprovenLater | Manner::HalfAPage => proof,
         };
-        if heard.fields.contains_key("upgrade") {
+        if asked.fields.contains_key("upgrade") {
             let name = who.client.as_str();
             let length = char::from(u8::try_from(name.len()).expect("short"));
             self.say(&format!(
@@ -383,7 +383,7 @@ impl Conversation {
             self.stream.set_zero_linger().expect("linger");
             return None;
         }
-        if heard.line.starts_with("GET /later ") {
+        if asked.line.starts_with("GET /later ") {
             // In two pieces, between which the test decides how long it takes.
             let half = page.len() / 2;
             self.say(&format!(
