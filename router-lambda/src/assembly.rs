@@ -107,6 +107,7 @@ impl Assembly {
             waker: waker.clone(),
             dead: Arc::clone(&ports.dead),
             memory: Memory::default(),
+            metrics: metrics.clone(),
         };
         Self {
             router,

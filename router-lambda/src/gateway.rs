@@ -15,7 +15,7 @@
 //! Somebody who names the gateway by an address, as a load balancer's health check does, asks the gateway itself:
 //! `GET /_edit/health` is 200 while it takes visitors, and 503 while it stops.
 
-mod access;
+pub(crate) mod access;
 mod asked;
 mod decides;
 mod doors;

@@ -115,7 +115,7 @@ fn answer(config: &ClientConfig, session: &Session, policy: &Policy, now: Timest
         Err(Why::Nowhere) => format!(
             "A visitor gets the waiting page: the record says {address}, and no container may be there (ALLOWED_CIDRS)."
         ),
-        Err(Why::Unproven) => {
+        Err(Why::Unproven | Why::Unreachable) => {
             "A visitor gets the waiting page: what answers at its address did not prove itself."
                 .to_owned()
         }
@@ -211,5 +211,79 @@ fn state(state: State) -> &'static str {
         State::Ready => "ready",
         State::Draining => "draining",
         State::Failed => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use contract::session::Failure;
+    use serde_json::json;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_unix_ms(10_000_000)
+    }
+
+    fn facts(change: impl FnOnce(&mut Session)) -> Facts {
+        let config = ClientConfig::parse(&json!({
+            "clientId": "amelia",
+            "domains": { "production": "ameliastamps.com", "edit": "edit.ameliastamps.com", "api": "api.ameliastamps.com" },
+            "repository": { "url": "https://git.example/amelia.git", "branch": "main" },
+            "infrastructure": {},
+            "settings": { "containerSize": "small", "idleTimeoutMinutes": 30, "maxConcurrentSessions": 2 },
+            "status": "active",
+        }))
+        .expect("valid");
+        let mut session = Session::new(
+            "amelia_aaaaaaaaaaaaaaaaaaaaaaaaaa".parse().expect("an id"),
+            config.client_id.clone(),
+            "spring".parse().expect("an id"),
+            "amelia".to_owned(),
+            now(),
+        );
+        change(&mut session);
+        Facts {
+            session,
+            config: Some(config),
+            task: Asked::None,
+            depth: Some(Depth {
+                waiting: 2,
+                in_flight: 0,
+            }),
+        }
+    }
+
+    #[test]
+    fn what_failed_is_said_with_its_reason_and_what_comes_next() {
+        let facts = facts(|session| {
+            session.state = State::Failed;
+            session.failure = Some(Failure {
+                code: "no_capacity".to_owned(),
+                message: "There is no room at the moment.".to_owned(),
+                retryable: true,
+            });
+            session.failed_at = Some(now());
+            session.failed_wakes = 2;
+        });
+        insta::assert_snapshot!(explain(&facts, &Policy::for_tests(), now()), @"");
+    }
+
+    #[test]
+    fn a_record_that_leads_elsewhere_is_told_from_one_that_serves() {
+        let at = |ip: &str| {
+            let facts = facts(|session| {
+                session.state = State::Ready;
+                session.lease_until = Some(now().plus(Duration::from_secs(20)));
+                session.container_ip = Some(ip.to_owned());
+                session.port = Some(8080);
+            });
+            let text = explain(&facts, &Policy::for_tests(), now());
+            text.lines().nth(1).expect("an answer").to_owned()
+        };
+        insta::assert_snapshot!(at("10.0.0.7"), @"");
+        insta::assert_snapshot!(at("169.254.169.254"), @"");
     }
 }

@@ -27,6 +27,7 @@ use telemetry::Embedded;
 use tokio::time::Instant;
 
 use crate::assembly::Assembly;
+use crate::gateway::access::shown_path;
 use crate::intake::Record;
 use crate::page::{self, Form};
 use crate::path::PathKind;
@@ -184,10 +185,7 @@ impl Function {
 
 /// The line of a request: what an operator has to know, and neither query nor cookie nor the id in an entry.
 fn note(request: &AlbRequest, status: StatusCode, told: &Told, bytes: usize, took: Duration) {
-    let path = match PathKind::of(&request.path) {
-        PathKind::Entry { .. } => "/session/…",
-        _ => &request.path,
-    };
+    let path = shown_path(&request.path);
     let Told {
         client,
         session,

@@ -7,12 +7,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use contract::{ClientId, Timestamp};
+use contract::{ClientId, Generation, SessionId, Timestamp};
 use telemetry::{Embedded, Metric};
 
 /// Gathers numbers. Cheap to clone; the clones gather together.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(Arc<Mutex<HashMap<ClientId, Gathered>>>);
+pub struct Metrics {
+    gathered: Arc<Mutex<HashMap<ClientId, Gathered>>>,
+    /// The newest wake of each session that was counted: everybody who waits for it sees it.
+    counted: Arc<Mutex<HashMap<SessionId, Generation>>>,
+}
+
+/// How many wakes are remembered as counted.
+const COUNTED_MAX: usize = 10_000;
 
 /// What was gathered of a client.
 #[derive(Debug, Default)]
@@ -23,11 +30,12 @@ struct Gathered {
     refused: BTreeMap<&'static str, u32>,
     woken: BTreeMap<&'static str, u32>,
     live: Option<u32>,
+    waited: Vec<Duration>,
 }
 
 impl Metrics {
     fn of(&self, client: &ClientId, note: impl FnOnce(&mut Gathered)) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(client) {
             Some(gathered) => note(gathered),
             None => note(all.entry(client.clone()).or_default()),
@@ -57,6 +65,24 @@ impl Metrics {
         });
     }
 
+    /// A session was woken, and it took so long until its site answered. Each generation is counted once.
+    pub fn woke(
+        &self,
+        (client, session, generation): (&ClientId, &SessionId, Generation),
+        took: Duration,
+    ) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if counted.get(session) == Some(&generation) {
+            return;
+        }
+        if counted.len() >= COUNTED_MAX {
+            counted.clear();
+        }
+        counted.insert(session.clone(), generation);
+        drop(counted);
+        self.of(client, |gathered| gathered.waited.push(took));
+    }
+
     /// So many sessions are live.
     pub fn live(&self, client: &ClientId, sessions: u32) {
         self.of(client, |gathered| gathered.live = Some(sessions));
@@ -64,7 +90,8 @@ impl Metrics {
 
     /// Writes what was gathered since the last time.
     pub fn write(&self, embedded: &Embedded, now: Timestamp) {
-        let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let all =
+            std::mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
         for (client, gathered) in all {
             if gathered.requests > 0 {
                 let average = gathered.decided_in_all / gathered.requests;
@@ -90,6 +117,9 @@ impl Metrics {
                     &[Metric::count("Wakes", number)],
                     &[("outcome", outcome)],
                 );
+            }
+            for took in gathered.waited {
+                embedded.write(&client, now, &[Metric::seconds("WakeSeconds", took)], &[]);
             }
             if let Some(live) = gathered.live {
                 embedded.write(&client, now, &[Metric::count("LiveSessions", live)], &[]);

@@ -29,6 +29,10 @@ const READ_TIME_MAX: Duration = Duration::from_secs(3);
 const READS_MAX: usize = 64;
 /// How long an address is not asked again that did not prove itself. Its lease is over in 30 s at the latest.
 const DISTRUST: Duration = Duration::from_secs(5);
+/// How long a door has to be in vain until it is given up: two leases, so that whoever renews his is there and cannot be reached.
+const LOST: Duration = Duration::from_secs(60);
+/// How long after the last time it is forgotten that a door was in vain.
+const FORGIVEN: Duration = Duration::from_secs(300);
 /// How long whoever waits for a change goes without a look at the most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -69,8 +73,29 @@ struct Known {
     /// Whether the table answered then.
     answered: bool,
     used: Instant,
-    /// The generation whose door did not prove itself, and when.
-    distrusted: Option<(Generation, Instant)>,
+    /// The door that did not prove itself.
+    distrusted: Option<Distrusted>,
+}
+
+/// A door that did not prove itself, or was not there.
+#[derive(Debug, Clone, Copy)]
+struct Distrusted {
+    generation: Generation,
+    /// When it was noticed first,
+    first: Instant,
+    /// and when last.
+    last: Instant,
+}
+
+/// Whether a door may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// It may.
+    Given,
+    /// Not for a moment: it did not prove itself.
+    Lately,
+    /// Not again: for longer than any lease of somebody who is gone it was not reached, so that it is there and cannot be.
+    Lost,
 }
 
 impl Entry {
@@ -195,19 +220,39 @@ impl Registry {
     pub fn distrust(&self, id: &SessionId, generation: Generation) {
         if let Some(entry) = self.entry(id.as_str()) {
             let mut known = entry.known();
-            known.distrusted = Some((generation, Instant::now()));
+            let now = Instant::now();
+            let before = known.distrusted.filter(|before| {
+                before.generation == generation
+                    && now.saturating_duration_since(before.last) < FORGIVEN
+            });
+            known.distrusted = Some(Distrusted {
+                generation,
+                first: before.map_or(now, |before| before.first),
+                last: now,
+            });
             known.at = None;
         }
     }
 
-    /// Whether the door of this generation is taken for somebody else's.
-    pub fn is_distrusted(&self, id: &SessionId, generation: Generation) -> bool {
-        self.entry(id.as_str()).is_some_and(|entry| {
-            entry
-                .known()
-                .distrusted
-                .is_some_and(|(whose, at)| whose == generation && at.elapsed() < DISTRUST)
-        })
+    /// Whether the door of this generation may be asked.
+    pub fn trust(&self, id: &SessionId, generation: Generation) -> Trust {
+        let Some(entry) = self.entry(id.as_str()) else {
+            return Trust::Given;
+        };
+        let known = entry.known();
+        match known
+            .distrusted
+            .filter(|door| door.generation == generation)
+        {
+            Some(door)
+                if door.last.duration_since(door.first) >= LOST
+                    && door.last.elapsed() < FORGIVEN =>
+            {
+                Trust::Lost
+            }
+            Some(door) if door.last.elapsed() < DISTRUST => Trust::Lately,
+            _ => Trust::Given,
+        }
     }
 
     /// Waits until a session may have changed, a second at the most.

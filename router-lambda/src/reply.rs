@@ -1,12 +1,12 @@
 //! What an answer is made of: how a session stands in the words of the pages, and the answers that need nothing but a decision.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use contract::id::hex;
-use contract::session::State;
+use contract::session::{Failure, State};
 use contract::{ClientId, Session, Timestamp};
 use http::{HeaderValue, Response, StatusCode};
 use platform::Sessions;
@@ -24,6 +24,16 @@ pub(crate) const RECORDS_DOWN: &str =
 /// What is said to whoever has a link to a client that may have no environments.
 pub(crate) const SUSPENDED: &str =
     "Editing is switched off for this website at the moment. Please ask whoever looks after it.";
+
+/// Why an environment that is there cannot be seen: an operator has to look at networks and security groups. Another one is tried
+/// only when a person asks for it.
+pub(crate) static UNREACHABLE: LazyLock<Failure> = LazyLock::new(|| Failure {
+    code: "unreachable".to_owned(),
+    message:
+        "The preview has started, and cannot be reached. Please tell whoever looks after your site."
+            .to_owned(),
+    retryable: true,
+});
 
 /// How long an estimate is gone by.
 const ESTIMATE_FRESH: Duration = Duration::from_secs(60);
@@ -77,7 +87,11 @@ pub(crate) fn standing_of(session: &Session, why: Option<Why>, now: Timestamp) -
         },
         Some(Why::Draining) => Standing::Draining,
         Some(Why::Suspended) => Standing::Suspended,
-        Some(Why::Nowhere | Why::Unproven) => until_the_lease_is_over(),
+        Some(Why::Unproven) => until_the_lease_is_over(),
+        Some(Why::Nowhere | Why::Unreachable) => Standing::Failed {
+            failure: &UNREACHABLE,
+            again_in: None,
+        },
         Some(Why::Failed) => match &session.failure {
             Some(failure) => Standing::Failed {
                 failure,

@@ -231,6 +231,8 @@ pub enum Why {
     Nowhere,
     /// What answers at its address did not prove itself, or does not answer.
     Unproven,
+    /// It renews its lease, and for longer than one nobody has reached it.
+    Unreachable,
     /// The client may have no environments.
     Suspended,
 }
@@ -246,6 +248,7 @@ impl Why {
             Self::Lost => "lost",
             Self::Nowhere => "nowhere",
             Self::Unproven => "unproven",
+            Self::Unreachable => "unreachable",
             Self::Suspended => "suspended",
         }
     }
@@ -352,6 +355,9 @@ pub fn route<'a>(
             if !head.is_of_this_host(&asked.authority()) {
                 return Decision::Foreign;
             }
+            if let Some(away) = rollout::session(config, &session.session_id) {
+                return Decision::Legacy { away };
+            }
             Decision::Wake {
                 session,
                 why: standing.err(),
@@ -363,6 +369,12 @@ pub fn route<'a>(
                     && head.is_of_this_host(&asked.authority()))
             {
                 return Decision::Foreign;
+            }
+            // A switch takes effect for those as well who are there already, at their next page.
+            if head.is_navigation()
+                && let Some(away) = rollout::session(config, &session.session_id)
+            {
+                return Decision::Legacy { away };
             }
             match standing {
                 Ok(address) => Decision::Proxy { session, address },

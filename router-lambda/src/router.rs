@@ -18,7 +18,7 @@ use contract::{ClientConfig, ClientId, Generation, Session, SessionId, ThreadId,
 use http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use http::{HeaderValue, Response, StatusCode};
 use platform::Sessions;
-use relay::{PoolKey, RelayError};
+use relay::{PoolKey, Proto, RelayError};
 use tokio::time::Instant;
 
 use crate::ask::Head;
@@ -201,17 +201,9 @@ impl Router {
         let client = Some(&config.client_id);
         let (answer, session, why) = match decision {
             Decision::Proxy { session, address } => {
-                let generation = session.generation;
-                if self
-                    .parts()
-                    .registry
-                    .is_distrusted(&session.session_id, generation)
-                {
-                    (
-                        self.waiting(visit, session, Some(Why::Unproven)).await,
-                        Some(session),
-                        Why::Unproven.code(),
-                    )
+                if let Some(why) = self.doubt(session) {
+                    let answer = self.waiting(visit, session, Some(why)).await;
+                    (answer, Some(session), why.code())
                 } else if let Some(forward) = forward(config, session, address) {
                     return Outcome::Forward(Box::new(forward));
                 } else {
@@ -369,11 +361,23 @@ impl Router {
         };
         // By now the record may say where it really is.
         let why = standing(&config, &session, &parts.policy, now).err();
-        let why =
-            why.or_else(|| (session.generation == forward.generation).then_some(Why::Unproven));
+        let why = why.or_else(|| self.doubt(&session));
         let answer = self.waiting(&visit, &session, why).await;
         let code = why.map_or("moved", Why::code);
         tell(answer, Some(&forward.client), Some(&forward.session), code)
+    }
+
+    /// Why the door of a session is not asked, though its record says where it is; none if it is.
+    fn doubt(&self, session: &Session) -> Option<Why> {
+        match self
+            .parts()
+            .registry
+            .trust(&session.session_id, session.generation)
+        {
+            Trust::Given => None,
+            Trust::Lately => Some(Why::Unproven),
+            Trust::Lost => Some(Why::Unreachable),
+        }
     }
 
     /// Whether a socket that was opened to this door may stay open.
@@ -399,6 +403,9 @@ impl Router {
         session: &Session,
         why: Option<Why>,
     ) -> Response<Bytes> {
+        if why == Some(Why::Nowhere) {
+            tracing::error!(client = %session.client_id, session = session.session_id.redacted(), ip = session.container_ip, port = session.port, "the record of a session leads to where no container may be (ALLOWED_CIDRS)");
+        }
         let cared_for = self.look_after(visit, session).await;
         let (session, why) = self.latest(visit, session, why, cared_for.as_ref());
         let here = visit.head.target();
@@ -490,15 +497,16 @@ impl Router {
             if let Some(changed) = self.look_after(&visit, &session).await {
                 session = Arc::new(changed);
             }
-            let mut why = standing(visit.config, &session, &parts.policy, now).err();
-            if why.is_none()
-                && parts
-                    .registry
-                    .is_distrusted(&session.session_id, session.generation)
-            {
-                why = Some(Why::Unproven);
-            }
+            let why = standing(visit.config, &session, &parts.policy, now).err();
+            let why = why.or_else(|| self.doubt(&session));
             let mark = reply::standing_of(&session, why, now).mark();
+            if why.is_none()
+                && seen.is_some_and(|seen| seen.starts_with("waking"))
+                && let Some(ms) = session.wakes_ms.last()
+            {
+                let woke = (&session.client_id, &session.session_id, session.generation);
+                parts.metrics.woke(woke, Duration::from_millis(*ms));
+            }
             if seen != Some(mark) || Instant::now() >= until {
                 return self
                     .show(&visit, &session, why, "/", |waiting, _| {
@@ -523,13 +531,18 @@ impl Router {
         why: Option<Why>,
     ) -> Response<Bytes> {
         let parts = self.parts();
-        let distrusted = parts
-            .registry
-            .is_distrusted(&session.session_id, session.generation);
-        let (session, why, standing) = if why.is_none() && !distrusted {
-            (session.clone(), None, None)
-        } else {
-            self.rouse(visit, session).await
+        let (session, why, standing) = match why.or_else(|| self.doubt(session)) {
+            None => (session.clone(), None, None),
+            Some(Why::Nowhere | Why::Unreachable) => {
+                // It renews its lease, so that nobody could wake another one: it is given up first, and steps down.
+                let given_up = parts
+                    .waker
+                    .fail(session, reply::UNREACHABLE.clone(), visit.now)
+                    .await;
+                let session = given_up.as_ref().unwrap_or(session);
+                self.rouse(visit, session).await
+            }
+            Some(_) => self.rouse(visit, session).await,
         };
         // A browser without a script sent a form: it goes back to where it wanted to be, and finds there how it stands. What
         // cannot be seen in the record is said here, or nobody would say it.
@@ -630,7 +643,12 @@ impl Router {
 
     fn link(&self, visit: &Visit<'_>) -> Response<Bytes> {
         match self.read_link(visit) {
-            Ok(_) => page::link(visit.config, &visit.head.target(), true),
+            // Whoever looks through mail may have a browser and press whatever presses itself; on a laptop there is nobody but its owner.
+            Ok(_) => page::link(
+                visit.config,
+                &visit.head.target(),
+                self.parts().policy.public.proto == Proto::Http,
+            ),
             Err(LinkRefused::Expired) => page::link_expired(),
             Err(LinkRefused::Forged) => page::link_refused(),
         }

@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Addressee, Answers};
 use crate::intake::{DEAD_GROUP, is_of, session_expired};
+use crate::metrics::Metrics;
 use crate::wake::{self, Waker, Woken};
 use telemetry::chain;
 
@@ -101,6 +102,8 @@ pub struct Sweep {
     pub dead: Arc<dyn Instructions>,
     /// What is remembered from one run to the next.
     pub memory: Memory,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// What a sweep remembers. It may be forgotten: then the next run begins at the first client, and a queue without a session is
@@ -274,6 +277,12 @@ impl Sweep {
                     continue;
                 }
             };
+            let live = sessions
+                .iter()
+                .filter(|session| wake::is_awake(session, now))
+                .count();
+            self.metrics
+                .live(&client, u32::try_from(live).unwrap_or(u32::MAX));
             let sweeping: Vec<_> = sessions
                 .iter()
                 .map(|session| {

@@ -201,7 +201,19 @@ impl Waker {
         match judge_waking(session, task.as_ref(), now)? {
             Step::Fail(failure) => {
                 note_if_stopped(task.as_ref());
-                self.fail(session, failure, now).await
+                let failed = self.fail(session, failure, now).await;
+                // A boot that overran goes on otherwise, beside the next one. It could not act any more, and would be paid for.
+                if failed.is_some()
+                    && let Some(task) = task.filter(|task| !has_stopped(task))
+                    && let Err(error) = self
+                        .0
+                        .launcher
+                        .stop(&task.name, "it was not ready in time")
+                        .await
+                {
+                    tracing::warn!(client = %session.client_id, session = id.redacted(), error = %chain(&error), "a task that is given up could not be stopped; the sweep does it");
+                }
+                failed
             }
             Step::LaunchAgain => self.launch_again(config, session, now).await,
         }

@@ -106,7 +106,7 @@ impl Record {
 }
 
 /// A path, without the id that is in an entry's.
-fn shown_path(path: &str) -> String {
+pub(crate) fn shown_path(path: &str) -> String {
     let mut shown = String::new();
     let mut after_session = false;
     for (number, segment) in path.split('/').enumerate() {

@@ -14,9 +14,9 @@ use bytes::{Bytes, BytesMut};
 use contract::Timestamp;
 use contract::proof::{HEADER, Nonce, ProofRefused};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
-use relay::{Forwarded, HostPolicy, Relay, Settings, Upstream};
+use relay::{Forwarded, HostPolicy, Relay, RelayError, Settings, Upstream};
 
 use super::alb::{self, AlbRequest};
 use super::vite;
@@ -28,6 +28,8 @@ use crate::router::{Forward, Router};
 const ANSWER_READ_MAX_BYTES: usize = 12 * 1024 * 1024;
 /// Events of the door.
 const EVENTS: &str = "/_edit/events";
+/// What is asked of a door only so that it proves itself.
+const READY: &str = "/_edit/ready";
 /// What a visitor is told of a page of which only the beginning is there.
 const BROKEN_OFF: &str = "The site broke off its answer. Load the page again.";
 /// The longest a door may take for the head of its answer: less than the load balancer waits for the whole of it.
@@ -71,6 +73,19 @@ impl Forwarder {
         if request.path == EVENTS {
             return no_events();
         }
+        // What somebody sends is for nobody else: whoever is there proves itself before it hears of it.
+        if !request.body.is_empty()
+            && let Err(refused) = self.introduce(request, forward).await
+        {
+            return match refused {
+                Some(error) => {
+                    router
+                        .unreachable(&head, forward, &error, Timestamp::now())
+                        .await
+                }
+                None => router.unproven(&head, forward, Timestamp::now()).await,
+            };
+        }
         let now = Timestamp::now();
         let nonce = nonce();
         let (asked, upstream) = asked(request, forward, nonce, now);
@@ -96,6 +111,30 @@ impl Forwarder {
                 page::refused(StatusCode::BAD_GATEWAY, BROKEN_OFF)
             }
         }
+    }
+
+    /// Asks a door for nothing but its proof. An error is what kept it from being reached; none, if whoever is there is not it.
+    async fn introduce(
+        &self,
+        request: &AlbRequest,
+        forward: &Forward,
+    ) -> Result<(), Option<RelayError>> {
+        let nonce = nonce();
+        let (mut asked, upstream) = asked(request, forward, nonce, Timestamp::now());
+        *asked.method_mut() = Method::GET;
+        *asked.uri_mut() = http::Uri::from_static(READY);
+        *asked.body_mut() = Full::new(Bytes::new());
+        let host = asked.headers_mut().remove(header::HOST);
+        asked.headers_mut().clear();
+        if let Some(host) = host {
+            asked.headers_mut().insert(header::HOST, host);
+        }
+        let mut answer = self.relay.forward(asked, &upstream).await.map_err(Some)?;
+        prove(answer.headers_mut(), forward, nonce).map_err(|why| {
+            tracing::info!(session = forward.session.redacted(), %why, "a door did not prove itself before it was sent anything");
+            self.relay.forget(&forward.pool);
+            None
+        })
     }
 }
 

@@ -123,6 +123,7 @@ impl House {
             waker: self.waker(),
             dead: Arc::clone(&self.dead),
             memory: self.memory.clone(),
+            metrics: edit_router::metrics::Metrics::default(),
         }
     }
 

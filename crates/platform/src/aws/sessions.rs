@@ -225,7 +225,13 @@ impl Sessions for AwsSessions {
         let mut sessions = Vec::new();
         while let Some(item) = pages.next().await {
             let item = item.map_err(|error| asked.failed(error))?;
-            sessions.push(decode(&asked, &item)?);
+            match decode(&asked, &item) {
+                Ok(session) => sessions.push(session),
+                // One row that somebody wrote by hand is no reason to lose the others; whoever asks for it by its id is told.
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, %client, "a session's row cannot be understood and is passed over");
+                }
+            }
         }
         sessions.sort_by(|one: &Session, other| {
             (one.created_at, &one.session_id).cmp(&(other.created_at, &other.session_id))

@@ -157,13 +157,13 @@ async fn what_is_deployed_is_what_agent_and_router_expect() {
         "{}",
         stack.intake
     );
-    for queue in [&stack.intake, &stack.dead] {
+    for (queue, visibility) in [(&stack.intake, "180"), (&stack.dead, "60")] {
         for (name, value) in [
             ("FifoQueue", "true"),
             ("DeduplicationScope", "messageGroup"),
             ("FifoThroughputLimit", "perMessageGroupId"),
             ("MessageRetentionPeriod", "1209600"),
-            ("VisibilityTimeout", "60"),
+            ("VisibilityTimeout", visibility),
             ("SqsManagedSseEnabled", "true"),
         ] {
             let said = emulator().queue_attribute(queue, name).await;
