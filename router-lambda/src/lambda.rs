@@ -30,7 +30,6 @@ use crate::assembly::Assembly;
 use crate::gateway::access::shown_path;
 use crate::intake::Record;
 use crate::page::{self, Form};
-use crate::path::PathKind;
 use crate::router::{Outcome, Told};
 
 pub mod alb;

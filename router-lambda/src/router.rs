@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::page::{self, Form, Standing, Waiting};
 use crate::path::landing;
 use crate::policy::Policy;
-use crate::registry::{Lookup, Registry};
+use crate::registry::{Lookup, Registry, Trust};
 use crate::reply;
 use crate::rollout::Away;
 use crate::route::{Asked, Decision, Seen, Why, route, standing, unread};
