@@ -268,7 +268,14 @@ mod tests {
             session.failed_at = Some(now());
             session.failed_wakes = 2;
         });
-        insta::assert_snapshot!(explain(&facts, &Policy::for_tests(), now()), @"");
+        insta::assert_snapshot!(explain(&facts, &Policy::for_tests(), now()), @r#"
+        Session aaaaaaaa… of client amelia, thread "spring", generation 0.
+        A visitor gets the waiting page with a button: it failed (no_capacity: There is no room at the moment.), 2 times in a row before it was ready; it is tried again by itself in 15 s.
+        The launcher knows of no task of this generation.
+        2 instructions wait, and 0 are being carried out.
+        It expires in 28 days if nobody wakes it.
+        It is seen on its client's edit host, by a browser that came through its entry.
+        "#);
     }
 
     #[test]
@@ -283,7 +290,7 @@ mod tests {
             let text = explain(&facts, &Policy::for_tests(), now());
             text.lines().nth(1).expect("an answer").to_owned()
         };
-        insta::assert_snapshot!(at("10.0.0.7"), @"");
-        insta::assert_snapshot!(at("169.254.169.254"), @"");
+        insta::assert_snapshot!(at("10.0.0.7"), @"A visitor gets its site, from 10.0.0.7:8080, if what answers there proves itself: the session is ready, and its lease is valid for 20 s more.");
+        insta::assert_snapshot!(at("169.254.169.254"), @"A visitor gets the waiting page: the record says 169.254.169.254:8080, and no container may be there (ALLOWED_CIDRS).");
     }
 }

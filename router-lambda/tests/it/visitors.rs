@@ -565,6 +565,71 @@ async fn an_address_that_did_not_prove_itself_is_not_asked_again_and_the_next_ge
     );
 }
 
+/// Time passes only where the story says so.
+#[tokio::test(start_paused = true)]
+async fn an_environment_that_is_there_and_cannot_be_reached_is_no_eternal_spinner() {
+    let reception = Reception::new(false).await;
+    let session = reception.ready(1).await;
+    let (line, cookie, own) = (
+        format!("GET {EDIT}/"),
+        cookie(&session),
+        format!("https://{EDIT}"),
+    );
+    let headers: HeaderMap = [("host", EDIT), ("cookie", &cookie)]
+        .into_iter()
+        .map(|(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_str(value).expect("ASCII"),
+            )
+        })
+        .collect();
+    let head = Head {
+        method: &Method::GET,
+        path: "/",
+        query: None,
+        headers: &headers,
+        visitor: None,
+        proto: Proto::Https,
+    };
+    for _ in 0..2 {
+        let forward = reception.door(&line, &[("cookie", &cookie)]).await;
+        reception
+            .router
+            .unproven(&head, &forward, Timestamp::now())
+            .await;
+        tokio::time::advance(Duration::from_secs(61)).await;
+    }
+    let json = [
+        ("cookie", cookie.as_str()),
+        ("accept", "application/json"),
+        ("origin", own.as_str()),
+    ];
+    let told = reception
+        .gets(&format!("GET {EDIT}/_edit/session"), &json)
+        .await;
+    assert!(
+        text(&told).contains(r#""code":"unreachable""#),
+        "{}",
+        text(&told)
+    );
+
+    // A person wants another one: the one that cannot be reached is given up, though it renews its lease.
+    let told = reception
+        .gets(&format!("POST {EDIT}/_edit/wake"), &json)
+        .await;
+    assert!(
+        text(&told).contains(r#""state":"waking""#),
+        "{}",
+        text(&told)
+    );
+    assert_eq!(
+        reception.house.now(&session.session_id).await.generation,
+        Generation(2)
+    );
+    assert_eq!(reception.house.fleet.orders(), 1);
+}
+
 #[tokio::test]
 async fn whoever_wakes_without_a_script_goes_back_to_the_page_he_wanted() {
     let reception = Reception::new(false).await;
