@@ -105,7 +105,9 @@ async fn measure() {
     let gateway = Started::role("0", &["gateway", &door.address.to_string()]);
     let folder = tempfile::tempdir().expect("a folder");
     let nginx = Started::nginx(folder.path(), door.address);
-    println!("what                                                        ours      rival     result        budget");
+    println!(
+        "what                                                        ours      rival     result        budget"
+    );
     for (name, bytes) in SIZES {
         throughput(name, bytes, &gateway, &nginx).await;
     }
@@ -159,7 +161,11 @@ async fn saturate(server: &Started, bytes: usize) -> (f64, f64) {
     }
     // Everything is warm before it counts.
     tokio::time::sleep(TURN / 6).await;
-    let (began, before, used) = (Instant::now(), done.load(Ordering::Relaxed), cpu(server.pid));
+    let (began, before, used) = (
+        Instant::now(),
+        done.load(Ordering::Relaxed),
+        cpu(server.pid),
+    );
     tokio::time::sleep(TURN).await;
     let requests = (done.load(Ordering::Relaxed) - before) as f64;
     let cost = (cpu(server.pid) - used) / requests;
@@ -207,7 +213,8 @@ async fn p99(server: &Started, bytes: usize, rate: usize) -> Duration {
             }
         });
     }
-    let mut clock = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).expect("small"));
+    let mut clock =
+        tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).expect("small"));
     let turns = (TURN.as_secs_f64() * rate as f64) as usize;
     for _ in 0..turns {
         clock.tick().await;
@@ -235,9 +242,17 @@ async fn sockets(gateway: &Started) {
         let mut head = Vec::new();
         while !head.windows(4).any(|end| end == b"\r\n\r\n") {
             let count = stream.read_buf(&mut head).await.expect("read");
-            assert!(count > 0, "socket {number}: {}", String::from_utf8_lossy(&head));
+            assert!(
+                count > 0,
+                "socket {number}: {}",
+                String::from_utf8_lossy(&head)
+            );
         }
-        assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+        assert!(
+            head.starts_with(b"HTTP/1.1 101"),
+            "{}",
+            String::from_utf8_lossy(&head)
+        );
         open.push(stream);
     }
     let each = (rss(gateway.pid) - before) * 1024.0 / SOCKETS as f64;
@@ -274,11 +289,17 @@ impl Visitor {
              Cookie: __Host-edit-session=amelia_abcdefghijklmnopqrstuvwxyz; theme=dark\r\nReferer: https://{HOST}/\r\n\
              Sec-Fetch-Dest: script\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\n\r\n"
         );
-        self.stream.write_all(request.as_bytes()).await.expect("write");
+        self.stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("write");
         let mut filled = 0;
         let head = loop {
             filled += self.read(filled).await;
-            if let Some(end) = self.buffer[..filled].windows(4).position(|end| end == b"\r\n\r\n") {
+            if let Some(end) = self.buffer[..filled]
+                .windows(4)
+                .position(|end| end == b"\r\n\r\n")
+            {
                 break end + 4;
             }
         };
@@ -294,7 +315,11 @@ impl Visitor {
     }
 
     async fn read(&mut self, from: usize) -> usize {
-        let count = self.stream.read(&mut self.buffer[from..]).await.expect("read");
+        let count = self
+            .stream
+            .read(&mut self.buffer[from..])
+            .await
+            .expect("read");
         assert!(count > 0, "the connection ended");
         count
     }
@@ -355,17 +380,28 @@ impl Started {
             .arg(&file)
             .spawn()
             .expect("nginx is installed");
-        let began = Instant::now();
-        while std::net::TcpStream::connect(address).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(10), "nginx did not start");
-            std::thread::yield_now();
-        }
-        let master = child.id();
-        let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children")).expect("Linux");
-        Self {
-            pid: children.split_whitespace().next().expect("a worker").parse().expect("a number"),
+        let mut started = Self {
+            pid: child.id(),
             address,
             child,
+        };
+        let children = format!("/proc/{0}/task/{0}/children", started.pid);
+        let began = Instant::now();
+        loop {
+            let worker = std::fs::read_to_string(&children).expect("Linux");
+            let worker = worker
+                .split_whitespace()
+                .next()
+                .and_then(|worker| worker.parse().ok());
+            if let (Some(worker), Ok(_)) = (worker, std::net::TcpStream::connect(address)) {
+                started.pid = worker;
+                return started;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "nginx did not start"
+            );
+            std::thread::yield_now();
         }
     }
 }
@@ -383,7 +419,8 @@ impl Drop for Started {
 
 fn proof(session: usize) -> (SessionId, Proof) {
     let session: SessionId = format!("amelia_{session}").parse().expect("an id");
-    let proof = Proof::new(&ProofKey(KEY.to_owned()), session.clone(), Generation(1)).expect("a key");
+    let proof =
+        Proof::new(&ProofKey(KEY.to_owned()), session.clone(), Generation(1)).expect("a key");
     (session, proof)
 }
 
@@ -406,7 +443,9 @@ async fn gateway(door: SocketAddr) {
             }
         })
         .collect();
-    let gateway = Gateway::bind(settings, Doors(forwards)).await.expect("bind");
+    let gateway = Gateway::bind(settings, Doors(forwards))
+        .await
+        .expect("bind");
     println!("{}", gateway.address());
     gateway.serve(CancellationToken::new()).await;
 }
@@ -427,7 +466,13 @@ impl Decides for Doors {
         panic!("the door proves itself");
     }
 
-    async fn unreachable(&self, _: &Head<'_>, _: &Forward, error: &RelayError, _: Timestamp) -> Response<Bytes> {
+    async fn unreachable(
+        &self,
+        _: &Head<'_>,
+        _: &Forward,
+        error: &RelayError,
+        _: Timestamp,
+    ) -> Response<Bytes> {
         panic!("the door is there: {}", telemetry::chain(error));
     }
 
@@ -477,7 +522,9 @@ async fn answers(mut stream: TcpStream, proofs: Arc<Vec<Proof>>, page: Arc<Vec<u
                 .expect("the gateway proves itself")
         });
         if text.contains("pgrade: websocket") {
-            let answer = format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{proof}\r\n");
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{proof}\r\n"
+            );
             stream.write_all(answer.as_bytes()).await.expect("write");
             let mut nothing = [0; 1];
             while stream.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
@@ -496,7 +543,9 @@ async fn answers(mut stream: TcpStream, proofs: Arc<Vec<Proof>>, page: Arc<Vec<u
         // One write for what fits into a packet or two.
         let whole = if bytes <= 32 * 1024 { bytes } else { 0 };
         answer.extend_from_slice(&page[..whole]);
-        if stream.write_all(&answer).await.is_err() || stream.write_all(&page[whole..bytes]).await.is_err() {
+        if stream.write_all(&answer).await.is_err()
+            || stream.write_all(&page[whole..bytes]).await.is_err()
+        {
             return;
         }
     }

@@ -174,9 +174,12 @@ async fn no_byte_of_another_client_is_seen_while_addresses_are_recycled() {
         // And right for as long as it takes somebody to see a page.
         let mut pages = seen.own_pages.subscribe();
         let before = *pages.borrow_and_update();
-        within("a page of somebody's own", pages.wait_for(|pages| *pages > before))
-            .await
-            .expect("the visitors go on");
+        within(
+            "a page of somebody's own",
+            pages.wait_for(|pages| *pages > before),
+        )
+        .await
+        .expect("the visitors go on");
     }
     seen.stop.store(true, Ordering::Relaxed);
     within("the visitors", async {
