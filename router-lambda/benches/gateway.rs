@@ -380,26 +380,28 @@ impl Started {
             .arg(&file)
             .spawn()
             .expect("nginx is installed");
+        let mut started = Self {
+            pid: child.id(),
+            address,
+            child,
+        };
+        let children = format!("/proc/{0}/task/{0}/children", started.pid);
         let began = Instant::now();
-        while std::net::TcpStream::connect(address).is_err() {
+        loop {
+            let worker = std::fs::read_to_string(&children).expect("Linux");
+            let worker = worker
+                .split_whitespace()
+                .next()
+                .and_then(|worker| worker.parse().ok());
+            if let (Some(worker), Ok(_)) = (worker, std::net::TcpStream::connect(address)) {
+                started.pid = worker;
+                return started;
+            }
             assert!(
                 began.elapsed() < Duration::from_secs(10),
                 "nginx did not start"
             );
             std::thread::yield_now();
-        }
-        let master = child.id();
-        let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"))
-            .expect("Linux");
-        Self {
-            pid: children
-                .split_whitespace()
-                .next()
-                .expect("a worker")
-                .parse()
-                .expect("a number"),
-            address,
-            child,
         }
     }
 }
