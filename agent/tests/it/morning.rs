@@ -164,7 +164,8 @@ impl Morning {
             loop {
                 tokio::select! {
                     receipt = &mut sent => break receipt,
-                    loaded = self.browser.client.refresh() => loaded.expect("loaded"),
+                    // The driver gives up on a load that the page itself overtakes; what was seen is in the recording.
+                    loaded = self.browser.client.refresh() => drop(loaded),
                 }
             }
         };

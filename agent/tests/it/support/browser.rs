@@ -254,7 +254,15 @@ impl Browser {
     }
 
     pub async fn picture(&self, name: &str) {
-        let png = self.client.screenshot().await.expect("a picture");
+        // The driver breaks off what it does when the page loads itself again; then there is another page to take a picture of.
+        let taken = tokio::time::timeout(PATIENCE, async {
+            loop {
+                if let Ok(png) = self.client.screenshot().await {
+                    return png;
+                }
+            }
+        });
+        let png = taken.await.expect("a picture");
         std::fs::write(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name), png)
             .expect("written");
     }
