@@ -215,6 +215,7 @@ async fn waited(
             ip: address.ip().to_string(),
             port: address.port(),
             site: SiteHealth::Ok,
+            isolation: None,
             lease_until: until,
         },
     )

@@ -4,8 +4,11 @@
 //!  dormant ─┐                    ┌──────────── failed ◀──┐
 //!  failed  ─┼─ wake ─▶ waking ───┤                       │ fail
 //!  (lease   │            │ claim, phase                  │
-//!   over) ──┘            └─ register ─▶ ready ─ drain ─▶ draining ─ sleep ─▶ dormant
+//!   over) ──┘     ▲      └─ register ─▶ ready ─ drain ─▶ draining ─ sleep ─▶ dormant
+//!                 └────── claim, by its own task ─┴──────────┘
 //! ```
+//!
+//! The claim that leads back is a restart in place: the agent crashed, and was started anew in the same container.
 
 use std::time::Duration;
 
@@ -55,6 +58,9 @@ pub struct Session {
     /// Until when it may act without saying so again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_until: Option<Timestamp>,
+    /// How what runs the client's code is kept apart from the agent, as it was proven when the environment started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
     /// The key with which router and door prove themselves to each other, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_key: Option<ProofKey>,
@@ -174,6 +180,34 @@ pub enum SiteHealth {
     Degraded,
 }
 
+/// How what runs the client's code is kept apart from the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Isolation {
+    /// Whether the site and the editor run as users of their own.
+    pub users: bool,
+    /// Whether something else keeps them from the endpoint that gives out the task's credentials.
+    pub boundary: Boundary,
+    /// How many attempts to get at what is the agent's were made as these users. None of them succeeded: one that does is
+    /// a failed start.
+    pub attempts: u32,
+}
+
+/// Whether the network keeps the site from the endpoint that gives out the task's credentials. Without a boundary only not
+/// knowing its path does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Boundary {
+    /// The site reaches it.
+    None,
+    /// The agent reaches it and the site does not.
+    Network,
+    /// There is no endpoint.
+    NoEndpoint,
+    /// Not even the agent reaches it, so that nothing is proven.
+    Unknown,
+}
+
 /// What a waking environment is doing, in order.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
@@ -215,7 +249,7 @@ pub enum Transition {
         /// How long the new environment has to claim it.
         lease_until: Timestamp,
     },
-    /// A task takes the waking session.
+    /// A task takes the waking session, or takes up again what is its own.
     Claim {
         /// The task.
         task: String,
@@ -237,6 +271,8 @@ pub enum Transition {
         port: u16,
         /// How the site is.
         site: SiteHealth,
+        /// How it is kept apart.
+        isolation: Option<Isolation>,
         /// Its lease.
         lease_until: Timestamp,
     },
@@ -316,7 +352,7 @@ impl Transition {
     /// | transition | from | refused where | effect |
     /// |---|---|---|---|
     /// | `Wake` | dormant, failed, or any state without a living lease | `seen` is not the generation | generation + 1, new key and lease; whatever the last environment left behind is cleared; it expires later |
-    /// | `Claim` | waking | another task has it | task, lease |
+    /// | `Claim` | waking; ready, draining | another task has it | waking; task, lease; what was served before is cleared |
     /// | `Phase` | waking | the phase is an earlier one than the present | phase and since when, lease |
     /// | `Register` | waking, ready | ready at another address | ready; address, site, lease; no phase; how long the wake took |
     /// | `Renew` | waking, ready, draining | | lease, site, why awake; the newest activity only ever grows |
@@ -379,6 +415,12 @@ impl Transition {
                 if session.task_arn.as_ref().is_some_and(|owner| owner != task) {
                     return Err(TransitionRefused::OtherTask);
                 }
+                if session.state != State::Waking {
+                    // The agent was started anew: its site is gone, and the wake is counted from here.
+                    next.clear_environment();
+                    next.state = State::Waking;
+                    next.woken_at = Some(now);
+                }
                 next.task_arn = Some(task.clone());
                 next.lease_until = Some(*lease_until);
             }
@@ -393,6 +435,7 @@ impl Transition {
                 ip,
                 port,
                 site,
+                isolation,
                 lease_until,
             } => {
                 if session.state == State::Waking {
@@ -402,6 +445,7 @@ impl Transition {
                 next.container_ip = Some(ip.clone());
                 next.port = Some(*port);
                 next.site = *site;
+                next.isolation.clone_from(isolation);
                 next.phase = None;
                 next.phase_since = None;
                 next.lease_until = Some(*lease_until);
@@ -445,7 +489,12 @@ impl Transition {
                 let abandoned = session.lease_until.is_none_or(|until| until < now);
                 matches!(session.state, State::Dormant | State::Failed) || abandoned
             }
-            Self::Claim { .. } => session.state == State::Waking,
+            // Only the task that serves can come back to what it served: nobody claims it first there.
+            Self::Claim { .. } => match session.state {
+                State::Waking => true,
+                State::Ready | State::Draining => session.task_arn.is_some(),
+                State::Dormant | State::Failed => false,
+            },
             Self::Phase { phase, .. } => {
                 session.state == State::Waking && session.phase <= Some(*phase)
             }
@@ -493,6 +542,7 @@ impl Session {
             container_ip: None,
             port: None,
             lease_until: None,
+            isolation: None,
             proof_key: None,
             preview_url: String::new(),
             queue_url: String::new(),
@@ -544,6 +594,7 @@ impl Session {
         self.container_ip = None;
         self.port = None;
         self.lease_until = None;
+        self.isolation = None;
         self.awake_because = None;
     }
 }
@@ -589,6 +640,7 @@ mod tests {
             container_ip: served.then(|| "10.0.0.1".to_owned()),
             port: served.then_some(8080),
             lease_until: awake.then_some(at(200)),
+            isolation: served.then(isolation),
             proof_key: Some(ProofKey("old".to_owned())),
             preview_url: "https://edit.amelia.example/session/amelia_a/".to_owned(),
             draft_branch: "edit/local".to_owned(),
@@ -603,6 +655,14 @@ mod tests {
             failed_at: (state == State::Failed).then(|| at(95)),
             failed_wakes: 1,
             parked: Vec::new(),
+        }
+    }
+
+    fn isolation() -> Isolation {
+        Isolation {
+            users: true,
+            boundary: Boundary::None,
+            attempts: 60,
         }
     }
 
@@ -641,6 +701,7 @@ mod tests {
             ip: ip.to_owned(),
             port: 8080,
             site: SiteHealth::Degraded,
+            isolation: Some(isolation()),
             lease_until: at(500),
         }
     }
@@ -708,8 +769,8 @@ mod tests {
         insta::assert_snapshot!(table, @r#"
                               dormant       waking        ready         draining      failed
         wake                  waking        -             -             -             waking
-        claim, own task       -             waking        -             -             -
-        claim, other task     -             OtherTask     -             -             -
+        claim, own task       -             waking        waking        waking        -
+        claim, other task     -             OtherTask     OtherTask     OtherTask     -
         phase, earlier        -             -             -             -             -
         phase, same           -             waking        -             -             -
         phase, later          -             waking        -             -             -
@@ -800,6 +861,7 @@ mod tests {
                 container_id: None,
                 container_ip: None,
                 port: None,
+                isolation: None,
                 awake_because: None,
                 failure: None,
                 woken_at: Some(at(1_000)),
@@ -828,6 +890,26 @@ mod tests {
             apply(&claim("task-1"), &claimed),
             Err(TransitionRefused::OtherTask)
         );
+    }
+
+    #[test]
+    fn an_agent_that_was_started_anew_takes_up_its_own_session_and_serves_nothing_yet() {
+        for state in [State::Ready, State::Draining] {
+            let taken = apply(&claim("task-1"), &session(state)).expect("its own");
+            assert_eq!(taken.state, State::Waking);
+            assert_eq!(taken.task_arn.as_deref(), Some("task-1"));
+            assert_eq!(taken.lease_until, Some(at(500)));
+            assert_eq!((taken.container_ip.as_ref(), taken.port), (None, None));
+            assert_eq!(taken.proof_key, session(state).proof_key);
+            assert_eq!(taken.woken_at, Some(at(100)), "the wake is counted anew");
+            // Its phases begin at the first.
+            assert!(apply(&phase(Phase::Config), &taken).is_ok());
+            let unowned = Session {
+                task_arn: None,
+                ..session(state)
+            };
+            assert!(apply(&claim("task-1"), &unowned).is_err());
+        }
     }
 
     #[test]
@@ -868,6 +950,7 @@ mod tests {
             phase: None,
             phase_since: None,
             lease_until: Some(at(500)),
+            isolation: Some(isolation()),
             wakes_ms: vec![2, 3, 4, 5, 20_000],
             failed_wakes: 0,
             ..waking.clone()
@@ -921,6 +1004,7 @@ mod tests {
             container_ip: None,
             port: None,
             lease_until: None,
+            isolation: None,
             awake_because: None,
             ..draining.clone()
         };

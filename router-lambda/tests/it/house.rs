@@ -182,6 +182,7 @@ impl House {
             ip: "10.0.0.7".to_owned(),
             port: 8080,
             site: SiteHealth::Ok,
+            isolation: None,
             lease_until: after(Duration::from_secs(30)),
         };
         self.take(&waking, &register, dawn()).await

@@ -178,6 +178,7 @@ pub async fn awake(sessions: &dyn Sessions, door: &Door) {
             ip: door.address().ip().to_string(),
             port: door.address().port(),
             site: SiteHealth::Ok,
+            isolation: None,
             lease_until,
         },
     ];

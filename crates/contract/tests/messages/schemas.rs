@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{env, fs};
 
 use contract::schema::{schema, text};
-use contract::session::{Failure, Phase, ProofKey, SiteHealth, State};
+use contract::session::{Boundary, Failure, Isolation, Phase, ProofKey, SiteHealth, State};
 use contract::{ClientConfig, ErrorCode, Receipt, SchemaName, Session};
 use serde_json::{Value, json};
 
@@ -159,6 +159,11 @@ fn a_session_is_valid_to_its_schema_and_survives_a_round_trip() {
         container_ip: Some("10.0.0.1".to_owned()),
         port: Some(8080),
         lease_until: Some("2026-11-22T09:30:00.000Z".parse().expect("valid")),
+        isolation: Some(Isolation {
+            users: true,
+            boundary: Boundary::None,
+            attempts: 60,
+        }),
         proof_key: Some(ProofKey("00".to_owned())),
         preview_url: "https://edit.amelia.example/session/amelia_a/".to_owned(),
         draft_branch: "edit/local".to_owned(),

@@ -799,6 +799,7 @@ impl Story {
             ip: "10.0.0.1".to_owned(),
             port: 8080,
             site: SiteHealth::Ok,
+            isolation: None,
             lease_until,
         };
         self.take(number, Generation(1), &register, now)

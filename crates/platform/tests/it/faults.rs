@@ -111,6 +111,7 @@ async fn a_transition_whose_reply_is_lost_was_taken() {
             ip: "10.0.0.1".to_owned(),
             port: 8080,
             site: SiteHealth::Ok,
+            isolation: None,
             lease_until: dawn().plus(MINUTE),
         },
         Transition::Drain {
