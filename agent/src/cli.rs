@@ -14,6 +14,9 @@ use contract::{ClientId, SessionId};
 use crate::content;
 use crate::draft::Credentials;
 use crate::failure::{Exit, Failure};
+use crate::health::HealthArguments;
+use crate::isolation::attempt::AttemptArguments;
+use crate::isolation::confine::ConfineArguments;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -39,6 +42,17 @@ pub(crate) enum Command {
     Dev(DevArguments),
     /// Run the environment of a session: what a container does, from its configuration to its sleep.
     Run(RunArguments),
+    /// The environment itself, which `run` starts and watches as the first process of a container.
+    #[command(hide = true)]
+    Daemon(RunArguments),
+    /// Ask the environment of this machine whether it is well: what a container's health check does.
+    Health(HealthArguments),
+    /// Become another program as another user, with nothing that it should not have.
+    #[command(hide = true)]
+    Confine(ConfineArguments),
+    /// Try what must not work.
+    #[command(hide = true)]
+    Attempt(AttemptArguments),
     /// Check what `run` would be told, and whether it could work, without starting anything.
     Check(RunArguments),
     /// Send an instruction to a running environment or a queue, and follow it to its receipt.
@@ -175,7 +189,7 @@ Exit codes: 0 asleep, everything saved; 2 not told what it needs; 10 repository,
 credentials, 12 Node.js, 13 port, 14 workspace, 16 dependencies; 18 another environment has
 the session, nothing was touched; 20 configuration, 21 client suspended, 22 a table, queue
 or secret, 23 a phase took too long, 24 something could only be kept in the workspace;
-70 unexpected, 130 stopped before it was ready.",
+25 the site cannot be kept apart from the agent, 26 the clock is wrong; 70 unexpected, 130 stopped before it was ready.",
         crate::run::explain()
     )
 }

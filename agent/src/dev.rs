@@ -25,6 +25,8 @@ use crate::environment::interrupt::Interrupt;
 use crate::environment::{self, Boot, Halted, Haste, Plan, Progress, Running};
 use crate::events::{Event, Events, PhaseName};
 use crate::failure::{Exit, Failure};
+use crate::isolation::Isolation;
+use crate::isolation::proof::Guarded;
 use crate::site;
 use crate::site::node::Node;
 
@@ -119,7 +121,7 @@ async fn configure(arguments: &DevArguments) -> Result<((Plan, Source), Option<S
     let address = listener
         .local_addr()
         .map_err(|error| Failure::internal("read the port", &error))?;
-    let node = Node::find(arguments.node.as_deref()).await?;
+    let node = Node::find(arguments.node.as_deref(), Isolation::none()).await?;
     let imported = source.import(&home, arguments.branch.as_deref()).await?;
     let plan = Plan {
         home,
@@ -138,6 +140,7 @@ async fn configure(arguments: &DevArguments) -> Result<((Plan, Source), Option<S
         content: Fetcher::on_a_laptop(),
         bar: !arguments.no_bar,
         developer: true,
+        guarded: Guarded::none(address),
         idle: None,
         look_every: LOOK_EVERY,
     };

@@ -37,6 +37,7 @@ use crate::draft::Remote;
 use crate::events::{Event, Events, PhaseName, PhaseState};
 use crate::failure::{Exit, Failure, chain};
 use crate::idle;
+use crate::isolation::proof::Guarded;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::pipeline::{Ending, Identity, PipelineView, Results, Workshop};
@@ -74,6 +75,8 @@ pub(crate) struct Plan {
     pub(crate) bar: bool,
     /// Whether whoever looks at the site develops it.
     pub(crate) developer: bool,
+    /// What the site and the editor must not get at; it is not tried where they are nobody else.
+    pub(crate) guarded: Guarded,
     /// When it sleeps by itself; never if absent.
     pub(crate) idle: Option<idle::Settings>,
     /// How often the remote is asked what others pushed.

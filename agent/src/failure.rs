@@ -46,6 +46,10 @@ pub(crate) enum Exit {
     TooSlow = 23,
     /// Something is left that could neither be pushed nor parked elsewhere: it is only in the workspace.
     NotSaved = 24,
+    /// What runs the client's code cannot be kept apart from the agent, or is not.
+    Isolation = 25,
+    /// The clock of this machine is wrong.
+    Clock = 26,
     /// Something unexpected.
     Internal = 70,
     /// Interrupted before it was ready.
@@ -104,6 +108,8 @@ impl Failure {
             Exit::Backend => "backend_unavailable",
             Exit::TooSlow => "too_slow",
             Exit::NotSaved => "not_saved",
+            Exit::Isolation => "isolation_broken",
+            Exit::Clock => "clock_wrong",
             Exit::Interrupted => "interrupted",
             Exit::Success
             | Exit::NotLanded

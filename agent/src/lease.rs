@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use contract::session::{
-    Failure as SessionFailure, Parked, Phase, ProofKey, SiteHealth, Transition, TransitionRefused,
+    Failure as SessionFailure, Isolation, Parked, Phase, ProofKey, SiteHealth, Transition,
+    TransitionRefused,
 };
 use contract::{Generation, Session, SessionId, Timestamp};
 use platform::{PortError, Sessions, TransitionFailed};
@@ -134,7 +135,7 @@ pub(crate) async fn wake(
 }
 
 impl Lease {
-    /// Takes a session that is waking in `generation`, for `task`.
+    /// Takes a session that is waking in `generation`, for `task`; or takes it up again, if this task has it.
     pub(crate) async fn claim(
         sessions: Arc<dyn Sessions>,
         session_id: &SessionId,
@@ -207,11 +208,13 @@ impl Lease {
         ip: String,
         port: u16,
         site: SiteHealth,
+        isolation: Option<Isolation>,
     ) -> Result<Session, LeaseError> {
         self.step(|lease_until| Transition::Register {
             ip: ip.clone(),
             port,
             site,
+            isolation: isolation.clone(),
             lease_until,
         })
         .await
@@ -434,7 +437,7 @@ mod tests {
             .expect("woken");
         let older = claim(&store, generation, "task-1").await.expect("claimed");
         older
-            .register("10.0.0.1".to_owned(), 8080, SiteHealth::Ok)
+            .register("10.0.0.1".to_owned(), 8080, SiteHealth::Ok, None)
             .await
             .expect("ready");
         // Its lease runs out: somebody wakes the session again.

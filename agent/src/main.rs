@@ -20,7 +20,9 @@ mod draft;
 mod environment;
 mod events;
 mod failure;
+mod health;
 mod idle;
+mod isolation;
 mod kinds;
 mod lease;
 mod log;
@@ -62,10 +64,14 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Exit, Failure> {
     draft::set_time_limits(GIT_CONNECT_TIME_MAX, GIT_IDLE_TIME_MAX)
         .map_err(|error| Failure::internal("set the time limits of git", &error))?;
-    if !matches!(cli.command, Command::Run(_)) {
+    if !matches!(cli.command, Command::Run(_) | Command::Daemon(_)) {
         start_log(cli.verbose);
     }
     match cli.command {
+        Command::Daemon(arguments) => run_environment(&arguments),
+        Command::Health(arguments) => health::ask(&arguments),
+        Command::Confine(arguments) => Err(isolation::confine::confine(&arguments)),
+        Command::Attempt(arguments) => isolation::attempt::attempt(&arguments),
         Command::Schema { name } => cli::print_schema(name.as_deref()),
         Command::Dev(arguments) => in_runtime(dev::run(arguments)),
         Command::Run(arguments) => run_environment(&arguments),
@@ -79,11 +85,17 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 /// Runs the environment of a session. Its log is for operators: lines on stdout.
 fn run_environment(arguments: &cli::RunArguments) -> Result<Exit, Failure> {
     let settings = run::Settings::read(arguments)?;
+    run::refuse_a_wrong_clock()?;
+    // Before anything that is a thread.
+    let users = match settings.isolation {
+        run::Wanted::Users => Some(isolation::Users::establish()?),
+        run::Wanted::None => None,
+    };
     let everywhere = Everywhere::default();
     let (output, writing) =
         telemetry::start(&settings.log_level, settings.log_format, everywhere.clone())
             .map_err(|error| Failure::internal("start the log", &error))?;
-    let ended = in_runtime(run::run(settings, everywhere, output));
+    let ended = in_runtime(run::run(settings, users, everywhere, output));
     // It is said here and not on stderr as well: whoever reads a container's log reads both.
     let exit = ended.unwrap_or_else(|failure| {
         tracing::error!(

@@ -31,7 +31,7 @@ mod settings;
 mod task;
 
 pub(crate) use check::check;
-pub(crate) use settings::{Settings, explain};
+pub(crate) use settings::{Settings, Wanted, explain};
 
 use backend::{BACKEND_HINT, Backend, SessionQueues, failure};
 use life::Reason;
@@ -45,6 +45,8 @@ use crate::environment::{self, Boot, Halted, Haste, Plan, Progress, Running, Sea
 use crate::events::{Event, Events, PhaseName};
 use crate::failure::{Exit, Failure};
 use crate::idle;
+use crate::isolation::proof::{Guarded, Secret};
+use crate::isolation::{Isolation, Users};
 use crate::lease::{self, Lease, LeaseError, Terms};
 use crate::metrics::Metrics;
 use crate::pipeline::{Identity, Results};
@@ -90,9 +92,27 @@ fn budget(phase: PhaseName) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// 2026: this was written later. Whoever believes in an earlier time takes every lease for one that lasts, and is refused by AWS.
+const EARLIEST: i64 = 1_767_225_600_000;
+
+/// Fails if the clock of this machine cannot be right.
+pub(crate) fn refuse_a_wrong_clock() -> Result<(), Failure> {
+    let now = Timestamp::now();
+    if now.unix_ms() >= EARLIEST {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Clock,
+        format!("the clock of this machine says that it is {now}"),
+        "Set it. Who acts for a session is decided by time, and AWS refuses requests that are minutes off.",
+    )
+    .retryable(true))
+}
+
 /// Runs the environment of a session, from its configuration to its sleep.
 pub(crate) async fn run(
     settings: Settings,
+    users: Option<Users>,
     everywhere: Everywhere,
     output: Output,
 ) -> Result<Exit, Failure> {
@@ -115,7 +135,7 @@ pub(crate) async fn run(
     counting.spawn(count(boot.events.clone(), metrics.clone(), counted.clone()));
     let began = Instant::now();
     let started = tokio::select! {
-        started = start(&settings, &backend, &everywhere, &mut boot, &mut keeper) => started,
+        started = start(&settings, users, &backend, &everywhere, &mut boot, &mut keeper) => started,
         () = interrupt.requested() => Err(Failure::new(
             Exit::Interrupted,
             "stopped before it was ready",
@@ -199,6 +219,7 @@ struct Started {
 
 async fn start(
     settings: &Settings,
+    users: Option<Users>,
     backend: &Backend,
     everywhere: &Everywhere,
     boot: &mut Boot,
@@ -221,7 +242,7 @@ async fn start(
     let lease = claimed.lease.clone();
     let prepared = async {
         let said = lease.phase(Phase::Claim);
-        let prepared = prepare(settings, backend, &config, claimed, task.ip);
+        let prepared = prepare(settings, users, backend, &config, claimed, task.ip);
         let (said, prepared) = tokio::join!(said, prepared);
         // Whose session it is goes before what is wrong with the rest.
         said.map_err(|error| not_taken(settings, &error))?;
@@ -267,6 +288,7 @@ async fn say_that_it_begins(settings: &Settings, backend: &Backend) {
 /// Everything beside the session that has to be there: what is wrong with it is said before anything is cloned.
 async fn prepare(
     settings: &Settings,
+    users: Option<Users>,
     backend: &Backend,
     config: &ClientConfig,
     claimed: ClaimedSession,
@@ -276,7 +298,7 @@ async fn prepare(
     let queues = backend.queues(settings, &session, config);
     let idle = life::settings(config);
     let (plan, kept, ()) = tokio::try_join!(
-        plan(settings, backend, config, &session, reached_at, idle),
+        plan(settings, users, backend, config, &session, reached_at, idle),
         async { Ok(parking::fetch(backend, session.parked.clone()).await) },
         within_reach(backend, &queues, &session),
     )?;
@@ -468,8 +490,28 @@ async fn claim(
         .ok()
         .and_then(Option::as_ref)
         .map_or(1, |config| config.settings.max_concurrent_sessions);
+    // What is wrong with the endpoint is said in the record, so the session has to be ours first: by a name that no other
+    // task has.
+    let task = read.task.as_ref().map_or_else(
+        |_| {
+            format!(
+                "unnamed-{}",
+                contract::id::hex(&crate::random::bytes::<8>())
+            )
+        },
+        |task| task.arn.clone(),
+    );
+    let is_own = read.session.task_arn.as_ref() == Some(&task);
+    if is_own {
+        tracing::warn!(
+            state = ?read.session.state,
+            restarts = settings.restarts,
+            "the session is this task's already: the agent was started anew"
+        );
+    }
     let generation = match settings.generation {
         Some(generation) => generation,
+        None if is_own => read.session.generation,
         None => lease::wake(
             backend.sessions.as_ref(),
             &read.session,
@@ -483,17 +525,7 @@ async fn claim(
         Arc::clone(&backend.sessions),
         &settings.session_id,
         generation,
-        // What is wrong with the endpoint is said in the record, so the session has to be ours first: by a name that
-        // no other task has.
-        read.task.as_ref().map_or_else(
-            |_| {
-                format!(
-                    "unnamed-{}",
-                    contract::id::hex(&crate::random::bytes::<8>())
-                )
-            },
-            |task| task.arn.clone(),
-        ),
+        task,
         slots,
         Terms::CONTAINER,
     )
@@ -542,6 +574,7 @@ fn usable(settings: &Settings, config: Option<ClientConfig>) -> Result<ClientCon
 /// Everything that can be known before anything is touched.
 async fn plan(
     settings: &Settings,
+    users: Option<Users>,
     backend: &Backend,
     config: &ClientConfig,
     session: &Session,
@@ -553,14 +586,32 @@ async fn plan(
         &home::key(config.client_id.as_str(), session.session_id.as_str()),
         None,
     )?;
-    site::end_orphans(&home.tree()).await;
+    let isolation = match users {
+        // Whatever a crash left has been ended by init: nobody else runs as these users.
+        Some(users) => users.arrange(&home)?,
+        None => {
+            site::end_orphans(&home.tree()).await;
+            Isolation::none()
+        }
+    };
     let listener =
         environment::listen(SocketAddr::new(settings.place.listen, settings.port)).await?;
     let address = listener
         .local_addr()
         .map_err(|error| Failure::internal("read the port", &error))?;
-    let node = Node::find(None).await?;
-    let remote = remote(backend, config).await?;
+    let node = Node::find(None, isolation).await?;
+    let (remote, deploy_key) = remote(backend, config).await?;
+    let secrets = Secret::of_environment()
+        .into_iter()
+        .chain(Secret::new("the deploy key", deploy_key.trim()))
+        .chain(
+            session
+                .proof_key
+                .as_ref()
+                .and_then(|key| Secret::new("proofKey", key.0.as_bytes())),
+        )
+        .collect();
+    let guarded = Guarded::of(&home, secrets, address);
     Ok(Plan {
         home,
         remote,
@@ -576,17 +627,19 @@ async fn plan(
         content: backend.content(),
         bar: true,
         developer: false,
+        guarded,
         idle: Some(idle),
         look_every: LOOK_EVERY,
     })
 }
 
-/// The client's repository, and how we prove who we are.
-async fn remote(backend: &Backend, config: &ClientConfig) -> Result<Remote, Failure> {
+/// The client's repository, how we prove who we are, and with what.
+async fn remote(backend: &Backend, config: &ClientConfig) -> Result<(Remote, String), Failure> {
     let url = &config.repository.url;
     if !Remote::is_address(url) || url.starts_with("file://") {
         let path = url.strip_prefix("file://").unwrap_or(url);
-        return Ok(Remote::Local { path: path.into() });
+        let remote = Remote::Local { path: path.into() };
+        return Ok((remote, String::new()));
     }
     let secret = match &config.repository.deploy_key {
         None => None,
@@ -603,11 +656,12 @@ async fn remote(backend: &Backend, config: &ClientConfig) -> Result<Remote, Fail
         }
     };
     let secret = secret.map_or_else(String::new, |secret| secret.expose().to_owned());
-    let credentials = Credentials::deploy(secret, config.repository.host_keys.clone());
-    Ok(Remote::Server {
+    let credentials = Credentials::deploy(secret.clone(), config.repository.host_keys.clone());
+    let remote = Remote::Server {
         url: url.clone(),
         credentials,
-    })
+    };
+    Ok((remote, secret))
 }
 
 /// The names under which the door may be asked for.

@@ -37,7 +37,7 @@ mod hold;
 mod log;
 pub(crate) mod node;
 pub(crate) mod probe;
-mod process;
+pub(crate) mod process;
 pub(crate) mod request;
 mod restart;
 pub(crate) mod route;
@@ -52,6 +52,8 @@ use log::bounded_line;
 use node::Node;
 pub(crate) use process::end_orphans;
 use process::{GRACE, Group};
+
+use crate::isolation::Role;
 use restart::{Restarts, Verdict};
 
 /// The program that starts the site's Astro. See its own first lines.
@@ -738,7 +740,7 @@ impl Supervisor {
         let mut program = self
             .settings
             .node
-            .program(&self.settings.root)
+            .program(Role::Site, &self.settings.root)
             .arguments([&self.settings.runner]);
         program.variables.extend(self.settings.variables.clone());
         let program = program

@@ -16,6 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::{DraftError, Remote};
+use crate::isolation::folders;
 
 /// The file in the git directory that says what this is a clone of.
 const CLONE_NOTE: &str = "edit-clone.json";
@@ -41,7 +42,7 @@ pub(super) fn clean(git_directory: &Path, staging: &Path) -> Result<(), DraftErr
             .map_err(|error| file_error("read", staging, error))?
             .path();
         let removed = if path.is_dir() && !path.is_symlink() {
-            fs::remove_dir_all(&path)
+            folders::remove(&path)
         } else {
             fs::remove_file(&path)
         };

@@ -7,7 +7,7 @@
 //!  <state>/environments/<key>/lock        held while the environment runs
 //!                             running.json  where it is, for `send`
 //!                             import.git  what a plain folder was imported into
-//!                             workspace/  draft.git, tree, staging, journal.json
+//!                             workspace/  draft.git, tree, staging, journal.json, homes of the site's and the editor's users
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -96,6 +96,25 @@ impl Home {
         [&self.workspace, &self.folder, &self.state]
             .map(PathBuf::as_path)
             .into_iter()
+    }
+
+    /// Where Node keeps compiled code between starts.
+    pub(crate) fn compile_cache(&self) -> PathBuf {
+        self.workspace.join("compile-cache")
+    }
+
+    /// The folders from where everything is kept down to the workspace.
+    pub(crate) fn way(&self) -> Vec<PathBuf> {
+        let mut way = vec![self.state.clone()];
+        if let Ok(below) = self.workspace.strip_prefix(&self.state) {
+            for component in below.components() {
+                let next = way.last().expect("it begins with one").join(component);
+                way.push(next);
+            }
+        } else {
+            way.push(self.workspace.clone());
+        }
+        way
     }
 
     /// The work tree.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::session::Parked;
+use contract::session::{Isolation as Proven, Parked};
 use relay::Relay;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,6 +25,7 @@ use crate::door::{Bar, Door, Intake, Opened, SeenOn, Stage};
 use crate::draft::{self, Draft, Lookout};
 use crate::events::{Event, Events, PhaseName};
 use crate::failure::Failure;
+use crate::isolation::proof::{self, Guarded};
 use crate::kinds::Kinds;
 use crate::pipeline::{Attempts, Ending, Pipeline, PipelineView, Workshop};
 use crate::site::dependencies::{Dependencies, Route};
@@ -73,6 +74,7 @@ struct Settled {
     policy: contract::client_config::Policy,
     install: bool,
     content: Fetcher,
+    guarded: Guarded,
     look_every: Duration,
 }
 
@@ -122,6 +124,7 @@ impl Open {
                 policy: plan.policy,
                 install: plan.install,
                 content: plan.content,
+                guarded: plan.guarded,
                 look_every: plan.look_every,
             },
             seat,
@@ -287,6 +290,8 @@ fn take_up_one(
 /// The dependencies are in place.
 struct Installed {
     cloned: Cloned,
+    /// How the site is kept apart.
+    isolation: Option<Proven>,
     /// How they are put in place when the lock file changes; not at all if absent.
     dependencies: Option<Dependencies>,
 }
@@ -314,9 +319,13 @@ impl Cloned {
             command: self.open.plan.site.install_words(),
             output: site::OutputLog::default(),
         });
+        let node = &self.open.plan.node;
+        let proven = proof::prove(&node.isolation, &self.open.plan.guarded);
         let say = |words: String| (boot.progress.say)(&words);
         let put = async {
             refuse_no_astro(&root)?;
+            // The install is the first that runs what is the client's.
+            let isolation = proven.await?;
             let route = match &dependencies {
                 Some(dependencies) => Some(dependencies.put_in_place(&root, &say).await?),
                 None if node::astro_version(&root).is_none() => {
@@ -324,12 +333,13 @@ impl Cloned {
                 }
                 None => None,
             };
-            node::check(&root, &self.open.plan.node)?;
-            Ok(((), Some(route_words(route).to_owned())))
+            node::check(&root, node)?;
+            Ok((isolation, Some(route_words(route).to_owned())))
         };
-        boot.phase(PhaseName::Install, put).await?;
+        let isolation = boot.phase(PhaseName::Install, put).await?;
         Ok(Installed {
             cloned: self,
+            isolation,
             dependencies,
         })
     }
@@ -343,7 +353,7 @@ impl Installed {
         let site_settings = site::Settings {
             root: root.clone(),
             runner: plan.home.workspace.join("runner.mjs"),
-            compile_cache: plan.home.workspace.join("compile-cache"),
+            compile_cache: plan.home.compile_cache(),
             node: plan.node.clone(),
             dependencies: self.dependencies,
             variables: plan.site.env.clone(),
@@ -356,7 +366,7 @@ impl Installed {
         let answered = cloned.open.answered(site_settings, &mut tasks);
         let site = boot.phase(PhaseName::Serve, answered).await?;
         // The record's phase has been written by now: a late write of it would be refused, and take us for another.
-        cloned.open.register(&site).await?;
+        cloned.open.register(&site, self.isolation).await?;
         tasks.spawn(report_site(
             site.clone(),
             boot.events.clone(),
@@ -368,12 +378,14 @@ impl Installed {
 
 impl Open {
     /// Says where the door is.
-    async fn register(&self, site: &Site) -> Result<(), Failure> {
+    async fn register(&self, site: &Site, isolation: Option<Proven>) -> Result<(), Failure> {
         let (plan, health) = (&self.plan, site.view().health());
-        let registered =
-            self.seat
-                .lease
-                .register(plan.reached_at.to_string(), plan.address.port(), health);
+        let registered = self.seat.lease.register(
+            plan.reached_at.to_string(),
+            plan.address.port(),
+            health,
+            isolation,
+        );
         registered.await.map(drop).map_err(lease_lost)
     }
 

@@ -24,6 +24,7 @@ use crate::draft::{
     PUSH_ROUNDS_MAX, Parking, PathChange, Proposal, Publication, Published, RescueName, Round,
     Seen, TakenUp,
 };
+use crate::isolation::folders;
 use crate::site::build::{Build, BuildError};
 use crate::site::node::Node;
 use crate::site::{Consequence, Site, consequence};
@@ -834,7 +835,7 @@ fn note_shown(draft: &Draft, work_tree: &WorkTree) -> Result<(), WorkshopError> 
 }
 
 fn remove_folder(folder: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
+    match folders::remove(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

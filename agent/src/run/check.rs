@@ -7,6 +7,7 @@ use super::settings::{Settings, Where};
 use super::{remote, task, usable};
 use crate::cli::RunArguments;
 use crate::failure::{Exit, Failure};
+use crate::isolation::Isolation;
 use crate::site::node::Node;
 
 /// Looks at everything that an environment needs, and says of each how it is. Fails with the first that is not right.
@@ -16,7 +17,7 @@ pub(crate) async fn check(arguments: RunArguments) -> Result<Exit, Failure> {
     Report::fine("variables", &format!("client {}", settings.client_id));
     report.note(
         "node",
-        Node::find(None)
+        Node::find(None, Isolation::none())
             .await
             .map(|node| node.version.to_string())
             .map_err(Failure::from),
@@ -93,7 +94,7 @@ pub(crate) async fn check(arguments: RunArguments) -> Result<Exit, Failure> {
             Report::fine("client", "active");
             let remote = remote(&backend, &config).await;
             let asked = match remote {
-                Ok(remote) => ask(remote, config.repository.branch.clone()).await,
+                Ok((remote, _)) => ask(remote, config.repository.branch.clone()).await,
                 Err(failure) => Err(failure),
             };
             report.note("repository", asked);

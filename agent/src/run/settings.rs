@@ -83,6 +83,11 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "the domain below which every session has a host of its own",
     ),
     variable(
+        "ISOLATION",
+        Some("none"),
+        "users: the site and the editor run as users of their own, and it is proven that they get at nothing of the agent's (the image says so); none: everything is one user",
+    ),
+    variable(
         "LOG_LEVEL",
         Some("info"),
         "error, warn, info, debug or trace, or directives as in RUST_LOG",
@@ -94,6 +99,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "set by ECS: there the task's address and ARN are read; outside ECS name them with --ip and --task",
     ),
 ];
+
+/// How many times init has started the agent anew: its own word, and none of an operator's.
+const RESTARTS: &str = "EDIT_AGENT_RESTARTS";
 
 /// Where a container keeps its workspace.
 const WORKSPACE: &str = "/workspace";
@@ -174,8 +182,33 @@ pub(crate) struct Settings {
     pub(crate) place: Place,
     pub(crate) edit_domain: Option<String>,
     pub(crate) preview_domain: Option<String>,
+    /// Whether what runs the client's code are other users.
+    pub(crate) isolation: Wanted,
+    /// How many times the agent was started anew in this container.
+    pub(crate) restarts: u32,
     pub(crate) log_level: Level,
     pub(crate) log_format: Format,
+}
+
+/// Whether what runs the client's code are other users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// They are, or there is no environment.
+    Users,
+    /// Everything is one user.
+    None,
+}
+
+impl FromStr for Wanted {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "users" => Ok(Self::Users),
+            "none" => Ok(Self::None),
+            _ => Err("is users or none"),
+        }
+    }
 }
 
 /// Where the environment listens, and how others reach it.
@@ -340,6 +373,10 @@ impl Settings {
         let port = read.optional::<u16>("PORT");
         let edit_domain = read.text("EDIT_DOMAIN");
         let preview_domain = read.text("PREVIEW_DOMAIN");
+        let isolation = read.optional::<Wanted>("ISOLATION");
+        let restarts = (read.lookup)(RESTARTS)
+            .and_then(|count| count.to_str()?.parse().ok())
+            .unwrap_or(0);
         let log_level = read.optional::<Level>("LOG_LEVEL");
         let log_format = read.optional::<Format>("LOG_FORMAT");
         let place = Place::read(arguments, read);
@@ -358,6 +395,8 @@ impl Settings {
             place,
             edit_domain,
             preview_domain,
+            isolation: isolation?,
+            restarts,
             log_level: log_level?,
             log_format: log_format?,
         })

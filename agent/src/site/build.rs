@@ -12,6 +12,7 @@ use super::log::bounded_line;
 use super::node::Node;
 use super::process::GRACE;
 use super::{OutputLog, RUNNER_LINE_MAX_BYTES, SiteProblem};
+use crate::isolation::Role;
 
 const PROGRAM: &str = include_str!("build.mjs");
 
@@ -69,7 +70,7 @@ impl Build {
             .map_err(begin("link the dependencies"))?;
         let program = self
             .node
-            .program(&self.root)
+            .program(Role::Tool, &self.root)
             .arguments([&self.program])
             .variable("ASTRO_TELEMETRY_DISABLED", "1")
             .variable("NO_COLOR", "1");

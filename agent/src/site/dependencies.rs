@@ -24,6 +24,7 @@ use super::SiteError;
 use super::log::{LINE_MAX_BYTES, OutputLog, bounded_line};
 use super::node::Node;
 use super::process::{Ending, GRACE, find};
+use crate::isolation::{Role, folders};
 
 mod store;
 
@@ -150,7 +151,7 @@ impl Dependencies {
             return Ok(Route::InPlace);
         }
         self.remove_old(root).map_err(blocking)?;
-        let stored = store::Store::new(&self.store);
+        let stored = store::Store::new(&self.store, self.node.isolation.clone());
         if store::can_be_shared(root) && stored.has(&key) {
             match self.take_from_store(&stored, &key, root).await {
                 Ok(()) => {
@@ -169,15 +170,15 @@ impl Dependencies {
         Self::mark(root, &key).map_err(blocking)?;
         if store::can_be_shared(root) {
             let (store, stored_key, source) = (stored, key.clone(), root.join("node_modules"));
-            if let Err(error) =
-                tokio::task::spawn_blocking(move || store.keep(&stored_key, &source))
-                    .await
-                    .map_err(io::Error::other)
-                    .and_then(|result| result)
-            {
-                say(format!(
-                    "the dependencies were not kept for the next time: {error}"
-                ));
+            let keeping = tokio::task::spawn_blocking(move || {
+                if let Err(error) = store.keep(&stored_key, &source) {
+                    tracing::warn!(%error, "the dependencies were not kept for the next time");
+                }
+            });
+            // Links are made in a moment, and before anybody changes anything. A copy takes as long as the install saves the
+            // next time: nobody waits for it, and what was changed meanwhile is not kept.
+            if self.node.isolation.is_none() {
+                keeping.await.map_err(io::Error::other).map_err(blocking)?;
             }
         }
         Ok(Route::Installed)
@@ -253,7 +254,7 @@ impl Dependencies {
             .keep();
         fs::rename(&old, aside.join("node_modules"))?;
         // Nobody waits for this; what is left of it is cleared at the next start.
-        tokio::task::spawn_blocking(move || fs::remove_dir_all(aside));
+        tokio::task::spawn_blocking(move || folders::remove(&aside));
         Ok(())
     }
 
@@ -306,6 +307,7 @@ impl Dependencies {
             }
         };
         let mut program = super::process::Program::new(program, root)
+            .confined(&self.node.isolation, Role::Tool)
             .arguments(leading)
             .arguments(step.arguments.iter().copied());
         program.variables = self.variables();
@@ -324,7 +326,9 @@ impl Dependencies {
             .chain(arguments.iter().map(String::as_str))
             .collect::<Vec<_>>()
             .join(" ");
-        let mut program = super::process::Program::new(name, root).arguments(arguments);
+        let mut program = super::process::Program::new(name, root)
+            .confined(&self.node.isolation, Role::Tool)
+            .arguments(arguments);
         program.variables = self.variables();
         if !self.scripts {
             for variable in ["npm_config_ignore_scripts", "YARN_IGNORE_SCRIPTS"] {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::SiteError;
 use super::process::{Program, find};
+use crate::isolation::{Isolation, Role};
 
 /// A Node.js that runs.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub(crate) struct Node {
     pub(crate) path: PathBuf,
     /// Its version.
     pub(crate) version: Version,
+    /// As whom it and the package managers run.
+    pub(crate) isolation: Isolation,
 }
 
 /// How long Node may take to say which one it is.
@@ -23,7 +26,10 @@ const VERSION_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(20)
 
 impl Node {
     /// Finds Node and asks for its version. `wanted` is a program named by the user; else it is looked for in `PATH`.
-    pub(crate) async fn find(wanted: Option<&Path>) -> Result<Self, SiteError> {
+    pub(crate) async fn find(
+        wanted: Option<&Path>,
+        isolation: Isolation,
+    ) -> Result<Self, SiteError> {
         let path = match wanted {
             Some(path) => fs::canonicalize(path).map_err(|source| SiteError::NoNode {
                 looked: path.display().to_string(),
@@ -51,7 +57,11 @@ impl Node {
             .map_err(failed)?;
         let text = String::from_utf8_lossy(&output.stdout);
         match Version::parse(text.trim().trim_start_matches('v')) {
-            Ok(version) => Ok(Self { path, version }),
+            Ok(version) => Ok(Self {
+                path,
+                version,
+                isolation,
+            }),
             Err(_) => Err(SiteError::NoNode {
                 looked: format!("{} (which does not say its version)", path.display()),
                 source: None,
@@ -60,8 +70,10 @@ impl Node {
     }
 
     /// The program with its own folder first in `PATH`, so that whatever it starts finds the same Node.
-    pub(crate) fn program(&self, directory: &Path) -> Program {
-        Program::new(&self.path, directory).variable("PATH", self.search_path())
+    pub(crate) fn program(&self, role: Role, directory: &Path) -> Program {
+        Program::new(&self.path, directory)
+            .variable("PATH", self.search_path())
+            .confined(&self.isolation, role)
     }
 
     /// `PATH` with this Node's folder first.

@@ -14,6 +14,8 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
+use crate::isolation::{Isolation, Role};
+
 /// What a child may see of our environment: what a program needs to run, find the network and speak a language.
 /// Nothing that could be a secret, and nothing by which Astro takes us for a coding agent and puts itself into the
 /// background.
@@ -60,6 +62,9 @@ pub(crate) struct Program {
     pub(crate) directory: PathBuf,
     /// Variables beside the allowed ones.
     pub(crate) variables: BTreeMap<String, String>,
+    /// As whom it runs.
+    isolation: Isolation,
+    role: Role,
 }
 
 impl Program {
@@ -70,7 +75,17 @@ impl Program {
             arguments: Vec::new(),
             directory: directory.into(),
             variables: BTreeMap::new(),
+            isolation: Isolation::none(),
+            role: Role::Tool,
         }
+    }
+
+    /// Runs it as the user of this role, where there are users.
+    #[must_use]
+    pub(crate) fn confined(mut self, isolation: &Isolation, role: Role) -> Self {
+        self.isolation = isolation.clone();
+        self.role = role;
+        self
     }
 
     /// Adds arguments.
@@ -92,9 +107,12 @@ impl Program {
 
     /// Starts it in a group of its own.
     pub(crate) fn start(&self) -> io::Result<Group> {
-        let mut command = Command::new(&self.path);
+        let (path, arguments, variables) =
+            self.isolation
+                .confined(self.role, &self.path, &self.arguments);
+        let mut command = Command::new(path);
         command
-            .args(&self.arguments)
+            .args(arguments)
             .current_dir(&self.directory)
             .env_clear();
         command.envs(
@@ -102,13 +120,18 @@ impl Program {
                 .iter()
                 .filter_map(|name| Some((name, std::env::var_os(name)?))),
         );
+        command.envs(variables);
         command.envs(&self.variables);
         command.env(CHILD_OF, &self.directory);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        command.process_group(0).kill_on_drop(true);
+        command.kill_on_drop(true);
+        // Whoever is confined begins a session of its own, which the leader of a group could not.
+        if self.isolation.is_none() {
+            command.process_group(0);
+        }
         let child = command.spawn()?;
         let leader = child
             .id()
@@ -200,9 +223,13 @@ impl Group {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(leader) = self.leader {
-            // ESRCH: all gone already, which is what was wanted.
-            killpg(leader, signal).ok();
+        if let Some(leader) = self.leader
+            // ESRCH: all gone already, which is what was wanted; or it has not begun its own group yet. It has not been
+            // waited for, so that nobody else has its number.
+            && killpg(leader, signal).is_err()
+            && self.child.id().is_some()
+        {
+            kill(leader, signal).ok();
         }
     }
 }

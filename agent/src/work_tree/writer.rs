@@ -17,12 +17,13 @@ use nix::errno::Errno;
 use nix::fcntl::{
     AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat, renameat,
 };
-use nix::sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::WorkTreeError;
 use crate::change_set::Version;
 use crate::draft::Node;
+use crate::isolation::folders;
 
 /// A resolution that a concurrent rename disturbed is tried again this often.
 const RESOLVE_ATTEMPTS: usize = 32;
@@ -133,13 +134,34 @@ impl Writer {
     /// Makes `node` stand at `path`.
     pub(super) fn put(&self, path: &str, node: &Node) -> Result<(), WorkTreeError> {
         let target = Path::new(path);
-        match node {
+        let put = || match node {
             Node::Absent => self.remove(target),
             Node::File(version) => self.write(target, version),
             Node::Symlink(to) => self.link(target, to),
             Node::Submodule => self.folder(target).map(drop),
+        };
+        match put() {
+            // The site may have made a folder of its own narrower than the group that shares it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.adopt(target) => {
+                put()
+            }
+            outcome => outcome,
         }
         .map_err(|error| self.error("write", path, error))
+    }
+
+    /// Takes back the folders on the way to a path, as far as they are there. Returns whether that could change anything.
+    fn adopt(&self, path: &Path) -> bool {
+        let mut adopted = false;
+        let mut way = PathBuf::new();
+        for component in path.parent().into_iter().flat_map(Path::components) {
+            way.push(component);
+            match resolve(&self.root, &way) {
+                Ok(folder) => adopted |= folders::adopt_folder(&folder).is_ok(),
+                Err(_) => break,
+            }
+        }
+        adopted
     }
 
     fn error(&self, operation: &'static str, path: &str, error: io::Error) -> WorkTreeError {
@@ -159,12 +181,19 @@ impl Writer {
         };
         match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => {
-                let file = openat(
-                    &parent,
-                    name,
-                    OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC,
-                    Mode::empty(),
-                )?;
+                let open = || {
+                    openat(
+                        &parent,
+                        name,
+                        OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC,
+                        Mode::empty(),
+                    )
+                };
+                let file = match open() {
+                    // Somebody else's, and not for us to read as it is.
+                    Err(Errno::EACCES) if folders::adopt_file(&parent, name).is_ok() => open(),
+                    opened => opened,
+                }?;
                 let mut content = Vec::new();
                 File::from(file).read_to_end(&mut content)?;
                 Ok(Node::File(Version {
@@ -182,20 +211,32 @@ impl Writer {
     fn write(&self, path: &Path, version: &Version) -> io::Result<()> {
         let (parent, name) = self.parent_made(path)?;
         let temporary = format!("write-{}", self.next_name.fetch_add(1, Ordering::Relaxed));
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_TRUNC
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
-        let mut file = File::from(openat(
-            &self.staging,
-            temporary.as_str(),
-            flags,
-            Mode::from_bits_truncate(0o644),
-        )?);
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        // Who else may read and write it is the umask's to say.
+        let mode = if version.executable { 0o777 } else { 0o666 };
+        let open = || {
+            openat(
+                &self.staging,
+                temporary.as_str(),
+                flags,
+                Mode::from_bits_truncate(mode),
+            )
+        };
+        let opened = match open() {
+            // Rubbish of a writer before us.
+            Err(Errno::EEXIST) => {
+                unlinkat(
+                    &self.staging,
+                    temporary.as_str(),
+                    UnlinkatFlags::NoRemoveDir,
+                )?;
+                open()
+            }
+            opened => opened,
+        };
+        let mut file = File::from(opened?);
         let written = file.write_all(&version.content).and_then(|()| {
-            let mode = if version.executable { 0o755 } else { 0o644 };
-            fchmod(&file, Mode::from_bits_truncate(mode))?;
             renameat(&self.staging, temporary.as_str(), &parent, name)?;
             Ok(())
         });
@@ -275,7 +316,7 @@ impl Writer {
             match mkdirat(
                 &above,
                 Path::new(component.as_os_str()),
-                Mode::from_bits_truncate(0o755),
+                Mode::from_bits_truncate(0o777),
             ) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),

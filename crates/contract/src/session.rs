@@ -415,14 +415,7 @@ impl Transition {
                 if session.task_arn.as_ref().is_some_and(|owner| owner != task) {
                     return Err(TransitionRefused::OtherTask);
                 }
-                if session.state != State::Waking {
-                    // The agent was started anew: its site is gone, and the wake is counted from here.
-                    next.clear_environment();
-                    next.state = State::Waking;
-                    next.woken_at = Some(now);
-                }
-                next.task_arn = Some(task.clone());
-                next.lease_until = Some(*lease_until);
+                next.claim(task, *lease_until, now);
             }
             Self::Phase { phase, lease_until } => {
                 if session.phase != Some(*phase) {
@@ -557,6 +550,18 @@ impl Session {
             failed_wakes: 0,
             parked: Vec::new(),
         }
+    }
+
+    /// Notes whose it is.
+    fn claim(&mut self, task: &str, lease_until: Timestamp, now: Timestamp) {
+        if self.state != State::Waking {
+            // The agent was started anew: its site is gone, and the wake is counted from here.
+            self.clear_environment();
+            self.state = State::Waking;
+            self.woken_at = Some(now);
+        }
+        self.task_arn = Some(task.to_owned());
+        self.lease_until = Some(lease_until);
     }
 
     /// Notes that it has failed, and why.

@@ -3,8 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+
+use crate::isolation::Isolation;
 
 /// Folders that belong to one site, not to its dependencies.
 const NOT_SHARED: &[&str] = &[".vite", ".astro", ".cache", super::MARK];
@@ -13,15 +15,28 @@ const NOT_SHARED: &[&str] = &[".vite", ".astro", ".cache", super::MARK];
 const KEPT_MAX: usize = 20;
 
 /// The store. Several environments may use it at once: an entry is made beside and renamed, and never changed.
+///
+/// Where the site is another user, what it works with is a copy: by a link it could change what others are given.
 #[derive(Debug, Clone)]
 pub(super) struct Store {
     root: PathBuf,
+    isolation: Isolation,
 }
 
 impl Store {
-    pub(super) fn new(root: &Path) -> Self {
+    pub(super) fn new(root: &Path, isolation: Isolation) -> Self {
         Self {
             root: root.to_owned(),
+            isolation,
+        }
+    }
+
+    /// How it repeats a tree.
+    fn repeat(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.isolation.is_none() {
+            repeat_tree(from, to, NOT_SHARED, link_or_copy)
+        } else {
+            repeat_tree(from, to, NOT_SHARED, copy)
         }
     }
 
@@ -37,7 +52,8 @@ impl Store {
         if let Ok(folder) = fs::File::open(&kept) {
             folder.set_modified(std::time::SystemTime::now()).ok();
         }
-        link_tree(&kept, target, NOT_SHARED)
+        self.repeat(&kept, target)?;
+        self.isolation.give_to_site(target)
     }
 
     /// Keeps `source`, which is marked as made for `key`.
@@ -50,7 +66,7 @@ impl Store {
             .prefix("incoming-")
             .tempdir_in(&self.root)?;
         let made = beside.path().join("node_modules");
-        link_tree(source, &made, NOT_SHARED)?;
+        self.repeat(source, &made)?;
         if fs::read_to_string(source.join(super::MARK)).ok().as_deref() != Some(key) {
             return Err(io::Error::other("they were replaced meanwhile"));
         }
@@ -97,11 +113,41 @@ pub(super) fn can_be_shared(root: &Path) -> bool {
 
 /// Repeats what is installed in another folder, without what belongs to one site alone.
 pub(in crate::site) fn link_installed(from: &Path, to: &Path) -> io::Result<()> {
-    link_tree(from, to, NOT_SHARED)
+    repeat_tree(from, to, NOT_SHARED, link_or_copy)
 }
 
-/// Repeats a tree of folders with hard links to the same files; copies where a link cannot be (another file system).
-fn link_tree(from: &Path, to: &Path, left_out: &[&str]) -> io::Result<()> {
+/// A hard link to the same file; a copy where a link cannot be: on another file system, or of another's file.
+fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        // Copied over, it would be emptied wherever else it is linked.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) => copy(from, to),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A file of its own, through no symlink that was put in the place of the file.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(from)?;
+    let found = source.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is no file any more"));
+    }
+    let mut target = fs::File::create_new(to)?;
+    io::copy(&mut source, &mut target)?;
+    target.set_permissions(found.permissions())
+}
+
+/// Repeats a tree of folders.
+fn repeat_tree(
+    from: &Path,
+    to: &Path,
+    left_out: &[&str],
+    file: fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -112,16 +158,11 @@ fn link_tree(from: &Path, to: &Path, left_out: &[&str]) -> io::Result<()> {
         let target = to.join(&name);
         if kind.is_dir() {
             // Further down a folder of such a name is a package's own.
-            link_tree(&entry.path(), &target, &[])?;
+            repeat_tree(&entry.path(), &target, &[], file)?;
         } else if kind.is_symlink() {
             symlink(fs::read_link(entry.path())?, &target)?;
         } else {
-            match fs::hard_link(entry.path(), &target) {
-                // Copied over, it would be emptied wherever else it is linked.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-                Err(_) => drop(fs::copy(entry.path(), &target)?),
-                Ok(()) => {}
-            }
+            file(&entry.path(), &target)?;
         }
     }
     Ok(())
@@ -142,7 +183,7 @@ mod tests {
         fs::write(source.join("astro/dist/index.js"), "code").expect("written");
         symlink("../astro/dist/index.js", source.join(".bin/astro")).expect("linked");
         fs::write(source.join(crate::site::dependencies::MARK), "k").expect("written");
-        let store = Store::new(&folder.path().join("store"));
+        let store = Store::new(&folder.path().join("store"), Isolation::none());
         assert!(!store.has("k"));
         store.keep("k", &source).expect("kept");
         let target = folder.path().join("other/node_modules");

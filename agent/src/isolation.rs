@@ -1,0 +1,282 @@
+//! What runs the client's code is kept apart from what holds its secrets.
+//!
+//! ```text
+//!   daemon   root with four capabilities ──▶ `confine`: limits, no new privileges, another user ──▶ exec npm, node, an editor
+//!
+//!   root      git directory, queue, store, journal       0700, or 0660 of root's own group
+//!   tree      the work tree and what is staged for it    2770: daemon, site and editor write what the others can write
+//!   site      its home, node_modules, what it compiles   0700 and 2770
+//!   editor    its home                                   0700
+//! ```
+//!
+//! The site is code that anybody may have written, and it runs in the same kernel as our credentials. On Fargate there are no
+//! namespaces, no firewall and no second container to be had; what is left is the oldest boundary of Unix, users, and that is
+//! used whole: [`privileges`] takes from the daemon what it does not use, [`confine`] from the child everything, and
+//! [`proof`] tries, as each of the users, what must not work, before any code of the client runs.
+//!
+//! Outside an image (a developer's machine, a router's laptop) there is one user, and nothing here does anything.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::unistd::{Gid, Group, Uid, User, chown};
+
+use crate::environment::home::Home;
+use crate::failure::{Exit, Failure};
+
+pub(crate) mod attempt;
+pub(crate) mod confine;
+pub(crate) mod folders;
+mod privileges;
+pub(crate) mod proof;
+
+/// The users and the group that an image has for this.
+const SITE: &str = "site";
+const EDITOR: &str = "editor";
+const TREE: &str = "tree";
+
+/// Processes and threads of one user. A dev server has about fifty, an install a hundred.
+const PROCESSES_MAX: u64 = 1024;
+/// Bytes of one file that a child may write: more than any site has, and less than fills a disk at once.
+const FILE_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// What a child is, and so as whom it runs and when it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// An install or a build: it ends by itself, and can be done again.
+    Tool,
+    /// The program that carries out an instruction in words.
+    #[expect(
+        dead_code,
+        reason = "its user is proven; who starts it comes with `prompt`"
+    )]
+    Editor,
+    /// The dev server.
+    Site,
+}
+
+impl Role {
+    /// By how much more readily than another process of its size the kernel ends it when memory runs out. The daemon is
+    /// last: without it nothing is pushed.
+    fn oom_score(self) -> i32 {
+        match self {
+            Self::Tool => 900,
+            Self::Editor => 700,
+            Self::Site => 500,
+        }
+    }
+}
+
+/// A user of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Account {
+    name: &'static str,
+    uid: Uid,
+    gid: Gid,
+}
+
+/// The right to run children as others, before it is known where they live.
+#[derive(Debug, Clone)]
+pub(crate) struct Users {
+    site: Account,
+    editor: Account,
+    tree: Gid,
+    /// This program, which confines itself before it becomes the child.
+    program: PathBuf,
+}
+
+/// As whom children run. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Isolation(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    users: Users,
+    homes: PathBuf,
+    processes_max: u64,
+}
+
+impl Users {
+    /// Finds the users, gives up what the daemon does not use, and keeps what it writes from everybody else.
+    ///
+    /// Before any thread is started: capabilities belong to threads.
+    pub(crate) fn establish() -> Result<Self, Failure> {
+        let program = std::env::current_exe().map_err(|error| {
+            unfit(
+                format!("/proc is not there ({error}), so that nothing can be proven"),
+                "Mount /proc: every container engine does unless it is told not to.",
+            )
+        })?;
+        if !Uid::effective().is_root() {
+            return Err(unfit(
+                format!(
+                    "the agent runs as user {} and cannot give the site another one",
+                    Uid::effective()
+                ),
+                "Start the container without --user: the agent gives up by itself what it does not need.",
+            ));
+        }
+        let (site, editor) = (account(SITE)?, account(EDITOR)?);
+        let tree = Group::from_name(TREE)
+            .ok()
+            .flatten()
+            .map(|group| group.gid)
+            .ok_or_else(|| missing("group", TREE))?;
+        privileges::cut()?;
+        privileges::join(tree)?;
+        Ok(Self {
+            site,
+            editor,
+            tree,
+            program,
+        })
+    }
+
+    /// Gives every folder of the environment to whom it belongs.
+    pub(crate) fn arrange(self, home: &Home) -> Result<Isolation, Failure> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error: std::io::Error| Failure::storage("give away", &path, &error)
+        };
+        let give = |path: &Path, uid: Uid, gid: Gid, mode: u32| -> std::io::Result<()> {
+            std::fs::create_dir_all(path)?;
+            // In this order: once it is another's, it is not ours to set.
+            chown(path, Some(Uid::from_raw(0)), Some(gid))?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+            Ok(chown(path, Some(uid), None)?)
+        };
+        let root = Uid::from_raw(0);
+        // A way through for whoever knows where to go, and nothing to see on it.
+        for folder in home.way() {
+            give(&folder, root, self.tree, 0o710).map_err(failed(&folder))?;
+        }
+        let staging = home.workspace.join("staging");
+        give(&staging, root, self.tree, 0o2710).map_err(failed(&staging))?;
+        let homes = home.workspace.join("homes");
+        give(&homes, root, self.tree, 0o710).map_err(failed(&homes))?;
+        for account in [&self.site, &self.editor] {
+            let folder = homes.join(account.name);
+            for path in [folder.clone(), folder.join("tmp")] {
+                // What is there already is the account's; it may have made it narrower.
+                if !path.exists() {
+                    give(&path, account.uid, account.gid, 0o700).map_err(failed(&path))?;
+                }
+            }
+        }
+        let cache = home.compile_cache();
+        if !cache.exists() {
+            give(&cache, self.site.uid, self.site.gid, 0o700).map_err(failed(&cache))?;
+        }
+        Ok(Isolation(Some(Arc::new(Inner {
+            users: self,
+            homes,
+            processes_max: processes_max(),
+        }))))
+    }
+}
+
+impl Isolation {
+    /// Everything runs as whoever we are.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    /// Whether children are other users.
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// What is to be started, and with which variables beside the others, so that `program` runs as `role`.
+    pub(crate) fn confined(
+        &self,
+        role: Role,
+        program: &Path,
+        arguments: &[OsString],
+    ) -> (PathBuf, Vec<OsString>, BTreeMap<String, OsString>) {
+        let Some(inner) = &self.0 else {
+            return (program.to_owned(), arguments.to_vec(), BTreeMap::new());
+        };
+        let account = inner.account(role);
+        let mut words: Vec<OsString> = vec!["confine".into()];
+        for (name, value) in [
+            ("--uid", account.uid.to_string()),
+            ("--gid", account.gid.to_string()),
+            ("--group", inner.users.tree.to_string()),
+            ("--oom-score", role.oom_score().to_string()),
+            ("--processes", inner.processes_max.to_string()),
+            ("--file-bytes", FILE_MAX_BYTES.to_string()),
+        ] {
+            words.extend([name.into(), value.into()]);
+        }
+        words.push("--".into());
+        words.push(program.into());
+        words.extend_from_slice(arguments);
+        let home = inner.homes.join(account.name);
+        let variables = BTreeMap::from([
+            ("HOME".to_owned(), home.clone().into()),
+            ("TMPDIR".to_owned(), home.join("tmp").into()),
+            ("XDG_CACHE_HOME".to_owned(), home.join(".cache").into()),
+            ("USER".to_owned(), account.name.into()),
+        ]);
+        (inner.users.program.clone(), words, variables)
+    }
+
+    /// Gives a folder that we made, and everything in it, to the site.
+    pub(crate) fn give_to_site(&self, folder: &Path) -> std::io::Result<()> {
+        match &self.0 {
+            None => Ok(()),
+            Some(inner) => folders::give(folder, inner.users.site.uid, inner.users.tree),
+        }
+    }
+}
+
+impl Inner {
+    fn account(&self, role: Role) -> &Account {
+        match role {
+            Role::Tool | Role::Site => &self.users.site,
+            Role::Editor => &self.users.editor,
+        }
+    }
+}
+
+/// No more than half of what the container may have: whatever the site does, the daemon can go on.
+fn processes_max() -> u64 {
+    // The second is where version 1 of control groups has it.
+    ["/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"]
+        .iter()
+        .filter_map(|path| {
+            std::fs::read_to_string(path)
+                .ok()?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        })
+        .map(|max| max / 2)
+        .fold(PROCESSES_MAX, u64::min)
+        .max(1)
+}
+
+fn account(name: &'static str) -> Result<Account, Failure> {
+    let user = User::from_name(name).ok().flatten();
+    user.map(|user| Account {
+        name,
+        uid: user.uid,
+        gid: user.gid,
+    })
+    .ok_or_else(|| missing("user", name))
+}
+
+fn missing(kind: &str, name: &str) -> Failure {
+    unfit(
+        format!("there is no {kind} `{name}` in this image"),
+        "Build the image from docker/Dockerfile, or set ISOLATION=none where the site may do everything that the agent may.",
+    )
+}
+
+/// The children cannot be kept apart.
+fn unfit(message: impl Into<String>, hint: impl Into<String>) -> Failure {
+    Failure::new(Exit::Isolation, message, hint)
+}

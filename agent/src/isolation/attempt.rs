@@ -1,0 +1,352 @@
+//! `edit-agent attempt`: tries, as one of the users that run the client's code, what must not work.
+//!
+//! It knows no secret: what it can read it sends to the daemon, which looks for its secrets in it. Everything else it tries and
+//! says how it went. Nothing of it changes anything, also where it succeeds.
+//!
+//! On stdout a line of JSON for each [`Said`]; after `read` as many bytes as it says.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read as _, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::sys::signal::kill;
+use nix::unistd::{Gid, Pid, Uid, setgid, setuid};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Exit, Failure};
+
+/// Bytes of one file that are looked through. What holds a secret by accident is small: an environment, a log, a configuration.
+const FILE_MAX_BYTES: u64 = 256 * 1024;
+/// Files that are looked through, and their bytes: a start does not wait for more.
+const FILES_MAX: usize = 4_000;
+const BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Folders that hold only what was installed or is the site's own.
+const LEFT_OUT: &[&str] = &["node_modules", "tree"];
+/// How deep folders are looked through.
+const DEPTH_MAX: usize = 12;
+/// How long an address may take to be connected to. It is on this machine or next to it.
+const CONNECT_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// What to try.
+#[derive(Debug, Args)]
+pub(crate) struct AttemptArguments {
+    /// Processes that must not be got at.
+    #[arg(long, value_delimiter = ',')]
+    processes: Vec<i32>,
+    /// Where nothing may be read, listed or made.
+    #[arg(long, value_delimiter = ',')]
+    closed: Vec<PathBuf>,
+    /// What may be read and not written.
+    #[arg(long, value_delimiter = ',')]
+    fixed: Vec<PathBuf>,
+    /// What is looked through for secrets.
+    #[arg(long, value_delimiter = ',')]
+    search: Vec<PathBuf>,
+    /// Where the agent listens.
+    #[arg(long)]
+    door: Option<SocketAddr>,
+    /// Where the task's credentials are given out.
+    #[arg(long)]
+    endpoint: Option<SocketAddr>,
+}
+
+/// What it says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Said {
+    /// This could be read; its bytes follow.
+    Read {
+        /// What was read.
+        from: String,
+        /// How many bytes follow.
+        bytes: usize,
+    },
+    /// This was tried.
+    Tried {
+        /// What.
+        what: String,
+        /// How it succeeded, if it did.
+        succeeded: Option<String>,
+    },
+    /// Whether the endpoint of the credentials was reached.
+    Endpoint {
+        /// Whether it was.
+        reached: bool,
+    },
+    /// That was all.
+    Done,
+}
+
+/// Tries everything.
+pub(crate) fn attempt(arguments: &AttemptArguments) -> Result<Exit, Failure> {
+    let mut report = Report {
+        to: BufWriter::new(io::stdout().lock()),
+        files: 0,
+        bytes: 0,
+    };
+    let tried = report.all(arguments).and_then(|()| {
+        report.say(&Said::Done)?;
+        report.to.flush()
+    });
+    tried
+        .map(|()| Exit::Success)
+        .map_err(|error| Failure::internal("say what was tried", &error))
+}
+
+struct Report<W: Write> {
+    to: W,
+    files: usize,
+    bytes: u64,
+}
+
+impl<W: Write> Report<W> {
+    fn all(&mut self, arguments: &AttemptArguments) -> io::Result<()> {
+        self.own_process()?;
+        for process in &arguments.processes {
+            self.other_process(*process)?;
+        }
+        self.everybodys_processes()?;
+        for path in &arguments.closed {
+            self.closed(path)?;
+        }
+        for path in &arguments.fixed {
+            self.unwritten(path)?;
+        }
+        for path in &arguments.search {
+            self.search(path, 0)?;
+        }
+        if let Some(door) = arguments.door {
+            self.door(door)?;
+        }
+        if let Some(endpoint) = arguments.endpoint {
+            let reached = TcpStream::connect_timeout(&endpoint, CONNECT_TIME_MAX).is_ok();
+            self.say(&Said::Endpoint { reached })?;
+        }
+        Ok(())
+    }
+
+    /// What a child has from us, and what it could become.
+    fn own_process(&mut self) -> io::Result<()> {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .map(|value| value.trim().to_owned())
+        };
+        for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            let held = field(name).filter(|value| value.trim_start_matches('0') != "");
+            self.tried(&format!("have capabilities ({name})"), held)?;
+        }
+        let free = field("NoNewPrivs").filter(|value| value != "1");
+        self.tried(
+            "gain privileges from a program",
+            free.map(|_| "NoNewPrivs is 0".to_owned()),
+        )?;
+        self.tried("become root", ok(setuid(Uid::from_raw(0))))?;
+        self.tried("join the group of root", ok(setgid(Gid::from_raw(0))))?;
+        let inherited: Vec<String> = fs::read_dir("/proc/self/fd")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .parse::<i32>()
+                    .is_ok_and(|fd| fd > 2)
+            })
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            // The one with which we are looking.
+            .filter(|target| !target.to_string_lossy().ends_with("/fd"))
+            .map(|target| target.display().to_string())
+            .collect();
+        let inherited = (!inherited.is_empty()).then(|| inherited.join(", "));
+        self.tried("inherit what is open", inherited)
+    }
+
+    fn other_process(&mut self, process: i32) -> io::Result<()> {
+        let pid = Pid::from_raw(process);
+        // Without a signal: the right to send one is all that is asked for.
+        self.tried(&format!("signal process {process}"), ok(kill(pid, None)))?;
+        let traced = ptrace::seize(pid, ptrace::Options::empty());
+        if traced.is_ok() {
+            ptrace::detach(pid, None).ok();
+        }
+        self.tried(&format!("trace process {process}"), ok(traced))?;
+        let folder = PathBuf::from(format!("/proc/{process}"));
+        for name in ["environ", "mem", "maps", "auxv", "stack", "syscall", "io"] {
+            let path = folder.join(name);
+            let opened = File::open(&path).and_then(|mut file| file.read(&mut [0; 1]));
+            self.tried(&format!("read {}", path.display()), ok(opened))?;
+        }
+        for name in ["cwd", "root", "exe"] {
+            let path = folder.join(name);
+            self.tried(
+                &format!("follow {}", path.display()),
+                ok(fs::read_link(&path)),
+            )?;
+        }
+        let path = folder.join("fd");
+        self.tried(&format!("list {}", path.display()), ok(fs::read_dir(&path)))
+    }
+
+    /// What can be read of all processes is looked through, whoever they are.
+    fn everybodys_processes(&mut self) -> io::Result<()> {
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if !name
+                .to_string_lossy()
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+            {
+                continue;
+            }
+            for part in ["environ", "cmdline", "comm"] {
+                self.read(&entry.path().join(part))?;
+            }
+            for handle in fs::read_dir(entry.path().join("fd"))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let is_file = fs::metadata(handle.path()).is_ok_and(|found| found.is_file());
+                if is_file {
+                    self.read(&handle.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, path: &Path) -> io::Result<()> {
+        // Its entries are tried as well: their names are known to whoever reads our source.
+        let entered = ["HEAD", "config", "tmp"]
+            .iter()
+            .find(|name| fs::symlink_metadata(path.join(name)).is_ok())
+            .map(|name| format!("{name} is there"));
+        self.tried(&format!("look into {}", path.display()), entered)?;
+        self.tried(&format!("list {}", path.display()), ok(fs::read_dir(path)))?;
+        let read = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(path);
+        self.tried(&format!("read {}", path.display()), ok(read))?;
+        self.unwritten(path)
+    }
+
+    fn unwritten(&mut self, path: &Path) -> io::Result<()> {
+        let written = OpenOptions::new()
+            .write(true)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(path);
+        self.tried(&format!("write {}", path.display()), ok(written))?;
+        if !path.is_dir() {
+            return Ok(());
+        }
+        let made = path.join(format!("attempt-{}", std::process::id()));
+        let outcome = ok(fs::create_dir(&made));
+        fs::remove_dir(&made).ok();
+        self.tried(&format!("make something in {}", path.display()), outcome)
+    }
+
+    fn search(&mut self, path: &Path, depth: usize) -> io::Result<()> {
+        let Ok(found) = fs::symlink_metadata(path) else {
+            return Ok(());
+        };
+        if found.is_file() {
+            return self.read(path);
+        }
+        let left_out = path
+            .file_name()
+            .is_some_and(|name| LEFT_OUT.iter().any(|known| name == *known));
+        if !found.is_dir() || depth > DEPTH_MAX || (depth > 0 && left_out) {
+            return Ok(());
+        }
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            self.search(&entry.path(), depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is in a file, if it can be read.
+    fn read(&mut self, path: &Path) -> io::Result<()> {
+        if self.files >= FILES_MAX || self.bytes >= BYTES_MAX {
+            return Ok(());
+        }
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
+            .open(path);
+        let mut content = Vec::new();
+        let read = opened.and_then(|file| file.take(FILE_MAX_BYTES).read_to_end(&mut content));
+        if read.is_err() || content.is_empty() {
+            return Ok(());
+        }
+        self.files += 1;
+        self.bytes += content.len() as u64;
+        self.say(&Said::Read {
+            from: path.display().to_string(),
+            bytes: content.len(),
+        })?;
+        self.to.write_all(&content)
+    }
+
+    /// Nobody but the router is answered.
+    fn door(&mut self, door: SocketAddr) -> io::Result<()> {
+        for (method, path, body) in [
+            ("GET", "/_edit/status", ""),
+            ("GET", "/_edit/history", ""),
+            ("GET", "/_edit/events", ""),
+            ("POST", "/_edit/instructions", "[]"),
+            ("GET", "/", ""),
+        ] {
+            let answered = ask(door, method, path, body)
+                .ok()
+                .filter(|status| !matches!(status, 400..=499));
+            self.tried(
+                &format!("{method} {path} of the agent"),
+                answered.map(|status| format!("it answered {status}")),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn tried(&mut self, what: &str, succeeded: Option<String>) -> io::Result<()> {
+        self.say(&Said::Tried {
+            what: what.to_owned(),
+            succeeded,
+        })
+    }
+
+    fn say(&mut self, said: &Said) -> io::Result<()> {
+        let line = serde_json::to_string(said).map_err(io::Error::other)?;
+        writeln!(self.to, "{line}")
+    }
+}
+
+fn ask(door: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<u16> {
+    let mut stream = TcpStream::connect_timeout(&door, CONNECT_TIME_MAX)?;
+    stream.set_read_timeout(Some(CONNECT_TIME_MAX))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {door}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    std::str::from_utf8(&head[9..])
+        .ok()
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| Errno::EPROTO.into())
+}
+
+fn ok<T, E>(result: Result<T, E>) -> Option<String> {
+    result.is_ok().then(|| "it was allowed".to_owned())
+}
