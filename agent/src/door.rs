@@ -10,7 +10,7 @@
 //! answers get the status bar while they pass.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -20,6 +20,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use axum::serve::ListenerExt as _;
 use contract::proof::Proof;
+use contract::session::Isolation;
 use relay::Relay;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -99,6 +100,8 @@ pub(crate) struct Door {
     pub(crate) developer: bool,
     /// What the router has to prove, and what is proven to it. Without it everybody is answered.
     pub(crate) proof: Option<Proof>,
+    /// How what runs the client's code is kept apart, once that is proven.
+    pub(crate) isolation: Arc<OnceLock<Isolation>>,
     /// What people do.
     pub(crate) activity: Activity,
     /// When the environment sleeps; never if absent.

@@ -49,10 +49,6 @@ pub(crate) enum Role {
     /// An install or a build: it ends by itself, and can be done again.
     Tool,
     /// The program that carries out an instruction in words.
-    #[expect(
-        dead_code,
-        reason = "its user is proven; who starts it comes with `prompt`"
-    )]
     Editor,
     /// The dev server.
     Site,
@@ -159,11 +155,13 @@ impl Users {
         give(&homes, root, self.tree, 0o710).map_err(failed(&homes))?;
         for account in [&self.site, &self.editor] {
             let folder = homes.join(account.name);
-            for path in [folder.clone(), folder.join("tmp")] {
-                // What is there already is the account's; it may have made it narrower.
-                if !path.exists() {
+            // What is there already is the account's, and closed to us.
+            if !folder.exists() {
+                let beside = homes.join(format!("{}-made", account.name));
+                for path in [beside.join("tmp"), beside.clone()] {
                     give(&path, account.uid, account.gid, 0o700).map_err(failed(&path))?;
                 }
+                std::fs::rename(&beside, &folder).map_err(failed(&folder))?;
             }
         }
         let cache = home.compile_cache();

@@ -68,13 +68,12 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         start_log(cli.verbose);
     }
     match cli.command {
-        Command::Daemon(arguments) => run_environment(&arguments),
         Command::Health(arguments) => health::ask(&arguments),
         Command::Confine(arguments) => Err(isolation::confine::confine(&arguments)),
         Command::Attempt(arguments) => isolation::attempt::attempt(&arguments),
         Command::Schema { name } => cli::print_schema(name.as_deref()),
         Command::Dev(arguments) => in_runtime(dev::run(arguments)),
-        Command::Run(arguments) => run_environment(&arguments),
+        Command::Run(arguments) | Command::Daemon(arguments) => run_environment(&arguments),
         Command::Check(arguments) => in_runtime(run::check(arguments)),
         Command::Import(arguments) => in_runtime(dev::import_once(arguments)),
         Command::Send(arguments) => runtime()?.block_on(send::run(arguments)),

@@ -113,6 +113,7 @@ pub(super) async fn status(State(door): State<Arc<Door>>) -> Response {
             "at": Timestamp::now(),
             "draft": { "branch": identity.branch, "tip": pipeline.tip, "unpushed": pipeline.unpushed },
             "uncommitted": pipeline.uncommitted,
+            "isolation": door.isolation.get(),
             "running": pipeline.running,
             "queued": queued,
             "previewUrl": identity.preview_url,

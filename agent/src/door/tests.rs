@@ -53,6 +53,7 @@ impl Scene {
         let (_, pipeline) = watch::channel(PipelineView::default());
         let events = Events::new();
         let door = Door {
+            isolation: Arc::default(),
             intake: Intake {
                 identity: Identity {
                     client_id: "amelia".parse().expect("an id"),

@@ -9,7 +9,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use contract::session::{Isolation as Proven, Parked};
@@ -57,6 +57,8 @@ struct Open {
     kinds: Kinds,
     visits: Visits,
     activity: Activity,
+    /// How the site is kept apart, once that is proven.
+    isolation: Arc<OnceLock<Proven>>,
     closing: CancellationToken,
     /// The task of the door.
     door: JoinSet<()>,
@@ -86,6 +88,7 @@ impl Open {
         let (pipeline_view, pipeline) = watch::channel(PipelineView::default());
         let (closing, visits) = (CancellationToken::new(), Visits::default());
         let (kinds, activity) = (Kinds::default(), Activity::default());
+        let isolation = Arc::default();
         let door = Door {
             intake: Intake {
                 identity: seat.identity.clone(),
@@ -106,6 +109,7 @@ impl Open {
             bar: plan.bar.then(Bar::new),
             developer: plan.developer,
             proof: seat.proof.clone(),
+            isolation: Arc::clone(&isolation),
             activity: activity.clone(),
             idle: plan.idle,
             closing: closing.clone(),
@@ -133,6 +137,7 @@ impl Open {
             kinds,
             visits,
             activity,
+            isolation,
             closing,
             door: serving,
         }
@@ -290,8 +295,6 @@ fn take_up_one(
 /// The dependencies are in place.
 struct Installed {
     cloned: Cloned,
-    /// How the site is kept apart.
-    isolation: Option<Proven>,
     /// How they are put in place when the lock file changes; not at all if absent.
     dependencies: Option<Dependencies>,
 }
@@ -325,7 +328,9 @@ impl Cloned {
         let put = async {
             refuse_no_astro(&root)?;
             // The install is the first that runs what is the client's.
-            let isolation = proven.await?;
+            if let Some(proven) = proven.await? {
+                self.open.isolation.get_or_init(|| proven);
+            }
             let route = match &dependencies {
                 Some(dependencies) => Some(dependencies.put_in_place(&root, &say).await?),
                 None if node::astro_version(&root).is_none() => {
@@ -334,12 +339,11 @@ impl Cloned {
                 None => None,
             };
             node::check(&root, node)?;
-            Ok((isolation, Some(route_words(route).to_owned())))
+            Ok(((), Some(route_words(route).to_owned())))
         };
-        let isolation = boot.phase(PhaseName::Install, put).await?;
+        boot.phase(PhaseName::Install, put).await?;
         Ok(Installed {
             cloned: self,
-            isolation,
             dependencies,
         })
     }
@@ -366,7 +370,7 @@ impl Installed {
         let answered = cloned.open.answered(site_settings, &mut tasks);
         let site = boot.phase(PhaseName::Serve, answered).await?;
         // The record's phase has been written by now: a late write of it would be refused, and take us for another.
-        cloned.open.register(&site, self.isolation).await?;
+        cloned.open.register(&site).await?;
         tasks.spawn(report_site(
             site.clone(),
             boot.events.clone(),
@@ -378,13 +382,13 @@ impl Installed {
 
 impl Open {
     /// Says where the door is.
-    async fn register(&self, site: &Site, isolation: Option<Proven>) -> Result<(), Failure> {
+    async fn register(&self, site: &Site) -> Result<(), Failure> {
         let (plan, health) = (&self.plan, site.view().health());
         let registered = self.seat.lease.register(
             plan.reached_at.to_string(),
             plan.address.port(),
             health,
-            isolation,
+            self.isolation.get().cloned(),
         );
         registered.await.map(drop).map_err(lease_lost)
     }

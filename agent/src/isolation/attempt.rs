@@ -141,7 +141,7 @@ impl<W: Write> Report<W> {
                 .map(|value| value.trim().to_owned())
         };
         for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-            let held = field(name).filter(|value| value.trim_start_matches('0') != "");
+            let held = field(name).filter(|value| !value.trim_start_matches('0').is_empty());
             self.tried(&format!("have capabilities ({name})"), held)?;
         }
         let free = field("NoNewPrivs").filter(|value| value != "1");
@@ -348,5 +348,5 @@ fn ask(door: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<u16
 }
 
 fn ok<T, E>(result: Result<T, E>) -> Option<String> {
-    result.is_ok().then(|| "it was allowed".to_owned())
+    result.ok().map(|_| "it was allowed".to_owned())
 }

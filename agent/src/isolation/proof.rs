@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use contract::session::{Boundary, Isolation as Proven};
 use nix::unistd::{Pid, getpid, getppid};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use super::attempt::Said;
 use super::{Isolation, Role, unfit};
@@ -251,7 +251,7 @@ async fn tries(
 
 /// Hears what was tried. None if it did not come to its end.
 async fn listen(
-    mut said: impl AsyncRead + tokio::io::AsyncBufRead + Unpin,
+    mut said: impl AsyncBufRead + Unpin,
     user: &str,
     secrets: &[Secret],
 ) -> Result<Option<Tried>, Failure> {

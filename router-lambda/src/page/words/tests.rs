@@ -7,7 +7,7 @@ use super::*;
 type Chapter = Vec<(String, String)>;
 
 /// Every code that a failure of an environment can have, the agent's and the router's.
-const CODES: [&str; 22] = [
+const CODES: [&str; 24] = [
     "repository_unusable",
     "remote_unavailable",
     "remote_refused",
@@ -21,6 +21,8 @@ const CODES: [&str; 22] = [
     "backend_unavailable",
     "too_slow",
     "not_saved",
+    "isolation_broken",
+    "clock_wrong",
     "interrupted",
     "internal",
     "launch_throttled",
