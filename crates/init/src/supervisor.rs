@@ -79,9 +79,9 @@ impl<'a> Supervisor<'a> {
         let (mut life, actions) = Life::begin(self.plan);
         self.act(&mut life, actions);
         let mut reaped_all = true;
-        let ending = loop {
+        loop {
             if let Some(ending) = life.ended() {
-                break ending;
+                return ending;
             }
             let now = Instant::now();
             let at_most = match life.wakes_at(now) {
@@ -101,11 +101,7 @@ impl<'a> Supervisor<'a> {
             reaped_all = self.reap(&mut life);
             let actions = life.on(Event::Time, Instant::now());
             self.act(&mut life, actions);
-        };
-        if let Some(terminal) = &mut self.terminal {
-            terminal.take_back();
         }
-        ending
     }
 
     /// Does what is to be done, and what comes of it.
@@ -151,10 +147,6 @@ impl<'a> Supervisor<'a> {
                 (self.child, self.group) = (Some(child), Some(child));
                 self.hand_over_terminal();
                 let terminal = self.terminal.as_ref().is_some_and(Terminal::is_handed_over);
-                if terminal {
-                    // It may have asked for the terminal before it had it.
-                    self.forward(libc::SIGCONT);
-                }
                 if number > 0 {
                     self.voice.say(&Said::Restarted(number));
                 }
@@ -197,6 +189,7 @@ impl<'a> Supervisor<'a> {
             }
             if ending.is_some() {
                 self.child = None;
+                self.take_back_terminal();
             }
         }
         let anything_left = || self.reach.anything_left(children, self.group);
@@ -229,6 +222,12 @@ impl<'a> Supervisor<'a> {
         terminal.hand_over(child);
     }
 
+    fn take_back_terminal(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.take_back();
+        }
+    }
+
     /// The child was stopped. Who started us from a terminal must see that its job is.
     fn on_stop(&mut self, signal: i32) {
         let (Some(terminal), Some(child)) = (&self.terminal, self.child) else {
@@ -248,9 +247,7 @@ impl<'a> Supervisor<'a> {
         if own == Pid::from_raw(1) {
             return;
         }
-        if let Some(terminal) = &mut self.terminal {
-            terminal.take_back();
-        }
+        self.take_back_terminal();
         kernel::send(own.as_raw(), libc::SIGSTOP).ok();
     }
 }

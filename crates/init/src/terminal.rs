@@ -22,17 +22,18 @@ impl Terminal {
         ours.then_some(Self { handed_over: false })
     }
 
-    /// Gives the foreground to a group, if it is ours to give: not from a job in the background.
+    /// Gives the foreground to a group, if it is ours to give: not from a job in the background, and not twice, for the child
+    /// may have given it to a job of its own.
     pub(crate) fn hand_over(&mut self, group: Pid) {
-        let ours = self.handed_over || tcgetpgrp(stdin()) == Ok(getpgrp());
-        // From the background this is allowed because TTOU is blocked.
-        self.handed_over = ours && tcsetpgrp(stdin(), group).is_ok();
+        if !self.handed_over && tcgetpgrp(stdin()) == Ok(getpgrp()) {
+            self.handed_over = tcsetpgrp(stdin(), group).is_ok();
+        }
     }
 
-    /// Takes it back, so that whoever started us finds it as it was.
+    /// Takes it back, so that whoever started us finds it as it was, and keys reach us while there is no child.
     pub(crate) fn take_back(&mut self) {
         if std::mem::take(&mut self.handed_over) {
-            // It may have been hung up.
+            // From the background this is allowed because TTOU is blocked. It may have been hung up.
             tcsetpgrp(stdin(), getpgrp()).ok();
         }
     }

@@ -1,7 +1,8 @@
 //! What is left when the child has ended: asked, then killed, and never waited for if there is nothing.
 
 use crate::support::{
-    SEATS, Seat, eventually, init, kill, shell, sleeper, sleepers, state, unheard_of_nap,
+    Run, SEATS, Seat, children, eventually, init, kill, shell, sleeper, sleepers, state,
+    unheard_of_nap,
 };
 
 /// Nobody's patience: a test that waits for it fails.
@@ -20,7 +21,7 @@ fn what_is_left_is_asked_to_end_wherever_it_hides() {
         );
         let mut command = seat.command();
         command.args(FOREVER).args(["sh", "-c", &script]);
-        let mut run = crate::support::Run::start_with_stdin(command, seat);
+        let mut run = Run::start_with_stdin(command, seat);
         for nap in &naps {
             sleeper(nap);
         }
@@ -165,7 +166,7 @@ fn nothing_left_is_not_waited_for() {
 fn run_child(init: i32, nap: &str) -> i32 {
     eventually("init has one child that is none of those left", || {
         let left = sleepers(nap);
-        let mut children = crate::support::children(init);
+        let mut children = children(init);
         children.retain(|pid| !left.contains(pid));
         (children.len() == 1)
             .then(|| children[0])

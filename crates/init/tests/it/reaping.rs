@@ -1,7 +1,8 @@
 //! Orphans are reaped, and nobody's status is lost.
 
 use crate::support::{
-    SEATS, Seat, eventually, kill, parent, shell, sleeper, unheard_of_nap, zombies,
+    EDIT_INIT, Run, SEATS, Seat, eventually, kill, parent, shell, sleeper, sleepers,
+    unheard_of_nap, zombies,
 };
 
 const ORPHANS: usize = 10_000;
@@ -69,6 +70,31 @@ fn an_orphan_is_ours_and_is_reaped_when_it_ends() {
 }
 
 #[test]
+fn more_orphans_than_are_reaped_at_once_are_reaped_all() {
+    // They end while init is stopped, so that it finds all of them together, and no later one wakes it.
+    let script = "echo ready; read -r line; i=0; while [ $i -lt 3000 ]; do (true &); i=$((i+1)); done; echo made; exec sleep 1000000";
+    let mut command = Seat::Subreaper.command();
+    command.args(["sh", "-c", script]);
+    let mut run = Run::start_with_stdin(command, Seat::Subreaper);
+    run.says("ready");
+    let init = run.pid();
+    kill(init, 19);
+    run.close_stdin();
+    run.says("made");
+    eventually("there are zombies", || match zombies(init) {
+        2500.. => Ok(()),
+        few => Err(few.to_string()),
+    });
+    kill(init, 18);
+    eventually("all are reaped", || match zombies(init) {
+        0 => Ok(()),
+        some => Err(format!("{some} zombies")),
+    });
+    run.hears(15);
+    assert_eq!(run.ends().code(), 143);
+}
+
+#[test]
 fn orphans_that_end_with_the_child_do_not_change_its_status() {
     for seat in SEATS {
         let script = "i=0; while [ $i -lt 300 ]; do (sh -c 'exit 9' &); i=$((i+1)); done; exit 42";
@@ -83,8 +109,8 @@ fn an_init_below_an_init_keeps_its_own_orphans() {
     let nap = unheard_of_nap();
     let script = format!("\"$0\" -- sh -c '(sleep {nap} &); exit 3'; echo inner $?; exit 4");
     let mut command = Seat::Pid1.command();
-    command.args(["--", "sh", "-c", &script, crate::support::EDIT_INIT]);
-    let end = crate::support::Run::start(command, Seat::Pid1).ends();
+    command.args(["--", "sh", "-c", &script, EDIT_INIT]);
+    let end = Run::start(command, Seat::Pid1).ends();
     assert_eq!((end.code(), end.output.as_str()), (4, "inner 3"));
-    assert_eq!(crate::support::sleepers(&nap), []);
+    assert_eq!(sleepers(&nap), []);
 }

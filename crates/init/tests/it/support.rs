@@ -233,7 +233,7 @@ impl Drop for Run {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             let below = descendants(number(self.child.id()));
             self.child.kill().ok();
-            for pid in below {
+            for pid in below.into_iter().filter(|pid| state(*pid) != 'Z') {
                 send(pid, libc::SIGKILL);
             }
             self.child.wait().ok();

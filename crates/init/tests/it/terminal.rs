@@ -137,9 +137,21 @@ fn keys_reach_the_child() {
 
 #[test]
 fn ctrl_c_ends_a_daemon_for_good() {
-    let mut screen = Screen::init(["--restart", "sh", "-c", "echo ready; exec sleep 1000"]);
-    screen.shows("ready");
+    let nap = unheard_of_nap();
+    let mut screen = Screen::init(["--restart", "sleep", &nap]);
+    // Init does not hear the key itself: that it was meant, it has to know.
+    is_foreground(&screen, sleeper(&nap));
     screen.types(CTRL_C);
+    assert_eq!(screen.ends(), 130);
+}
+
+#[test]
+fn ctrl_c_between_crash_and_restart_ends_it() {
+    let mut screen = Screen::init(["--restart", "sh", "-c", "exit 101"]);
+    // The next start is two seconds away.
+    screen.shows("(restart 4;");
+    screen.types(CTRL_C);
+    screen.shows("sh is not started anew: signal 2 (INT) came.");
     assert_eq!(screen.ends(), 130);
 }
 
@@ -193,14 +205,44 @@ fn the_terminal_is_given_back() {
 }
 
 #[test]
-fn a_job_in_the_background_does_not_take_the_terminal() {
-    let nap = unheard_of_nap();
-    let script = "set -m; \"$0\" sleep \"$1\" & echo ready; read -r line; echo \"read $line\"; kill $!; wait $!; exit $?";
-    let mut screen = Screen::of(["bash", "--norc", "-c", script, EDIT_INIT, &nap]);
-    screen.shows("ready");
-    sleeper(&nap);
+fn a_child_that_reads_before_it_has_the_terminal_is_continued() {
+    // Every call by which init hands it over comes late: the child is stopped by TTIN first.
+    let late = "inject=ioctl:delay_enter=300000";
+    let mut screen = Screen::of(
+        [
+            "strace",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=ioctl",
+            "-e",
+            late,
+            EDIT_INIT,
+        ]
+        .into_iter()
+        .chain(["head", "-n", "1"]),
+    );
     screen.types("typed\r");
-    screen.shows("read typed");
+    screen.shows("typed\r\ntyped\r\n");
+    assert_eq!(screen.ends(), 0);
+}
+
+#[test]
+fn a_job_in_the_background_does_not_take_the_terminal() {
+    let script = "set -m; \"$0\" sh -c 'trap \"echo heard\" WINCH; echo ready; while :; do sleep 1000 & wait; done' & read -r line; kill $!; wait $!; exit $?";
+    let mut screen = Screen::of(["bash", "--norc", "-c", script, EDIT_INIT]);
+    screen.shows("ready");
+    let init = eventually("one job", || {
+        children(screen.pid())
+            .first()
+            .copied()
+            .ok_or_else(String::new)
+    });
+    // Once it passes signals on, it has done all that it does at the start.
+    kill(init, 28);
+    screen.shows("heard");
+    assert_eq!(screen.foreground(), screen.pid());
+    screen.types("\r");
     assert_eq!(screen.ends(), 143);
 }
 
