@@ -34,10 +34,8 @@ pub(crate) struct Refusal {
 
 /// Starts the program of a plan for the `number`th time after the first.
 pub(crate) fn start(plan: &Plan, number: u32, apart: Apart, mask: &SigSet) -> Result<Pid, Refusal> {
-    spawn(plan, number, apart, mask).map_err(|errno| {
-        let there = errno == Errno::ENOENT && is_there(&plan.program);
-        refusal(&plan.program, errno, there)
-    })
+    spawn(plan, number, apart, mask)
+        .map_err(|errno| refusal(&plan.program, errno, is_there(&plan.program)))
 }
 
 fn spawn(plan: &Plan, number: u32, apart: Apart, mask: &SigSet) -> Result<Pid, Errno> {
@@ -113,7 +111,8 @@ fn refusal(program: &OsStr, errno: Errno, there: bool) -> Refusal {
             NotStarted::NotFound,
             "is there, but not the interpreter or loader that it names. Install that, or correct the file's first line.".to_owned(),
         ),
-        Errno::ENOENT | Errno::ENOTDIR if in_path => (
+        // EACCES: a folder of PATH may not be looked into, and no other has it.
+        Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES if in_path && !there => (
             NotStarted::NotFound,
             "was not found in PATH. Correct the name, or give the path of the file.".to_owned(),
         ),
@@ -157,6 +156,20 @@ mod tests {
                 false,
                 NotStarted::NotFound,
                 r#""nosuch" was not found in PATH. Correct the name"#,
+            ),
+            (
+                "nosuch",
+                Errno::EACCES,
+                false,
+                NotStarted::NotFound,
+                r#""nosuch" was not found in PATH. Correct the name"#,
+            ),
+            (
+                "shut",
+                Errno::EACCES,
+                true,
+                NotStarted::NotExecutable,
+                r#""shut" may not be executed. Make it"#,
             ),
             (
                 "/bin/nosuch",
