@@ -45,6 +45,9 @@ pub(crate) enum Command {
     /// The environment itself, which `run` starts and watches as the first process of a container.
     #[command(hide = true)]
     Daemon(RunArguments),
+    /// Start a program as the first process of a container does: pass signals on, reap what it leaves, end as it ends.
+    #[command(disable_help_flag = true)]
+    Init(InitArguments),
     /// Ask the environment of this machine whether it is well: what a container's health check does.
     Health(HealthArguments),
     /// Become another program as another user, with nothing that it should not have.
@@ -160,6 +163,35 @@ pub(crate) struct RunArguments {
     /// Which task this is. Default: what ECS says, and the process with --local.
     #[arg(long, value_name = "ARN")]
     pub(crate) task: Option<String>,
+}
+
+/// A program and its arguments. They are read by init itself, which comes before this.
+#[derive(Debug, Args)]
+pub(crate) struct InitArguments {
+    /// The program and its arguments, behind `--`. `edit-agent init --help` says more.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    words: Vec<OsString>,
+}
+
+/// Says how `init` is called. What was called rightly does not come here.
+pub(crate) fn explain_init(arguments: InitArguments) -> Result<Exit, Failure> {
+    match init::usage::read(arguments.words, init::Log::Text) {
+        Err(sentence) => Err(Failure::new(
+            Exit::Usage,
+            sentence,
+            "`edit-agent init --help` says how it is called.",
+        )),
+        Ok(_) => {
+            let help = init::usage::HELP.replace("edit-init", "edit-agent init");
+            // Nobody is left to tell if stdout is gone.
+            write!(std::io::stdout(), "{help}").ok();
+            Ok(Exit::Success)
+        }
+    }
 }
 
 /// What becomes a repository, and where.

@@ -32,6 +32,7 @@ mod random;
 mod run;
 mod send;
 mod site;
+mod supervision;
 mod system;
 mod verify;
 mod words;
@@ -50,9 +51,15 @@ const GIT_IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 const LOG_TIME_MAX: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
-        Ok(exit) => exit.into(),
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let is_first = std::process::id() == 1;
+    let wanted = supervision::wanted(&arguments, is_first, |name| std::env::var_os(name));
+    let ended = match wanted {
+        Some(wanted) => supervision::supervise(wanted),
+        None => run(Cli::parse()).map(ExitCode::from),
+    };
+    match ended {
+        Ok(code) => code,
         Err(failure) => {
             // Nobody is left to tell if stderr is gone.
             write!(std::io::stderr(), "{failure}").ok();
@@ -68,6 +75,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         start_log(cli.verbose);
     }
     match cli.command {
+        Command::Init(arguments) => cli::explain_init(arguments),
         Command::Health(arguments) => health::ask(&arguments),
         Command::Confine(arguments) => Err(isolation::confine::confine(&arguments)),
         Command::Attempt(arguments) => isolation::attempt::attempt(&arguments),

@@ -282,7 +282,7 @@ enum Command {
 impl Site {
     /// Starts to supervise; the task ends after [`Site::stop`].
     pub(crate) fn start(settings: Settings, tasks: &mut JoinSet<()>) -> Result<Self, SiteError> {
-        std::fs::write(&settings.runner, RUNNER).map_err(|source| SiteError::Runner {
+        put_runner(&settings.runner).map_err(|source| SiteError::Runner {
             path: settings.runner.clone(),
             source,
         })?;
@@ -837,6 +837,13 @@ async fn read_events(
             Err(error) => tracing::debug!(%error, line, "the runner said something unknown"),
         }
     }
+}
+
+/// For the site to read, who may be somebody else, and for nobody but us to write.
+fn put_runner(path: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, RUNNER)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
 }
 
 /// A port of the loopback interface that was free a moment ago. Astro is told to take this one or none, and who answers

@@ -49,6 +49,7 @@ mod signal;
 mod start;
 mod supervisor;
 mod terminal;
+pub mod usage;
 mod voice;
 
 pub use ending::{Ending, NotStarted};

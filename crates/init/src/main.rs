@@ -1,12 +1,10 @@
 //! `edit-init`: the init of this crate by itself, for images and operators.
 
-mod usage;
-
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use init::Log;
-use usage::Asked;
+use init::usage::{self, Asked};
 
 /// It was called in a wrong way.
 const USAGE: u8 = 2;

@@ -1,12 +1,12 @@
-//! The command line of `edit-init`. Pure.
+//! The command line of `edit-init`, and of `edit-agent init`. Pure.
 
 use std::ffi::OsString;
 use std::time::Duration;
 
-use init::{Log, Plan, Restarts};
+use crate::{Log, Plan, Restarts};
 
 /// What `--help` says.
-pub(crate) const HELP: &str = "\
+pub const HELP: &str = "\
 Starts CMD, passes signals on to it, reaps what it leaves behind, and ends as it ends.
 
 Usage: edit-init [OPTIONS] [--] CMD [ARG]...
@@ -34,17 +34,17 @@ Exit codes:
 
 /// What is asked.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub enum Asked {
+    /// What it is.
     Help,
+    /// Which version.
     Version,
+    /// To look after a program.
     Run(Plan),
 }
 
 /// Reads the arguments; `json` is how lines look. An error is a sentence.
-pub(crate) fn read(
-    arguments: impl IntoIterator<Item = OsString>,
-    log: Log,
-) -> Result<Asked, String> {
+pub fn read(arguments: impl IntoIterator<Item = OsString>, log: Log) -> Result<Asked, String> {
     let mut arguments = arguments.into_iter();
     let mut restarts = None;
     let mut grace = None;
