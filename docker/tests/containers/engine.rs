@@ -95,8 +95,14 @@ fn label() -> String {
 
 /// What the engine says of an image's configuration: `Entrypoint`, `Healthcheck`, `StopSignal`, `Labels`, ….
 pub(crate) fn configuration(image: &str) -> Value {
-    let said = order(["image", "inspect", "--format", "{{json .Config}}", image]);
-    serde_json::from_str(&said).expect("the engine speaks JSON")
+    let said = order(["image", "inspect", image]);
+    let mut said: Value = serde_json::from_str(&said).expect("the engine speaks JSON");
+    let mut configuration = said[0]["Config"].take();
+    // Podman has it beside the rest.
+    if configuration["Healthcheck"].is_null() {
+        configuration["Healthcheck"] = said[0]["Healthcheck"].take();
+    }
+    configuration
 }
 
 /// The image of an environment.
@@ -121,16 +127,18 @@ impl Network {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = fresh("network");
-        order([
-            "network",
-            "create",
-            "--internal",
-            "--label",
-            &label(),
-            "--subnet",
-            &format!("10.77.{number}.0/24"),
-            &name,
-        ]);
+        let (label, subnet) = (label(), format!("10.77.{number}.0/24"));
+        // Podman puts no address of ours into an internal network without names; around its networks is a namespace that
+        // has no way out itself.
+        let closed = if told("STORIES_ENGINE") == "podman" {
+            "--disable-dns"
+        } else {
+            "--internal"
+        };
+        let arguments = [
+            "network", "create", closed, "--label", &label, "--subnet", &subnet, &name,
+        ];
+        order(arguments);
         Self { name, number }
     }
 
@@ -206,14 +214,19 @@ impl Recipe {
         self.option(format!("--entrypoint={path}"))
     }
 
-    /// In a network, under a name that its neighbours can look up, at its `host`th address.
-    pub(crate) fn at(mut self, network: &Network, host: u8, name: &str) -> Self {
+    /// In a network, at its `host`th address.
+    pub(crate) fn at(mut self, network: &Network, host: u8) -> Self {
         self.network = Some(vec![
             format!("--network={}", network.name).into(),
             format!("--ip={}", network.address(host)).into(),
-            format!("--network-alias={name}").into(),
         ]);
         self
+    }
+
+    /// Knows who is at the `host`th address of a network by a name. The engine's own names are not asked for: podman has one
+    /// server for them on a whole machine, and two runs at once would share it.
+    pub(crate) fn knowing(self, name: &str, network: &Network, host: u8) -> Self {
+        self.option(format!("--add-host={name}:{}", network.address(host)))
     }
 
     /// In the network namespace of another container, as all containers of a Fargate task are.
