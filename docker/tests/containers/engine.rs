@@ -33,7 +33,7 @@ const SHOWN_LINES: usize = 40;
 const TIMED_OUT: i32 = 124;
 
 /// What `docker/test` tells the stories.
-fn told(name: &str) -> String {
+pub(crate) fn told(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: these stories are run by docker/test"))
 }
@@ -290,6 +290,11 @@ impl Recipe {
         self.option(format!("--volume={}:{at}:ro", folder.display()))
     }
 
+    /// A folder of this machine, which the container may write.
+    pub(crate) fn shared_folder(self, folder: &Path, at: &str) -> Self {
+        self.option(format!("--volume={}:{at}", folder.display()))
+    }
+
     /// A file system in memory with that much room.
     pub(crate) fn room(self, at: &str, mib: u32) -> Self {
         self.option(format!("--tmpfs={at}:rw,mode=1777,size={mib}m"))
@@ -390,7 +395,7 @@ impl Running {
     pub(crate) fn line_with(&self, words: &str, within: Duration) -> String {
         self.log.line_with(words, within).unwrap_or_else(|lines| {
             panic!(
-                "no line with {words:?} within {within:?}; the last ones:\n{}",
+                "no line with {words:?} within {within:?} or to its end; the last ones:\n{}",
                 last(&lines)
             )
         })
@@ -548,7 +553,16 @@ struct Log {
 #[derive(Debug, Default)]
 struct Written {
     lines: Mutex<Vec<String>>,
+    /// There is another line, or there will be none.
     another: Condvar,
+    /// How many pipes have come to their end.
+    ended: AtomicU32,
+}
+
+impl Written {
+    fn is_all(&self) -> bool {
+        self.ended.load(Ordering::Acquire) == 2
+    }
 }
 
 impl Log {
@@ -581,7 +595,7 @@ impl Log {
             }
             seen = lines.len();
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.written.is_all() {
                 return Err(lines.clone());
             }
             lines = self
@@ -608,6 +622,10 @@ fn read(pipe: impl Read + Send + 'static, written: &Arc<Written>) {
             lock(&written.lines).push(text(&line));
             written.another.notify_all();
         }
+        // Under the lock: whoever has just looked is waiting before it is told.
+        let _lines = lock(&written.lines);
+        written.ended.fetch_add(1, Ordering::Release);
+        written.another.notify_all();
     });
 }
 

@@ -8,3 +8,5 @@
 mod engine;
 mod gateway;
 mod image;
+mod session;
+mod town;
