@@ -1,0 +1,12 @@
+//! What the images do in real containers, under a real engine. `docker/test` makes what they need and runs them.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "stories wait for what the engine does, which tells nobody when it is done"
+)]
+
+mod engine;
+mod gateway;
+mod image;
+mod session;
+mod town;
