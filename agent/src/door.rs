@@ -48,6 +48,7 @@ use crate::activity::Activity;
 use crate::events::{Events, PhaseName};
 use crate::idle;
 use crate::pipeline::PipelineView;
+use crate::pulse::Pulse;
 use crate::site::Site;
 use crate::verify::Visits;
 
@@ -104,6 +105,8 @@ pub(crate) struct Door {
     pub(crate) isolation: Arc<OnceLock<Isolation>>,
     /// What people do.
     pub(crate) activity: Activity,
+    /// The loop that decides whether it sleeps.
+    pub(crate) life: Pulse,
     /// When the environment sleeps; never if absent.
     pub(crate) idle: Option<idle::Settings>,
     /// When it closes.

@@ -41,6 +41,7 @@ use crate::isolation::proof::Guarded;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::pipeline::{Ending, Identity, PipelineView, Results, Workshop};
+use crate::pulse::Pulse;
 use crate::site::Site;
 use crate::site::node::Node;
 
@@ -321,6 +322,8 @@ pub(crate) struct Running {
     pub(crate) view: watch::Receiver<PipelineView>,
     /// What people do.
     pub(crate) activity: Activity,
+    /// That somebody goes on deciding whether it sleeps.
+    pub(crate) life: Pulse,
     /// What was parked before.
     taken_up: Vec<TakenUpBefore>,
     pipeline: JoinSet<Workshop>,

@@ -28,6 +28,7 @@ mod lease;
 mod log;
 mod metrics;
 mod pipeline;
+mod pulse;
 mod random;
 mod run;
 mod send;

@@ -43,14 +43,21 @@ pub(super) async fn health(State(door): State<Arc<Door>>) -> Response {
         let elapsed = view.progressed.map(|at| at.elapsed());
         elapsed.is_some_and(|elapsed| is_stuck(elapsed, view.running.is_some()))
     };
-    let status = if stuck {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
+    // It looks every few seconds, and asks the queue and the record between, which both have a time of their own.
+    let lost = door
+        .life
+        .elapsed()
+        .is_some_and(|elapsed| elapsed > PROGRESS_MAX);
+    let word = |stuck: bool| if stuck { "stuck" } else { "ok" };
+    let healthy = !stuck && !lost;
+    let status = if healthy {
         StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
     };
     answer(
         status,
-        json!({ "healthy": !stuck, "pipeline": if stuck { "stuck" } else { "ok" } }),
+        json!({ "healthy": healthy, "pipeline": word(stuck), "life": word(lost) }),
     )
 }
 

@@ -1,6 +1,7 @@
 //! The door as the router meets it: over HTTP, on a port of its own, with a small server in the site's place.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::Response as HttpResponse;
@@ -37,6 +38,8 @@ fn nonce() -> Nonce {
 struct Scene {
     door: SocketAddr,
     activity: Activity,
+    life: Pulse,
+    pipeline: watch::Sender<PipelineView>,
     tasks: JoinSet<()>,
     closing: CancellationToken,
     _folder: tempfile::TempDir,
@@ -50,10 +53,12 @@ impl Scene {
         let store = LocalStore::open(&folder.path().join("state.db")).expect("a store");
         let (closing, activity) = (CancellationToken::new(), Activity::default());
         let (_, stage) = watch::channel(Stage::Serving { site });
-        let (_, pipeline) = watch::channel(PipelineView::default());
+        let (pipeline_view, pipeline) = watch::channel(PipelineView::default());
+        let life = Pulse::default();
         let events = Events::new();
         let door = Door {
             isolation: Arc::default(),
+            life: life.clone(),
             intake: Intake {
                 identity: Identity {
                     client_id: "amelia".parse().expect("an id"),
@@ -91,6 +96,8 @@ impl Scene {
         Self {
             door: address,
             activity,
+            life,
+            pipeline: pipeline_view,
             tasks,
             closing,
             _folder: folder,
@@ -220,6 +227,35 @@ async fn site(tasks: &mut JoinSet<()>) -> SocketAddr {
         axum::serve(listener, site).await.expect("it serves");
     });
     address
+}
+
+#[tokio::test]
+async fn a_loop_that_comes_round_no_more_is_unhealthy_though_the_port_answers() {
+    let scene = Scene::begin(None).await;
+    let health = async || {
+        let answer = scene.ask("GET", "/_edit/health", &[], "").await;
+        (answer.status.as_u16(), answer.text())
+    };
+    let well = r#"{"healthy":true,"life":"ok","pipeline":"ok"}"#.to_owned();
+    assert_eq!(health().await, (200, well.clone()), "neither has begun");
+    scene.life.beat();
+    scene
+        .pipeline
+        .send_modify(|view| view.progressed = Some(Instant::now()));
+    assert_eq!(health().await, (200, well.clone()));
+
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(61));
+    let long_ago = long_ago.expect("this machine runs for longer");
+    scene.life.beat_at(long_ago);
+    let lost = r#"{"healthy":false,"life":"stuck","pipeline":"ok"}"#.to_owned();
+    assert_eq!(health().await, (503, lost));
+    scene.life.rest();
+    assert_eq!(health().await, (200, well), "it is over, and not stuck");
+    scene
+        .pipeline
+        .send_modify(|view| view.progressed = Some(long_ago));
+    let stuck = r#"{"healthy":false,"life":"ok","pipeline":"stuck"}"#.to_owned();
+    assert_eq!(health().await, (503, stuck));
 }
 
 #[tokio::test]

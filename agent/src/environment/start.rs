@@ -28,6 +28,7 @@ use crate::failure::Failure;
 use crate::isolation::proof::{self, Guarded};
 use crate::kinds::Kinds;
 use crate::pipeline::{Attempts, Ending, Pipeline, PipelineView, Workshop};
+use crate::pulse::Pulse;
 use crate::site::dependencies::{Dependencies, Route};
 use crate::site::{self, HotMessage, Site, SiteError, Told, node};
 use crate::verify::{Verifier, Visits};
@@ -57,6 +58,7 @@ struct Open {
     kinds: Kinds,
     visits: Visits,
     activity: Activity,
+    life: Pulse,
     /// How the site is kept apart, once that is proven.
     isolation: Arc<OnceLock<Proven>>,
     closing: CancellationToken,
@@ -88,7 +90,7 @@ impl Open {
         let (pipeline_view, pipeline) = watch::channel(PipelineView::default());
         let (closing, visits) = (CancellationToken::new(), Visits::default());
         let (kinds, activity) = (Kinds::default(), Activity::default());
-        let isolation = Arc::default();
+        let (isolation, life) = (Arc::default(), Pulse::default());
         let door = Door {
             intake: Intake {
                 identity: seat.identity.clone(),
@@ -111,6 +113,7 @@ impl Open {
             proof: seat.proof.clone(),
             isolation: Arc::clone(&isolation),
             activity: activity.clone(),
+            life: life.clone(),
             idle: plan.idle,
             closing: closing.clone(),
         };
@@ -137,6 +140,7 @@ impl Open {
             kinds,
             visits,
             activity,
+            life,
             isolation,
             closing,
             door: serving,
@@ -486,6 +490,7 @@ impl Cloned {
             site_root,
             view,
             activity: open.activity,
+            life: open.life,
             taken_up,
             pipeline: pipelines,
             door: open.door,

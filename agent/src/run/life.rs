@@ -10,6 +10,7 @@ use crate::environment::Running;
 use crate::idle::{self, Facts, Verdict};
 use crate::lease::{LeaseError, Told};
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 
 /// How often it is looked who is there, at least: what the lease tells at its next renewal is to be true.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -77,7 +78,9 @@ pub(super) async fn serve(running: &Running, idle: &idle::Settings, metrics: &Me
     let mut queue = Queue::default();
     // What the record knows of environments before: sleep is decided against it, not only against what happened here.
     let mut known = running.seat.last_activity_at;
+    let _over = Over(&running.life);
     loop {
+        running.life.beat();
         let queued = queue.waiting(running).await;
         let now = Moment::now();
         let last = running.activity.last();
@@ -131,6 +134,15 @@ pub(super) async fn serve(running: &Running, idle: &idle::Settings, metrics: &Me
             () = tokio::time::sleep(pause) => {}
             _ = activity.changed() => {}
         }
+    }
+}
+
+/// However the loop ends, it is expected no more: what comes after it has its own time.
+struct Over<'a>(&'a Pulse);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.rest();
     }
 }
 

@@ -288,7 +288,7 @@ async fn a_redirect_stays_at_the_door(environment: &Environment) {
 async fn the_doors_own_addresses_are_never_the_sites(environment: &Environment) {
     assert_eq!(
         environment.get("/_edit/health").await.json(),
-        json!({ "healthy": true, "pipeline": "ok" })
+        json!({ "healthy": true, "pipeline": "ok", "life": "ok" })
     );
     assert_eq!(
         environment.get("/_edit/ready").await.json(),
