@@ -237,8 +237,9 @@ async fn build(manifest: &Path, program: &Path) -> Result<(), Failure> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--package", "edit-agent", "--bin", "edit-agent"])
-        .current_dir(manifest);
+        // From the workspace's folder: of a package alone, other features would be compiled of what both share.
+        .args(["build", "--bin", "edit-agent"])
+        .current_dir(manifest.parent().unwrap_or(manifest));
     let optimised = program
         .parent()
         .is_some_and(|folder| folder.ends_with("release"));

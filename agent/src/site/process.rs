@@ -132,12 +132,17 @@ impl Program {
         if self.isolation.is_none() {
             command.process_group(0);
         }
+        let memory_ran_out = memory_ran_out();
         let child = command.spawn()?;
         let leader = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .map(Pid::from_raw);
-        Ok(Group { child, leader })
+        Ok(Group {
+            child,
+            leader,
+            memory_ran_out,
+        })
     }
 }
 
@@ -161,6 +166,8 @@ impl fmt::Display for Program {
 pub(crate) struct Group {
     child: Child,
     leader: Option<Pid>,
+    /// How often memory had run out before.
+    memory_ran_out: u64,
 }
 
 /// How a child ended.
@@ -170,6 +177,8 @@ pub(crate) enum Ending {
     Exited(i32),
     /// A signal ended it.
     Signalled(i32),
+    /// The kernel ended it, or something beside it, because memory ran out.
+    MemoryRanOut,
 }
 
 impl Ending {
@@ -185,6 +194,9 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "ended with code {code}"),
+            Self::MemoryRanOut => {
+                f.write_str("was ended because the memory of the environment ran out")
+            }
             // 9 from nobody we know is, on Linux, most often the kernel's way to say that memory ran out.
             Self::Signalled(9) => f.write_str("was killed (signal 9; perhaps memory ran out)"),
             Self::Signalled(signal) => write!(f, "was ended by signal {signal}"),
@@ -204,7 +216,13 @@ impl Group {
 
     /// Waits for its end. Cancel safe.
     pub(crate) async fn ending(&mut self) -> io::Result<Ending> {
-        self.child.wait().await.map(Ending::from_status)
+        let ending = self.child.wait().await.map(Ending::from_status)?;
+        let killed = ending == Ending::Signalled(Signal::SIGKILL as i32);
+        if killed && memory_ran_out() > self.memory_ran_out {
+            Ok(Ending::MemoryRanOut)
+        } else {
+            Ok(ending)
+        }
     }
 
     /// Asks the group to end, waits for the grace, and then makes it.
@@ -273,6 +291,24 @@ fn orphans(directory: &Path) -> Vec<Pid> {
         .filter(is_orphan)
         .map(Pid::from_raw)
         .collect()
+}
+
+/// How often the kernel has ended a process of this container because memory ran out, as far as it says so.
+fn memory_ran_out() -> u64 {
+    // The second is where version 1 of control groups has it.
+    [
+        "/sys/fs/cgroup/memory.events",
+        "/sys/fs/cgroup/memory/memory.oom_control",
+    ]
+    .iter()
+    .filter_map(|path| {
+        let text = std::fs::read_to_string(path).ok()?;
+        let count = text
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill "))?;
+        count.trim().parse::<u64>().ok()
+    })
+    .sum()
 }
 
 /// Finds a program in `PATH`.
