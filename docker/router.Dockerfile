@@ -6,27 +6,33 @@
 ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm
 ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-slim
 
-# ---- The program. Up to its last instruction as in docker/Dockerfile, with the same caches.
+# ---- The programs, as in docker/Dockerfile, which says why.
 FROM ${RUST_IMAGE} AS build
+# OpenSSL is the system's, so that Debian's security updates reach it. The versions are those of the day: what this stage
+# installs is in no layer of the result.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev libssl-dev pkg-config \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
+# Named one by one: `rust-toolchain.toml` would have rustup fetch components that are not needed here.
 COPY Cargo.toml Cargo.lock ./
 COPY docker/Cargo.toml docker/
 COPY crates crates
 COPY router-lambda router-lambda
 COPY agent agent
 ARG SOURCE_DATE_EPOCH=0
+# The caches make the second build a matter of our own crates. Those are always built: cargo goes by the time of a file, and a
+# source that is older than the cache may differ from it all the same. zlib is built in, wherever the stage happens to have one.
 RUN --mount=type=secret,id=extra_ca \
     --mount=type=cache,id=edit-cargo-registry,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,id=edit-cargo-target,target=/source/target,sharing=locked \
     if [ -s /run/secrets/extra_ca ]; then export CARGO_HTTP_CAINFO=/run/secrets/extra_ca; fi \
     && find agent crates router-lambda -name '*.rs' -exec touch {} + \
-    && LIBZ_SYS_STATIC=1 cargo build --release --locked --package router-lambda --bin edit-router \
-    && install -D --mode 0755 target/release/edit-router /out/edit-router \
-    && touch --date "@${SOURCE_DATE_EPOCH}" /out/edit-router
+    && LIBZ_SYS_STATIC=1 cargo build --release --locked --package edit-agent --package init --package router-lambda \
+    && install -D --mode 0755 --target-directory /out/agent target/release/edit-agent target/release/edit-init \
+    && install -D --mode 0755 --target-directory /out/router target/release/edit-router \
+    && touch --date "@${SOURCE_DATE_EPOCH}" /out/*/*
 
 # ---- What it needs. The packages' own descriptions go along, for whoever looks for weaknesses in the image.
 FROM ${DEBIAN_IMAGE} AS root
@@ -34,7 +40,7 @@ FROM ${DEBIAN_IMAGE} AS root
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates libgcc-s1 \
     && rm -rf /var/lib/apt/lists/*
-COPY --from=build /out/edit-router /usr/local/bin/
+COPY --from=build /out/router/edit-router /usr/local/bin/
 WORKDIR /root-of-it
 RUN ldd /usr/local/bin/edit-router >/tmp/libraries \
     && grep -o '/[^ ]*' /tmp/libraries >/tmp/paths \
@@ -63,4 +69,4 @@ LABEL org.opencontainers.image.title="edit-router" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}"
 USER 10001:10001
-COPY --from=build /out/edit-router /usr/local/bin/
+COPY --from=build /out/router/edit-router /usr/local/bin/

@@ -35,7 +35,7 @@ fn a_session_starts_shows_nothing_to_strangers_and_ends_when_it_is_asked_to() {
         .memory_mib(1024)
         .processes(512)
         .start(&command);
-    environment.line_with("\"phase\":\"ready\"", READY_TIME_MAX);
+    environment.line_with("\"message\":\"ready\"", READY_TIME_MAX);
 
     let record = town.record();
     assert_eq!(record["state"]["S"], "ready", "{record}");
