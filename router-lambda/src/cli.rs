@@ -34,6 +34,8 @@ pub enum Command {
     Inspect(InspectArguments),
     /// Look once after what nobody asks for: lost tasks, wakes that never ended, messages that wait, sessions that expired.
     Sweep(LocalArguments),
+    /// Ask the gateway of this machine whether it is well: what a container's health check does.
+    Health(HealthArguments),
     /// Be the function of a Lambda: what is done without a command where a Lambda's runtime is.
     Lambda,
 }
@@ -74,6 +76,14 @@ pub struct ServeArguments {
     /// Say what happens inside (`LOG_LEVEL=debug`).
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// Whom to ask.
+#[derive(Debug, Clone, Args)]
+pub struct HealthArguments {
+    /// Its port.
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    pub port: u16,
 }
 
 /// What link to make.

@@ -8,7 +8,7 @@ use platform::local::{LocalLauncher, LocalLauncherSettings, QueueSettings};
 use platform::{Clients, Sessions};
 
 use crate::assembly::{Assembly, Ports};
-use crate::cli::{InspectArguments, LinkArguments, LocalArguments};
+use crate::cli::{HealthArguments, InspectArguments, LinkArguments, LocalArguments};
 use crate::failure::{Exit, Failure};
 use crate::inspect::{Asked, Facts, explain};
 use crate::laptop::{self, Folder, Running};
@@ -35,6 +35,18 @@ pub fn link(arguments: &LinkArguments) -> Result<Exit, Failure> {
         nonce: reply::nonce(),
     };
     print(&serve::link(&keys, &policy, &claims))
+}
+
+/// Asks the gateway of this machine whether it is well.
+pub fn health(arguments: &HealthArguments) -> Result<Exit, Failure> {
+    let said = telemetry::health::ask(arguments.port).map_err(|why| {
+        Failure::new(
+            Exit::Unwell,
+            format!("the gateway is not well: {why}"),
+            "Look at its log.",
+        )
+    })?;
+    print(&said)
 }
 
 /// Says what a request for a session would get.

@@ -9,6 +9,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// All went well.
     Success = 0,
+    /// The gateway is not well.
+    Unwell = 1,
     /// The call was not understood, or a variable is missing or not valid.
     Usage = 2,
     /// The port is taken.

@@ -50,6 +50,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             ended
         }
         Some(Command::Link(arguments)) => commands::link(&arguments),
+        Some(Command::Health(arguments)) => commands::health(&arguments),
         Some(Command::Inspect(arguments)) => one()?.block_on(commands::inspect(&arguments)),
         Some(Command::Sweep(arguments)) => {
             for_people(true);

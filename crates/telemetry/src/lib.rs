@@ -20,6 +20,7 @@ use tracing_subscriber::{EnvFilter, Registry};
 
 mod emf;
 mod format;
+pub mod health;
 #[cfg(any(test, feature = "testing"))]
 pub mod kept;
 mod layer;
