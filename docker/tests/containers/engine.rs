@@ -264,6 +264,16 @@ impl Recipe {
         self.option("--cap-drop=all")
     }
 
+    /// With one more than the others say.
+    pub(crate) fn capability(self, name: &str) -> Self {
+        self.option(format!("--cap-add={name}"))
+    }
+
+    /// With one less than the engine gives by itself.
+    pub(crate) fn without_capability(self, name: &str) -> Self {
+        self.option(format!("--cap-drop={name}"))
+    }
+
     pub(crate) fn without_new_privileges(self) -> Self {
         self.option("--security-opt=no-new-privileges")
     }
@@ -339,9 +349,10 @@ impl Recipe {
     }
 
     /// Starts it.
-    pub(crate) fn start(&self, command: &[&str]) -> Running {
+    pub(crate) fn start<S: AsRef<str>>(&self, command: &[S]) -> Running {
         let name = fresh("running");
-        order(self.arguments("--detach", &name, command));
+        let command: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
+        order(self.arguments("--detach", &name, &command));
         let log = Log::follow(&name);
         Running { name, log }
     }

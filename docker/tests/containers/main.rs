@@ -5,8 +5,11 @@
     reason = "stories wait for what the engine does, which tells nobody when it is done"
 )]
 
+mod crashes;
 mod engine;
 mod gateway;
+mod hostile;
 mod image;
+mod refusals;
 mod session;
 mod town;

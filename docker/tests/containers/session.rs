@@ -1,57 +1,87 @@
-//! A session in a container, from its start to its end.
+//! A session in a container, from its start to its end: what its producer, its owner and its operator see.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::town::{ENVIRONMENT, SESSION, Town};
+use serde_json::json;
 
-/// How long an environment may take to be ready, its dependencies installed, on a machine that is building something else.
-const READY_TIME_MAX: Duration = Duration::from_secs(300);
+use crate::town::{ENVIRONMENT, SESSION, Town, ask};
+
 /// How long ECS waits before it kills.
-const STOP_TIME_MAX: Duration = Duration::from_secs(120);
-
-/// The first line of an answer.
-fn answer(address: &str, path: &str) -> String {
-    let mut door = TcpStream::connect(address).expect("the door is open");
-    write!(
-        door,
-        "GET {path} HTTP/1.1\r\nHost: edit.amelia.localhost\r\nConnection: close\r\n\r\n"
-    )
-    .expect("it listens");
-    let mut said = String::new();
-    door.read_to_string(&mut said).ok();
-    said.lines().next().unwrap_or_default().to_owned()
-}
+pub(crate) const STOP_TIME_MAX: Duration = Duration::from_secs(120);
 
 #[test]
-fn a_session_starts_shows_nothing_to_strangers_and_ends_when_it_is_asked_to() {
+fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice() {
     let town = Town::new();
-    assert_eq!(town.git(&["branch", "--list"]).well().trim(), "* main");
-    let command = town.command("task-1");
-    let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    let environment = town
-        .environment()
-        .memory_mib(1024)
-        .processes(512)
-        .start(&command);
-    environment.line_with("\"message\":\"ready\"", READY_TIME_MAX);
+    town.aws("said = clients.update_item(Key={'clientId': 'amelia'}, UpdateExpression='SET settings.idleTimeoutMinutes = :m', ExpressionAttributeValues={':m': Decimal('0.2')})['ResponseMetadata']['HTTPStatusCode']");
+    for number in 1..=3 {
+        let (id, path) = (
+            format!("page-{number}"),
+            format!("src/pages/page-{number}.md"),
+        );
+        town.writes(&id, &path, &format!("# Page {number}\n"));
+    }
+    town.sends(
+        "never",
+        &json!([{ "op": "replace", "path": "src/pages/index.astro", "find": "no such words", "replace": "Old" }]),
+    );
+    let recipe = town.environment().memory_mib(1024).processes(512);
+    let environment = recipe.start(&town.command("task-1"));
+    for number in 1..=3 {
+        let receipt = town.receipt(&format!("page-{number}"));
+        assert_eq!(receipt["status"], "pushed", "{receipt:#}");
+    }
+    assert_eq!(town.receipt("never")["status"], "rejected");
 
-    let record = town.record();
-    assert_eq!(record["state"]["S"], "ready", "{record}");
-    assert_eq!(record["sessionId"]["S"], SESSION);
-    let address = format!("{}:8080", town.network.address(ENVIRONMENT));
-    assert!(
-        answer(&address, "/").contains(" 421 "),
+    let record = town.record_when("row['state'] == 'ready'");
+    assert_eq!(record["generation"], 1.0, "{record:#}");
+    let isolation = &record["isolation"];
+    assert_eq!(isolation["users"], true, "{record:#}");
+    assert_eq!(isolation["boundary"], "noEndpoint", "{record:#}");
+    assert!(isolation["attempts"].as_f64() > Some(50.0), "{record:#}");
+    let (status, page) = town.page("/page-2/");
+    assert_eq!(status, 200, "{page}");
+    assert!(page.contains("Page 2"), "{page}");
+    let door = format!("{}:8080", town.network.address(ENVIRONMENT));
+    assert_eq!(
+        ask(&door, "/page-2/", &[]).0,
+        421,
         "the door answers a stranger"
     );
-    let zombies: Vec<_> = environment
-        .processes()
-        .into_iter()
-        .filter(|process| process.state == 'Z')
+    assert!(environment.is_healthy());
+    let processes = environment.processes();
+    assert_eq!(
+        processes
+            .iter()
+            .filter(|process| process.state == 'Z')
+            .count(),
+        0,
+        "{processes:#?}"
+    );
+    // Init, the daemon and nobody else are root.
+    let root: Vec<&str> = processes
+        .iter()
+        .filter(|process| process.uid == 0)
+        .map(|process| process.name.as_str())
         .collect();
-    assert_eq!(zombies, []);
+    assert_eq!(root, ["edit-init", "edit-agent"], "{processes:#?}");
 
+    // Nobody is there: it sleeps by itself.
+    assert_eq!(
+        environment.exit_code(STOP_TIME_MAX),
+        0,
+        "{:#?}",
+        environment.lines()
+    );
+    assert_eq!(town.record()["state"], "dormant");
+
+    // Somebody asks while it sleeps, twice the same. Another container, with nothing of the first one's, and without new privileges.
+    town.writes("again", "src/pages/again.md", "# Again\n");
+    town.writes("page-1", "src/pages/page-1.md", "# Page 1\n");
+    let environment = recipe
+        .without_new_privileges()
+        .start(&town.command("task-2"));
+    assert_eq!(town.receipt("again")["status"], "pushed");
+    // Asked to stop, and with nothing to do.
     let (code, took) = environment.stop(STOP_TIME_MAX);
     assert_eq!(
         code,
@@ -59,5 +89,19 @@ fn a_session_starts_shows_nothing_to_strangers_and_ends_when_it_is_asked_to() {
         "after {took:?}:\n{}",
         environment.lines().join("\n")
     );
-    assert_eq!(town.record()["state"]["S"], "dormant");
+    let record = town.record();
+    assert_eq!(
+        (&record["state"], &record["generation"]),
+        (&json!("dormant"), &json!(2.0)),
+        "{record:#}"
+    );
+    let history = town.git(&[
+        "log",
+        "--format=%(trailers:key=Edit-Instruction,valueonly,separator=)",
+        "main..edit/compose",
+    ]);
+    let history = history.well();
+    let landed: Vec<&str> = history.split_whitespace().collect();
+    assert_eq!(landed, ["again", "page-3", "page-2", "page-1"]);
+    assert_eq!(record["sessionId"], SESSION);
 }

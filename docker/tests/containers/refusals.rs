@@ -1,0 +1,121 @@
+//! Containers that cannot be what they should: each ends in one clear line, and with a code that README.md has.
+
+use crate::engine::{Ended, Recipe};
+use crate::town::Town;
+
+fn said(ended: &Ended) -> String {
+    format!("{}{}", ended.said, ended.complained)
+}
+
+/// As if everything else were told.
+fn told(recipe: Recipe) -> Recipe {
+    recipe
+        .variable("CLIENT_ID", "amelia")
+        .variable("SESSION_ID", "amelia_s1")
+        .variable("AWS_REGION", "eu-central-1")
+}
+
+const COMMAND: [&str; 5] = ["run", "--ip", "10.0.0.1", "--task", "task-1"];
+
+#[test]
+fn a_container_in_which_nobody_can_be_kept_apart_does_not_begin() {
+    for (recipe, why) in [
+        (Recipe::agent().user("10001:10001"), "runs as user 10001"),
+        (
+            Recipe::agent().user("10001:10001").with_init(),
+            "runs as user 10001",
+        ),
+        (Recipe::agent().without_capabilities(), "without CAP_CHOWN"),
+        (
+            Recipe::agent()
+                .without_capabilities()
+                .capability("SETUID")
+                .capability("SETGID")
+                .capability("CHOWN"),
+            "without CAP_KILL",
+        ),
+        (
+            Recipe::agent().without_capability("SETPCAP"),
+            "without CAP_SETPCAP",
+        ),
+    ] {
+        let ended = told(recipe).run(&COMMAND);
+        let said = said(&ended);
+        assert_eq!(ended.code, 25, "{why}: {said}");
+        assert!(said.contains(why), "{why}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        assert_eq!(said.matches("error").count(), 1, "once: {said}");
+    }
+}
+
+#[test]
+fn with_another_first_process_it_ends_as_it_would_by_itself() {
+    let ended = Recipe::agent().like_on_fargate().with_init().run(&[]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(said(&ended).contains("CLIENT_ID is not set"), "{ended:?}");
+    let ended = Recipe::agent()
+        .with_init()
+        .run(&["init", "--", "/bin/sh", "-c", "exit 7"]);
+    assert_eq!(ended.code, 7, "{ended:?}");
+}
+
+#[test]
+fn init_ends_as_its_program_ends() {
+    let recipe = Recipe::agent().like_on_fargate();
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 3", 3),
+        ("exit 255", 255),
+        ("kill -9 $$", 137),
+        ("kill -15 $$", 143),
+    ] {
+        let ended = recipe.run(&["init", "--", "/bin/sh", "-c", script]);
+        assert_eq!(ended.code, code, "{script}: {ended:?}");
+    }
+    assert_eq!(recipe.run(&["init", "--", "/no/such"]).code, 127);
+    assert_eq!(recipe.run(&["init", "--", "/etc/passwd"]).code, 126);
+    assert_eq!(recipe.run(&["init"]).code, 2);
+}
+
+#[test]
+fn a_workspace_that_cannot_be_written_and_a_secret_that_lies_about_are_failed_starts() {
+    let town = Town::new();
+    let folder = tempfile::tempdir().expect("there is room");
+    let run = |recipe: Recipe, task: &str| {
+        let command = town.command(task);
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        recipe.run(&command)
+    };
+    let ended = run(
+        town.environment().folder(folder.path(), "/workspace"),
+        "task-1",
+    );
+    assert_eq!(ended.code, 14, "{}", said(&ended));
+    let record = town.record();
+    assert_eq!(record["state"], "failed", "{record:#}");
+    assert_eq!(record["failure"]["code"], "storage", "{record:#}");
+
+    // Somebody has mounted something in with a secret in it: that is found before anything of the client's runs.
+    let open = tempfile::tempdir().expect("there is room");
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(open.path(), readable).expect("ours");
+    std::fs::write(
+        open.path().join("note"),
+        "AWS_SESSION_TOKEN=a-token-that-lies-about",
+    )
+    .expect("ours");
+    let ended = run(
+        town.environment()
+            .shared_folder(open.path(), "/tmp/shared")
+            .variable("AWS_SESSION_TOKEN", "a-token-that-lies-about"),
+        "task-2",
+    );
+    assert_eq!(ended.code, 25, "{}", said(&ended));
+    assert!(
+        said(&ended).contains("AWS_SESSION_TOKEN in /tmp/shared/note"),
+        "{}",
+        said(&ended)
+    );
+    let record = town.record();
+    assert_eq!(record["failure"]["code"], "isolation_broken", "{record:#}");
+}
