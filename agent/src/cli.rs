@@ -17,6 +17,7 @@ use crate::failure::{Exit, Failure};
 use crate::health::HealthArguments;
 use crate::isolation::attempt::AttemptArguments;
 use crate::isolation::confine::ConfineArguments;
+use crate::isolation::ending::EndArguments;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -53,6 +54,9 @@ pub(crate) enum Command {
     /// Become another program as another user, with nothing that it should not have.
     #[command(hide = true)]
     Confine(ConfineArguments),
+    /// End everything that runs as a user.
+    #[command(hide = true)]
+    End(EndArguments),
     /// Try what must not work.
     #[command(hide = true)]
     Attempt(AttemptArguments),

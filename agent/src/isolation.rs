@@ -29,6 +29,7 @@ use crate::failure::{Exit, Failure};
 
 pub(crate) mod attempt;
 pub(crate) mod confine;
+pub(crate) mod ending;
 pub(crate) mod folders;
 mod privileges;
 pub(crate) mod proof;
@@ -131,6 +132,44 @@ impl Users {
         })
     }
 
+    /// Ends whatever a crash has left running as one of the users: nobody may be there while it is proven that they get at nothing.
+    pub(crate) fn end_all(&self) -> Result<(), Failure> {
+        for account in [&self.site, &self.editor] {
+            let ended = self.end(account).status();
+            if !matches!(&ended, Ok(status) if status.success()) {
+                return Err(unfit(
+                    format!(
+                        "what runs as `{}` could not be ended: {ended:?}",
+                        account.name
+                    ),
+                    "Stop the container: whatever it is goes with it.",
+                )
+                .retryable(true));
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, account: &Account) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.program);
+        command
+            .args(["end", "--uid", &account.uid.to_string()])
+            .env_clear()
+            .current_dir("/")
+            .stdin(std::process::Stdio::null());
+        command
+    }
+
+    /// Makes the folder of everything ours, whoever has made it: a volume may be anybody's.
+    pub(crate) fn own(state: &Path) -> Result<(), Failure> {
+        let failed = |error| Failure::storage("take", state, &error);
+        if state.is_dir() {
+            chown(state, Some(Uid::from_raw(0)), None)
+                .map_err(|error| failed(std::io::Error::from(error)))?;
+        }
+        Ok(())
+    }
+
     /// Gives every folder of the environment to whom it belongs.
     pub(crate) fn arrange(self, home: &Home) -> Result<Isolation, Failure> {
         let failed = |path: &Path| {
@@ -158,6 +197,10 @@ impl Users {
             // What is there already is the account's, and closed to us.
             if !folder.exists() {
                 let beside = homes.join(format!("{}-made", account.name));
+                // Half made, and given away, before a crash.
+                if beside.exists() {
+                    folders::remove(&beside).map_err(failed(&beside))?;
+                }
                 for path in [beside.join("tmp"), beside.clone()] {
                     give(&path, account.uid, account.gid, 0o700).map_err(failed(&path))?;
                 }
@@ -187,15 +230,16 @@ impl Isolation {
         self.0.is_none()
     }
 
-    /// What is to be started, and with which variables beside the others, so that `program` runs as `role`.
+    /// What is to be started, and with which variables, so that `program` runs as `role` with these.
     pub(crate) fn confined(
         &self,
         role: Role,
         program: &Path,
         arguments: &[OsString],
-    ) -> (PathBuf, Vec<OsString>, BTreeMap<String, OsString>) {
+        variables: BTreeMap<OsString, OsString>,
+    ) -> (PathBuf, Vec<OsString>, BTreeMap<OsString, OsString>) {
         let Some(inner) = &self.0 else {
-            return (program.to_owned(), arguments.to_vec(), BTreeMap::new());
+            return (program.to_owned(), arguments.to_vec(), variables);
         };
         let account = inner.account(role);
         let mut words: Vec<OsString> = vec!["confine".into()];
@@ -212,14 +256,41 @@ impl Isolation {
         words.push("--".into());
         words.push(program.into());
         words.extend_from_slice(arguments);
+        let renamed = variables.into_iter().map(|(name, value)| {
+            let mut hidden = OsString::from(confine::VARIABLE);
+            hidden.push(name);
+            (hidden, value)
+        });
+        (inner.users.program.clone(), words, renamed.collect())
+    }
+
+    /// What a role has of its own.
+    pub(crate) fn variables(&self, role: Role) -> BTreeMap<&'static str, OsString> {
+        let Some(inner) = &self.0 else {
+            return BTreeMap::new();
+        };
+        let account = inner.account(role);
         let home = inner.homes.join(account.name);
-        let variables = BTreeMap::from([
-            ("HOME".to_owned(), home.clone().into()),
-            ("TMPDIR".to_owned(), home.join("tmp").into()),
-            ("XDG_CACHE_HOME".to_owned(), home.join(".cache").into()),
-            ("USER".to_owned(), account.name.into()),
-        ]);
-        (inner.users.program.clone(), words, variables)
+        BTreeMap::from([
+            ("HOME", home.clone().into()),
+            ("TMPDIR", home.join("tmp").into()),
+            ("XDG_CACHE_HOME", home.join(".cache").into()),
+            ("USER", account.name.into()),
+        ])
+    }
+
+    /// Ends whatever runs as the site, in whichever group.
+    pub(crate) async fn end_site(&self) {
+        let Some(inner) = &self.0 else {
+            return;
+        };
+        let ended = tokio::process::Command::from(inner.users.end(&inner.users.site))
+            .kill_on_drop(true)
+            .status()
+            .await;
+        if !matches!(&ended, Ok(status) if status.success()) {
+            tracing::error!(?ended, "what the site left running could not be ended");
+        }
     }
 
     /// Gives a folder that we made, and everything in it, to the site.

@@ -70,6 +70,14 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
+    // What is done for children comes first: nothing of ours is begun in a process that becomes theirs.
+    match &cli.command {
+        Command::Confine(arguments) => return Err(isolation::confine::confine(arguments)),
+        Command::Attempt(arguments) => return isolation::attempt::attempt(arguments),
+        Command::End(arguments) => return isolation::ending::end(arguments),
+        Command::Health(arguments) => return health::ask(arguments),
+        _ => {}
+    }
     draft::set_time_limits(GIT_CONNECT_TIME_MAX, GIT_IDLE_TIME_MAX)
         .map_err(|error| Failure::internal("set the time limits of git", &error))?;
     if !matches!(cli.command, Command::Run(_) | Command::Daemon(_)) {
@@ -77,9 +85,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     }
     match cli.command {
         Command::Init(arguments) => cli::explain_init(arguments),
-        Command::Health(arguments) => health::ask(&arguments),
-        Command::Confine(arguments) => Err(isolation::confine::confine(&arguments)),
-        Command::Attempt(arguments) => isolation::attempt::attempt(&arguments),
+        Command::Health(_) | Command::Confine(_) | Command::Attempt(_) | Command::End(_) => {
+            unreachable!("answered above")
+        }
         Command::Schema { name } => cli::print_schema(name.as_deref()),
         Command::Dev(arguments) => in_runtime(dev::run(arguments)),
         Command::Run(arguments) | Command::Daemon(arguments) => run_environment(&arguments),
@@ -93,7 +101,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 /// Runs the environment of a session. Its log is for operators: lines on stdout.
 fn run_environment(arguments: &cli::RunArguments) -> Result<Exit, Failure> {
     let settings = run::Settings::read(arguments)?;
-    run::refuse_a_wrong_clock()?;
+    run::refuse_a_wrong_clock(contract::Timestamp::now())?;
     // Before anything that is a thread.
     let users = match settings.isolation {
         run::Wanted::Users => Some(isolation::Users::establish()?),

@@ -70,7 +70,7 @@ const FAR_AHEAD: Duration = Duration::from_secs(3600);
 const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long everything may take once it is told to stop, but for the last word of what failed: ECS kills what has not ended
 /// 120 s after it was asked.
-const STOP_TIME_MAX: Duration = Duration::from_secs(95);
+const STOP_TIME_MAX: Duration = Duration::from_secs(90);
 /// How long that last word may take.
 const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(15);
 /// How long it may take to tell the record that it stops; the stop itself does not wait for it.
@@ -96,8 +96,7 @@ fn budget(phase: PhaseName) -> Duration {
 const EARLIEST: i64 = 1_767_225_600_000;
 
 /// Fails if the clock of this machine cannot be right.
-pub(crate) fn refuse_a_wrong_clock() -> Result<(), Failure> {
-    let now = Timestamp::now();
+pub(crate) fn refuse_a_wrong_clock(now: Timestamp) -> Result<(), Failure> {
     if now.unix_ms() >= EARLIEST {
         return Ok(());
     }
@@ -581,13 +580,16 @@ async fn plan(
     reached_at: IpAddr,
     idle: idle::Settings,
 ) -> Result<Plan, Failure> {
+    if let Some(users) = &users {
+        Users::own(&settings.state)?;
+        users.end_all()?;
+    }
     let home = Home::open(
         home::state_folder(Some(&settings.state))?,
         &home::key(config.client_id.as_str(), session.session_id.as_str()),
         None,
     )?;
     let isolation = match users {
-        // Whatever a crash left has been ended by init: nobody else runs as these users.
         Some(users) => users.arrange(&home)?,
         None => {
             site::end_orphans(&home.tree()).await;
@@ -858,4 +860,20 @@ async fn end(
     tracing::info!("asleep");
     rest.forget(backend).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_stands_at_its_beginning_is_refused() {
+        let failure = refuse_a_wrong_clock(Timestamp::from_unix_ms(0)).expect_err("it is 1970");
+        insta::assert_snapshot!(failure.to_string(), @r"
+        error: the clock of this machine says that it is 1970-01-01T00:00:00.000Z
+          hint: Set it. Who acts for a session is decided by time, and AWS refuses requests that are minutes off.
+        ");
+        assert_eq!(failure.exit as u8, 26);
+        assert!(refuse_a_wrong_clock(Timestamp::now()).is_ok());
+    }
 }

@@ -282,7 +282,7 @@ enum Command {
 impl Site {
     /// Starts to supervise; the task ends after [`Site::stop`].
     pub(crate) fn start(settings: Settings, tasks: &mut JoinSet<()>) -> Result<Self, SiteError> {
-        put_runner(&settings.runner).map_err(|source| SiteError::Runner {
+        put_program(&settings.runner, RUNNER).map_err(|source| SiteError::Runner {
             path: settings.runner.clone(),
             source,
         })?;
@@ -731,6 +731,8 @@ impl Supervisor {
     }
 
     async fn spawn(&self) -> std::io::Result<(Group, String, u16)> {
+        // What the one before has left in a group of its own would go on in its folder, and with its share of processes.
+        self.settings.node.isolation.end_site().await;
         // Astro 7 takes the file of a dead server for a running one.
         match std::fs::remove_file(self.settings.root.join(".astro/dev.json")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -840,9 +842,9 @@ async fn read_events(
 }
 
 /// For the site to read, who may be somebody else, and for nobody but us to write.
-fn put_runner(path: &std::path::Path) -> std::io::Result<()> {
+fn put_program(path: &std::path::Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::write(path, RUNNER)?;
+    std::fs::write(path, text)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
 }
 

@@ -38,9 +38,10 @@ pub(crate) fn wanted(
     is_first: bool,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Option<Supervision> {
-    let [_, command, rest @ ..] = arguments else {
-        return None;
-    };
+    // Flags may come before the command: none of them has a value.
+    let is_flag = |word: &&OsString| word.as_encoded_bytes().starts_with(b"-");
+    let flags = arguments.iter().skip(1).take_while(is_flag).count();
+    let (command, rest) = arguments.get(1 + flags..)?.split_first()?;
     if command == "init" {
         return match usage::read(rest.iter().cloned(), log(&variable, Log::Text)) {
             Ok(Asked::Run(mut plan)) => {
@@ -138,6 +139,7 @@ mod tests {
             decide("edit-agent run --port 0", true, &[]),
             daemon(&["--port", "0"])
         );
+        assert_eq!(decide("edit-agent --verbose run", true, &[]), daemon(&[]));
         // With another first process, such as the one of `--init`.
         assert_eq!(decide("edit-agent run", false, &[users]), daemon(&[]));
         // On a laptop, and for whoever asks.

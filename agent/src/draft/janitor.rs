@@ -48,7 +48,9 @@ pub(super) fn clean(git_directory: &Path, staging: &Path) -> Result<(), DraftErr
         };
         match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(file_error("clear", &path, error));
+                // A folder may hold what the site has made so deep that nobody can remove it, and is only rubbish. A clone that
+                // is in the way is found by whoever makes the next one.
+                tracing::warn!(%error, path = %path.display(), "what an earlier start has left could not be cleared");
             }
             _ => {}
         }

@@ -25,6 +25,7 @@ use crate::door::{Bar, Door, Intake, Opened, SeenOn, Stage};
 use crate::draft::{self, Draft, Lookout};
 use crate::events::{Event, Events, PhaseName};
 use crate::failure::Failure;
+use crate::isolation::folders;
 use crate::isolation::proof::{self, Guarded};
 use crate::kinds::Kinds;
 use crate::pipeline::{Attempts, Ending, Pipeline, PipelineView, Workshop};
@@ -504,7 +505,7 @@ impl Cloned {
 }
 
 fn refuse_no_astro(root: &Path) -> Result<(), SiteError> {
-    let manifest = std::fs::read(root.join("package.json"))
+    let manifest = folders::read_small(&root.join("package.json"), node::MANIFEST_MAX_BYTES)
         .ok()
         .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
     let named = |manifest: &serde_json::Value| {

@@ -1,7 +1,7 @@
 //! `edit-agent attempt`: tries, as one of the users that run the client's code, what must not work.
 //!
 //! It knows no secret: what it can read it sends to the daemon, which looks for its secrets in it. Everything else it tries and
-//! says how it went. Nothing of it changes anything, also where it succeeds.
+//! says how it went. What succeeds is a failed start, so that nothing has to be put back.
 //!
 //! On stdout a line of JSON for each [`Said`]; after `read` as many bytes as it says.
 
@@ -26,8 +26,10 @@ const FILE_MAX_BYTES: u64 = 256 * 1024;
 /// Files that are looked through, and their bytes: a start does not wait for more.
 const FILES_MAX: usize = 4_000;
 const BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Folders that hold only what was installed or is the site's own.
-const LEFT_OUT: &[&str] = &["node_modules", "tree"];
+/// Entries of folders that are looked at: whoever was here before may have left a million.
+const ENTRIES_MAX: usize = 50_000;
+/// Folders that hold only what was installed, or compiled, or is the site's own.
+const LEFT_OUT: &[&str] = &["node_modules", "tree", "compile-cache"];
 /// How deep folders are looked through.
 const DEPTH_MAX: usize = 12;
 /// How long an address may take to be connected to. It is on this machine or next to it.
@@ -79,8 +81,11 @@ pub(crate) enum Said {
         /// Whether it was.
         reached: bool,
     },
-    /// That was all.
-    Done,
+    /// That was all; or as much of it as there was time for.
+    Done {
+        /// Whether everything that could be read was looked through.
+        whole: bool,
+    },
 }
 
 /// Tries everything.
@@ -89,9 +94,12 @@ pub(crate) fn attempt(arguments: &AttemptArguments) -> Result<Exit, Failure> {
         to: BufWriter::new(io::stdout().lock()),
         files: 0,
         bytes: 0,
+        entries: 0,
+        whole: true,
     };
     let tried = report.all(arguments).and_then(|()| {
-        report.say(&Said::Done)?;
+        let whole = report.whole;
+        report.say(&Said::Done { whole })?;
         report.to.flush()
     });
     tried
@@ -103,6 +111,8 @@ struct Report<W: Write> {
     to: W,
     files: usize,
     bytes: u64,
+    entries: usize,
+    whole: bool,
 }
 
 impl<W: Write> Report<W> {
@@ -238,6 +248,11 @@ impl<W: Write> Report<W> {
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(path);
         self.tried(&format!("read {}", path.display()), ok(read))?;
+        // A second name for it, in a folder of its own, would be as good.
+        let named = std::env::temp_dir().join(format!("attempt-{}", std::process::id()));
+        let linked = fs::hard_link(path, &named);
+        fs::remove_file(&named).ok();
+        self.tried(&format!("link to {}", path.display()), ok(linked))?;
         self.unwritten(path)
     }
 
@@ -270,6 +285,11 @@ impl<W: Write> Report<W> {
             return Ok(());
         }
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            self.entries += 1;
+            if self.entries > ENTRIES_MAX {
+                self.whole = false;
+                return Ok(());
+            }
             self.search(&entry.path(), depth + 1)?;
         }
         Ok(())
@@ -278,6 +298,7 @@ impl<W: Write> Report<W> {
     /// Sends what is in a file, if it can be read.
     fn read(&mut self, path: &Path) -> io::Result<()> {
         if self.files >= FILES_MAX || self.bytes >= BYTES_MAX {
+            self.whole = false;
             return Ok(());
         }
         let opened = OpenOptions::new()

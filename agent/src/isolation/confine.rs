@@ -1,10 +1,14 @@
 //! `edit-agent confine`: becomes another program, as another user, with nothing that it should not have.
 //!
+//! It is started as root, and so with nothing in its environment: whatever the loader or a library reads there would be read as root. The
+//! variables of the program come under names that mean nothing to anybody ([`VARIABLE`]).
+//!
 //! A program of its own and no closure between fork and exec: there the code of a process with many threads may do almost nothing,
 //! and what it does cannot be tried out by hand. This can.
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -16,6 +20,9 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, getresuid, setgroups, setresgid, setresuid, setsid, setuid};
 
 use crate::failure::{Exit, Failure};
+
+/// What the names of the program's variables begin with, until it is there.
+pub(crate) const VARIABLE: &str = "CONFINED_";
 
 /// As whom, and within what.
 #[derive(Debug, Args)]
@@ -74,7 +81,15 @@ fn become_it(arguments: &ConfineArguments) -> Result<std::convert::Infallible, F
     let [program, rest @ ..] = arguments.program.as_slice() else {
         unreachable!("the command line requires a program")
     };
-    let error = Command::new(program).args(rest).exec();
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.as_encoded_bytes().strip_prefix(VARIABLE.as_bytes())?;
+        Some((std::ffi::OsStr::from_bytes(name).to_owned(), value))
+    });
+    let error = Command::new(program)
+        .args(rest)
+        .env_clear()
+        .envs(variables)
+        .exec();
     Err(failed(
         &format!("start {}", program.to_string_lossy()),
         &error,

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,9 @@ const SECRET_VARIABLES: &[&str] = &[
     "ECS_AGENT_URI",
 ];
 
+/// Names a file with such a value.
+const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
+
 /// A secret, and what it is.
 #[derive(Clone)]
 pub(crate) struct Secret {
@@ -67,15 +70,15 @@ impl Secret {
 
     /// What this process was told that nobody else may know.
     pub(crate) fn of_environment() -> Vec<Self> {
-        let named = SECRET_VARIABLES.iter().map(|name| (*name, *name));
-        // A deploy key may be in a variable of any name.
-        let set = std::env::vars_os().collect::<std::collections::BTreeMap<_, _>>();
-        named
-            .filter_map(|(name, variable)| {
-                let value = set.get(std::ffi::OsStr::new(variable))?;
-                Self::new(name, value.as_encoded_bytes())
-            })
-            .collect()
+        let set = SECRET_VARIABLES.iter().filter_map(|name| {
+            let value = std::env::var_os(name)?;
+            Self::new(*name, value.as_encoded_bytes())
+        });
+        // The token may be in a file, which is read anew by whoever uses it.
+        let file = std::env::var_os(TOKEN_FILE)
+            .and_then(|path| std::fs::read_to_string(path).ok())
+            .and_then(|token| Self::new(TOKEN_FILE, token.trim()));
+        set.chain(file).collect()
     }
 }
 
@@ -143,6 +146,11 @@ pub(crate) async fn prove(
         (Some(_), false, false) => Boundary::Unknown,
     };
     let attempts = site.tried + editor.tried;
+    if !(site.whole && editor.whole) {
+        tracing::warn!(
+            "there is more to read than was looked through for secrets: an earlier start has left many files"
+        );
+    }
     tracing::info!(
         attempts,
         searched = site.searched + editor.searched,
@@ -161,8 +169,14 @@ pub(crate) async fn prove(
 fn endpoint() -> Option<SocketAddr> {
     if let Ok(full) = std::env::var("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
         let uri: http::Uri = full.parse().ok()?;
-        let port = uri.port_u16().unwrap_or(80);
-        return Some(SocketAddr::new(uri.host()?.parse().ok()?, port));
+        let usual = if uri.scheme_str() == Some("https") {
+            443
+        } else {
+            80
+        };
+        let port = uri.port_u16().unwrap_or(usual);
+        let mut found = (uri.host()?.trim_matches(['[', ']']), port).to_socket_addrs();
+        return found.as_mut().ok().and_then(Iterator::next);
     }
     std::env::var_os("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")?;
     ENDPOINT.parse().ok()
@@ -173,6 +187,8 @@ fn endpoint() -> Option<SocketAddr> {
 struct Tried {
     tried: u32,
     searched: u32,
+    /// Whether everything that could be read was looked through.
+    whole: bool,
     reached: Option<bool>,
 }
 
@@ -291,7 +307,10 @@ async fn listen(
                 }
             }
             Ok(Said::Endpoint { reached }) => tried.reached = Some(reached),
-            Ok(Said::Done) => return Ok(Some(tried)),
+            Ok(Said::Done { whole }) => {
+                tried.whole = whole;
+                return Ok(Some(tried));
+            }
             Err(_) => return Ok(None),
         }
     }
@@ -322,16 +341,19 @@ impl Guarded {
         } else {
             door
         };
-        let mut search: Vec<PathBuf> = ["/tmp", "/run", "/dev/shm", "/var/tmp", "/var/log", "/mnt"]
+        // First what others have put there: what an earlier start of the site has left may be more than is looked through.
+        let mut search: Vec<PathBuf> = ["/run", "/mnt", "/var/log", "/dev/shm", "/var/tmp"]
             .iter()
             .map(PathBuf::from)
             .collect();
-        search.push(home.state.clone());
+        search.extend([home.state.clone(), "/tmp".into()]);
         Self {
             secrets,
             closed: vec![
                 workspace.join("draft.git"),
                 workspace.join("journal.json"),
+                workspace.join("staging"),
+                home.state.join("rescue"),
                 home.store(),
                 home.database(),
                 home.folder.join("lock"),
@@ -373,7 +395,7 @@ mod tests {
     async fn a_secret_in_anything_that_could_be_read_is_a_failed_start() {
         let content = "PATH=/bin\0T=a-token-of-some-length\0";
         let said = format!(
-            "{{\"read\":{{\"from\":\"/proc/1/environ\",\"bytes\":{}}}}}\n{content}\"done\"\n",
+            "{{\"read\":{{\"from\":\"/proc/1/environ\",\"bytes\":{}}}}}\n{content}{{\"done\":{{\"whole\":true}}}}\n",
             content.len()
         );
         let found = heard(said.as_bytes(), &[secret()]).await;
@@ -390,9 +412,17 @@ mod tests {
     async fn one_success_is_enough_and_half_a_report_is_none() {
         let vain = r#"{"tried":{"what":"become root","succeeded":null}}"#;
         let won = r#"{"tried":{"what":"signal process 1","succeeded":"it was allowed"}}"#;
-        let whole = heard(format!("{vain}\n\"done\"\n").as_bytes(), &[]).await;
+        let whole = heard(
+            format!("{vain}\n{{\"done\":{{\"whole\":true}}}}\n").as_bytes(),
+            &[],
+        )
+        .await;
         assert_eq!(whole.expect("in vain").expect("whole").tried, 1);
-        let broken = heard(format!("{vain}\n{won}\n\"done\"\n").as_bytes(), &[]).await;
+        let broken = heard(
+            format!("{vain}\n{won}\n{{\"done\":{{\"whole\":true}}}}\n").as_bytes(),
+            &[],
+        )
+        .await;
         assert_eq!(
             broken.expect_err("it worked"),
             "`site` could signal process 1: it was allowed"

@@ -729,14 +729,24 @@ impl Workshop {
         let fresh =
             |source| WorkshopError::WorkTree(WorkTreeError::new("make", copy.clone(), source));
         remove_folder(&copy).map_err(fresh)?;
+        // Ours alone until everything is in it that is ours to write.
+        set_mode(&copy, 0o700).map_err(fresh)?;
         std::fs::create_dir_all(&places.staging).map_err(fresh)?;
         let made = places.clone();
         self.with_draft(move |draft, _| Ok(WorkTree::create(&made, &draft.contents(tree)?)?))
             .await?;
+        let given = (self.node.isolation.clone(), places.root.clone());
+        tokio::task::spawn_blocking(move || given.0.give_to_site(&given.1))
+            .await
+            .map_err(std::io::Error::other)
+            .and_then(|given| given)
+            .and_then(|()| set_mode(&copy, 0o710))
+            .map_err(fresh)?;
         let build = Build {
             root: places.root.join(&self.settings.site_root),
             installed: self.site_folder().join("node_modules"),
-            program: copy.join("build.mjs"),
+            // Beside the journal, where the site may read what it knows the name of and write nothing.
+            program: self.places.journal.with_file_name("build.mjs"),
             node: self.node.clone(),
         };
         let stop = self.stop.clone();
@@ -827,6 +837,12 @@ fn build_copy(places: &Places) -> PathBuf {
 /// The copy of the repository that is built.
 fn built_tree(places: &Places) -> PathBuf {
     build_copy(places).join("tree")
+}
+
+/// Makes a folder, or sets who may do what in it.
+fn set_mode(folder: &Path, mode: u32) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(mode))
 }
 
 fn note_shown(draft: &Draft, work_tree: &WorkTree) -> Result<(), WorkshopError> {

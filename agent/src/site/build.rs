@@ -1,5 +1,6 @@
 //! Builds the site in a separate copy, as publishing it would: nothing of it touches what is being looked at.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,14 +11,16 @@ use tokio::task::JoinSet;
 use super::dependencies::link_installed;
 use super::log::bounded_line;
 use super::node::Node;
-use super::process::GRACE;
-use super::{OutputLog, RUNNER_LINE_MAX_BYTES, SiteProblem};
+use super::process::{Ending, GRACE, Program};
+use super::{OutputLog, RUNNER_LINE_MAX_BYTES, SiteProblem, put_program};
 use crate::isolation::Role;
 
 const PROGRAM: &str = include_str!("build.mjs");
 
 /// How long a build may take. A thousand posts take a minute on a small machine.
 const BUILD_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// How long the dependencies may take to be copied.
+const COPY_TIME_MAX: Duration = Duration::from_secs(3 * 60);
 /// Lines of its output that say why, where it did not.
 const LAST_WORDS: usize = 10;
 
@@ -62,11 +65,9 @@ impl Build {
     /// Builds. The copy is the caller's to remove.
     pub(crate) async fn run(self) -> Result<(), BuildError> {
         let begin = |operation| move |source| BuildError::Begin { operation, source };
-        std::fs::write(&self.program, PROGRAM).map_err(begin("write the program"))?;
-        let (installed, target) = (self.installed.clone(), self.root.join("node_modules"));
-        tokio::task::spawn_blocking(move || link_if_there(&installed, &target))
+        put_program(&self.program, PROGRAM).map_err(begin("write the program"))?;
+        self.link_dependencies()
             .await
-            .map_err(|error| begin("link the dependencies")(std::io::Error::other(error)))?
             .map_err(begin("link the dependencies"))?;
         let program = self
             .node
@@ -112,6 +113,40 @@ impl Build {
                     ..SiteProblem::default()
                 }))
             }
+        }
+    }
+}
+
+impl Build {
+    /// Gives the copy the dependencies of the site. Where the site is another user, it is the site that copies what is its own: we
+    /// would read and write in folders in which it is at work.
+    async fn link_dependencies(&self) -> std::io::Result<()> {
+        let (installed, target) = (self.installed.clone(), self.root.join("node_modules"));
+        if self.node.isolation.is_none() {
+            return tokio::task::spawn_blocking(move || link_if_there(&installed, &target))
+                .await
+                .map_err(std::io::Error::other)?;
+        }
+        if !installed.is_dir() {
+            return Ok(());
+        }
+        let mut group = Program::new("cp", &self.root)
+            .variable("PATH", self.node.search_path())
+            .confined(&self.node.isolation, Role::Tool)
+            .arguments([
+                OsString::from("-a"),
+                "--reflink=auto".into(),
+                "--".into(),
+                installed.into(),
+                target.into(),
+            ])
+            .start()?;
+        drop(group.pipes());
+        match tokio::time::timeout(COPY_TIME_MAX, group.ending()).await {
+            Ok(Ok(Ending::Exited(0))) => Ok(()),
+            Ok(Ok(ending)) => Err(std::io::Error::other(format!("the copy {ending}"))),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
         }
     }
 }

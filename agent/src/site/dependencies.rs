@@ -35,6 +35,11 @@ const INSTALL_TIME_MAX: Duration = Duration::from_secs(15 * 60);
 /// The file in `node_modules` that says for what it was made. Written last, so that half an install is never taken for a whole one.
 const MARK: &str = ".edit-agent";
 
+/// Bytes of the mark: a hash.
+const MARK_MAX_BYTES: u64 = 256;
+/// Bytes of a file that says what is to be installed. Lock files of large sites have a few megabytes.
+const INPUT_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Who installs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manager {
@@ -147,12 +152,16 @@ impl Dependencies {
         }
         let lock = detect(root);
         let key = self.key(root, lock.as_ref()).map_err(blocking)?;
-        if fs::read_to_string(root.join("node_modules").join(MARK)).is_ok_and(|mark| mark == key) {
+        let mark = root.join("node_modules").join(MARK);
+        if folders::read_small(&mark, MARK_MAX_BYTES).is_ok_and(|mark| mark == key.as_bytes()) {
             return Ok(Route::InPlace);
         }
         self.remove_old(root).map_err(blocking)?;
-        let stored = store::Store::new(&self.store, self.node.isolation.clone());
-        if store::can_be_shared(root) && stored.has(&key) {
+        let stored = store::Store::new(&self.store);
+        // Where the site is another user there is no store. What is put into it would be read, and what comes out of it written, in
+        // folders in which the site is at work; and a container's disk goes with it anyway.
+        let can_be_shared = self.node.isolation.is_none() && store::can_be_shared(root);
+        if can_be_shared && stored.has(&key) {
             match self.take_from_store(&stored, &key, root).await {
                 Ok(()) => {
                     Self::mark(root, &key).map_err(blocking)?;
@@ -168,17 +177,17 @@ impl Dependencies {
         }
         self.install(root, lock.as_ref(), say).await?;
         Self::mark(root, &key).map_err(blocking)?;
-        if store::can_be_shared(root) {
+        if can_be_shared {
             let (store, stored_key, source) = (stored, key.clone(), root.join("node_modules"));
-            let keeping = tokio::task::spawn_blocking(move || {
-                if let Err(error) = store.keep(&stored_key, &source) {
-                    tracing::warn!(%error, "the dependencies were not kept for the next time");
-                }
-            });
-            // Links are made in a moment, and before anybody changes anything. A copy takes as long as the install saves the
-            // next time: nobody waits for it, and what was changed meanwhile is not kept.
-            if self.node.isolation.is_none() {
-                keeping.await.map_err(io::Error::other).map_err(blocking)?;
+            if let Err(error) =
+                tokio::task::spawn_blocking(move || store.keep(&stored_key, &source))
+                    .await
+                    .map_err(io::Error::other)
+                    .and_then(|result| result)
+            {
+                say(format!(
+                    "the dependencies were not kept for the next time: {error}"
+                ));
             }
         }
         Ok(Route::Installed)
@@ -227,7 +236,7 @@ impl Dependencies {
             .into_iter()
             .chain(INPUTS.iter().copied())
         {
-            match fs::read(root.join(name)) {
+            match folders::read_small(&root.join(name), INPUT_MAX_BYTES) {
                 Ok(content) => hash.update(format!("{name}\0{}\0", hex(&Sha256::digest(content)))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -237,8 +246,9 @@ impl Dependencies {
     }
 
     fn mark(root: &Path, key: &str) -> io::Result<()> {
-        fs::create_dir_all(root.join("node_modules"))?;
-        fs::write(root.join("node_modules").join(MARK), key)
+        let folder = root.join("node_modules");
+        fs::create_dir_all(&folder)?;
+        folders::put(&folder, MARK, key.as_bytes())
     }
 
     /// Puts an old `node_modules` out of the way; removing its many files can wait.
@@ -252,7 +262,15 @@ impl Dependencies {
             .prefix("node_modules-")
             .tempdir_in(&self.staging)?
             .keep();
-        fs::rename(&old, aside.join("node_modules"))?;
+        let target = aside.join("node_modules");
+        match fs::rename(&old, &target) {
+            // A folder that moves to another has to be ours to write in.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                folders::take(&old)?;
+                fs::rename(&old, &target)?;
+            }
+            renamed => renamed?,
+        }
         // Nobody waits for this; what is left of it is cleared at the next start.
         tokio::task::spawn_blocking(move || folders::remove(&aside));
         Ok(())
@@ -331,6 +349,10 @@ impl Dependencies {
             .arguments(arguments);
         program.variables = self.variables();
         if !self.scripts {
+            // What a repository brings of its own to an install is a script too.
+            program
+                .variables
+                .insert("YARN_IGNORE_PATH".to_owned(), "1".to_owned());
             for variable in ["npm_config_ignore_scripts", "YARN_IGNORE_SCRIPTS"] {
                 program
                     .variables

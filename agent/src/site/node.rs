@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::SiteError;
 use super::process::{Program, find};
-use crate::isolation::{Isolation, Role};
+use crate::isolation::{Isolation, Role, folders};
 
 /// A Node.js that runs.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub(crate) struct Node {
     pub(crate) isolation: Isolation,
 }
 
+/// Bytes of a `package.json`.
+pub(crate) const MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// How long Node may take to say which one it is.
 const VERSION_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(20);
 
@@ -45,10 +47,13 @@ impl Node {
             source: Some(source),
         };
         // It needs nothing of ours, and some of ours is a secret.
-        let asked = tokio::process::Command::new(&path)
-            .arg("--version")
+        let variables = [("PATH".into(), std::env::var_os("PATH").unwrap_or_default())];
+        let (program, words, variables) =
+            isolation.confined(Role::Tool, &path, &["--version".into()], variables.into());
+        let asked = tokio::process::Command::new(program)
+            .args(words)
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(variables)
             .kill_on_drop(true)
             .output();
         let output = tokio::time::timeout(VERSION_TIME_MAX, asked)
@@ -121,7 +126,8 @@ pub(crate) fn check(site_root: &Path, node: &Node) -> Result<(), SiteError> {
 }
 
 fn read_manifest(site_root: &Path) -> Option<Manifest> {
-    serde_json::from_slice(&fs::read(site_root.join("node_modules/astro/package.json")).ok()?).ok()
+    let path = site_root.join("node_modules/astro/package.json");
+    serde_json::from_slice(&folders::read_small(&path, MANIFEST_MAX_BYTES).ok()?).ok()
 }
 
 /// Whether npm's version range admits a version. A part that cannot be read admits everything: it is better to try.

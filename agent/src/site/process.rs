@@ -107,22 +107,24 @@ impl Program {
 
     /// Starts it in a group of its own.
     pub(crate) fn start(&self) -> io::Result<Group> {
+        let mut variables: BTreeMap<OsString, OsString> = ALLOWED
+            .iter()
+            .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
+            .collect();
+        let own = self.isolation.variables(self.role).into_iter();
+        variables.extend(own.map(|(name, value)| (name.into(), value)));
+        let set = self.variables.iter();
+        variables.extend(set.map(|(name, value)| (name.into(), value.into())));
+        variables.insert(CHILD_OF.into(), self.directory.clone().into());
         let (path, arguments, variables) =
             self.isolation
-                .confined(self.role, &self.path, &self.arguments);
+                .confined(self.role, &self.path, &self.arguments, variables);
         let mut command = Command::new(path);
         command
             .args(arguments)
             .current_dir(&self.directory)
-            .env_clear();
-        command.envs(
-            ALLOWED
-                .iter()
-                .filter_map(|name| Some((name, std::env::var_os(name)?))),
-        );
-        command.envs(variables);
-        command.envs(&self.variables);
-        command.env(CHILD_OF, &self.directory);
+            .env_clear()
+            .envs(variables);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -18,7 +18,7 @@ use nix::fcntl::{
     AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat, renameat,
 };
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, symlinkat, unlinkat};
 
 use super::WorkTreeError;
 use crate::change_set::Version;
@@ -189,6 +189,10 @@ impl Writer {
                         Mode::empty(),
                     )
                 };
+                // As root we may read what the site may not: a second name for one of our files is not a file of the site.
+                if found.st_nlink > 1 && found.st_uid == 0 && geteuid().is_root() {
+                    return Err(Errno::EMLINK.into());
+                }
                 let file = match open() {
                     // Somebody else's, and not for us to read as it is.
                     Err(Errno::EACCES) if folders::adopt_file(&parent, name).is_ok() => open(),

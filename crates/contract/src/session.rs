@@ -352,7 +352,7 @@ impl Transition {
     /// | transition | from | refused where | effect |
     /// |---|---|---|---|
     /// | `Wake` | dormant, failed, or any state without a living lease | `seen` is not the generation | generation + 1, new key and lease; whatever the last environment left behind is cleared; it expires later |
-    /// | `Claim` | waking; ready, draining | another task has it | waking; task, lease; what was served before is cleared |
+    /// | `Claim` | waking; ready, draining | another task has it | waking; task, lease; what this task had reached before is cleared |
     /// | `Phase` | waking | the phase is an earlier one than the present | phase and since when, lease |
     /// | `Register` | waking, ready | ready at another address | ready; address, site, lease; no phase; how long the wake took |
     /// | `Renew` | waking, ready, draining | | lease, site, why awake; the newest activity only ever grows |
@@ -559,6 +559,10 @@ impl Session {
             self.clear_environment();
             self.state = State::Waking;
             self.woken_at = Some(now);
+        } else if self.task_arn.is_some() {
+            // So it was, before the site had answered: it goes through the phases again.
+            self.phase = None;
+            self.phase_since = None;
         }
         self.task_arn = Some(task.to_owned());
         self.lease_until = Some(lease_until);
@@ -890,7 +894,22 @@ mod tests {
         let claimed = apply(&claim("task-2"), &free).expect("free");
         assert_eq!(claimed.task_arn.as_deref(), Some("task-2"));
         assert_eq!(claimed.lease_until, Some(at(500)));
-        assert_eq!(apply(&claim("task-2"), &claimed), Ok(claimed.clone()));
+        assert_eq!(
+            claimed.phase,
+            Some(Phase::Clone),
+            "who launched it has said so"
+        );
+        let again = apply(&claim("task-2"), &claimed).expect("its own");
+        let unphased = Session {
+            phase: None,
+            phase_since: None,
+            ..claimed.clone()
+        };
+        assert_eq!(again, unphased);
+        assert!(
+            apply(&phase(Phase::Config), &again).is_ok(),
+            "an agent that crashed while it started begins with the first phase"
+        );
         assert_eq!(
             apply(&claim("task-1"), &claimed),
             Err(TransitionRefused::OtherTask)

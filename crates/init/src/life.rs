@@ -441,8 +441,8 @@ mod tests {
             assert_eq!(told.waits(), [Action::Start(number)]);
             told.on(STARTED);
         }
-        told.on(ended(Ending::Exited(70)));
-        assert_eq!(told.life.ended(), Some(Ending::Exited(70)));
+        told.on(ended(Ending::Exited(101)));
+        assert_eq!(told.life.ended(), Some(Ending::Exited(101)));
     }
 
     #[test]

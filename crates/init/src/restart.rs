@@ -7,8 +7,6 @@ use crate::signal::Signals;
 
 /// The code of a Rust program that panicked.
 const PANICKED: u8 = 101;
-/// `EX_SOFTWARE`: the daemon found itself broken, and a new one may do better.
-const BROKEN: u8 = 70;
 
 /// When a crashed daemon is started anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +101,7 @@ impl History {
 /// Whether nobody wanted this ending. What was passed on was wanted by somebody.
 fn is_crash(ending: Ending, heard: Signals) -> bool {
     match ending {
-        Ending::Exited(code) => matches!(code, PANICKED | BROKEN),
+        Ending::Exited(code) => code == PANICKED,
         Ending::Signalled(signal) => !heard.contains(signal),
         Ending::NotStarted(why) => why == NotStarted::NoRoom,
         Ending::Stopped(_) => false,
@@ -127,7 +125,7 @@ mod tests {
     fn only_what_nobody_wanted_is_a_crash() {
         for code in 0..=u8::MAX {
             let crash = is_crash(Ending::Exited(code), Signals::default());
-            assert_eq!(crash, code == 101 || code == 70, "{code}");
+            assert_eq!(crash, code == 101, "{code}");
         }
         for signal in 1..=64 {
             assert!(is_crash(Ending::Signalled(signal), Signals::default()));

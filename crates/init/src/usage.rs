@@ -13,7 +13,7 @@ Usage: edit-init [OPTIONS] [--] CMD [ARG]...
 
 Options:
       --restart        Start CMD anew when it crashes: when it is killed by a signal that was
-                       not passed on to it, or ends with 101 or 70. At most 5 times in 10
+                       not passed on to it, or ends with 101, as a panic does. At most 5 times in 10
                        minutes, after 0.25 s, 0.5 s, ...; the restarts are counted in
                        EDIT_AGENT_RESTARTS. Any other ending is meant and ends edit-init
       --grace SECONDS  How long what CMD leaves may take to end after TERM, before KILL [3]

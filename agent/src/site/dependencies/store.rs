@@ -3,10 +3,8 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-
-use crate::isolation::Isolation;
 
 /// Folders that belong to one site, not to its dependencies.
 const NOT_SHARED: &[&str] = &[".vite", ".astro", ".cache", super::MARK];
@@ -15,28 +13,15 @@ const NOT_SHARED: &[&str] = &[".vite", ".astro", ".cache", super::MARK];
 const KEPT_MAX: usize = 20;
 
 /// The store. Several environments may use it at once: an entry is made beside and renamed, and never changed.
-///
-/// Where the site is another user, what it works with is a copy: by a link it could change what others are given.
 #[derive(Debug, Clone)]
 pub(super) struct Store {
     root: PathBuf,
-    isolation: Isolation,
 }
 
 impl Store {
-    pub(super) fn new(root: &Path, isolation: Isolation) -> Self {
+    pub(super) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            isolation,
-        }
-    }
-
-    /// How it repeats a tree.
-    fn repeat(&self, from: &Path, to: &Path) -> io::Result<()> {
-        if self.isolation.is_none() {
-            repeat_tree(from, to, NOT_SHARED, link_or_copy)
-        } else {
-            repeat_tree(from, to, NOT_SHARED, copy)
         }
     }
 
@@ -52,8 +37,7 @@ impl Store {
         if let Ok(folder) = fs::File::open(&kept) {
             folder.set_modified(std::time::SystemTime::now()).ok();
         }
-        self.repeat(&kept, target)?;
-        self.isolation.give_to_site(target)
+        link_tree(&kept, target, NOT_SHARED)
     }
 
     /// Keeps `source`, which is marked as made for `key`.
@@ -66,7 +50,7 @@ impl Store {
             .prefix("incoming-")
             .tempdir_in(&self.root)?;
         let made = beside.path().join("node_modules");
-        self.repeat(source, &made)?;
+        link_tree(source, &made, NOT_SHARED)?;
         if fs::read_to_string(source.join(super::MARK)).ok().as_deref() != Some(key) {
             return Err(io::Error::other("they were replaced meanwhile"));
         }
@@ -113,41 +97,11 @@ pub(super) fn can_be_shared(root: &Path) -> bool {
 
 /// Repeats what is installed in another folder, without what belongs to one site alone.
 pub(in crate::site) fn link_installed(from: &Path, to: &Path) -> io::Result<()> {
-    repeat_tree(from, to, NOT_SHARED, link_or_copy)
+    link_tree(from, to, NOT_SHARED)
 }
 
-/// A hard link to the same file; a copy where a link cannot be: on another file system, or of another's file.
-fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        // Copied over, it would be emptied wherever else it is linked.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        Err(_) => copy(from, to),
-        Ok(()) => Ok(()),
-    }
-}
-
-/// A file of its own, through no symlink that was put in the place of the file.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut source = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-        .open(from)?;
-    let found = source.metadata()?;
-    if !found.is_file() {
-        return Err(io::Error::other("it is no file any more"));
-    }
-    let mut target = fs::File::create_new(to)?;
-    io::copy(&mut source, &mut target)?;
-    target.set_permissions(found.permissions())
-}
-
-/// Repeats a tree of folders.
-fn repeat_tree(
-    from: &Path,
-    to: &Path,
-    left_out: &[&str],
-    file: fn(&Path, &Path) -> io::Result<()>,
-) -> io::Result<()> {
+/// Repeats a tree of folders with hard links to the same files; copies where a link cannot be (another file system).
+fn link_tree(from: &Path, to: &Path, left_out: &[&str]) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -158,11 +112,16 @@ fn repeat_tree(
         let target = to.join(&name);
         if kind.is_dir() {
             // Further down a folder of such a name is a package's own.
-            repeat_tree(&entry.path(), &target, &[], file)?;
+            link_tree(&entry.path(), &target, &[])?;
         } else if kind.is_symlink() {
             symlink(fs::read_link(entry.path())?, &target)?;
         } else {
-            file(&entry.path(), &target)?;
+            match fs::hard_link(entry.path(), &target) {
+                // Copied over, it would be emptied wherever else it is linked.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+                Err(_) => drop(fs::copy(entry.path(), &target)?),
+                Ok(()) => {}
+            }
         }
     }
     Ok(())
@@ -183,7 +142,7 @@ mod tests {
         fs::write(source.join("astro/dist/index.js"), "code").expect("written");
         symlink("../astro/dist/index.js", source.join(".bin/astro")).expect("linked");
         fs::write(source.join(crate::site::dependencies::MARK), "k").expect("written");
-        let store = Store::new(&folder.path().join("store"), Isolation::none());
+        let store = Store::new(&folder.path().join("store"));
         assert!(!store.has("k"));
         store.keep("k", &source).expect("kept");
         let target = folder.path().join("other/node_modules");

@@ -46,10 +46,10 @@ fn a_daemon_that_goes_on_crashing_is_given_up_after_five_restarts_with_its_last_
     let end = shell(
         Seat::Pid1,
         &[RESTART],
-        "echo start $EDIT_AGENT_RESTARTS; [ \"$EDIT_AGENT_RESTARTS\" = 5 ] && exit 70; exit 101",
+        "echo start $EDIT_AGENT_RESTARTS; [ \"$EDIT_AGENT_RESTARTS\" = 5 ] && kill -9 $$; exit 101",
     )
     .ends();
-    assert_eq!(end.code(), 70);
+    assert_eq!(end.code(), 137);
     assert_eq!(
         end.output,
         "start\nstart 1\nstart 2\nstart 3\nstart 4\nstart 5"
