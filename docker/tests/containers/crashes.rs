@@ -172,10 +172,9 @@ fn a_full_disk_is_said_and_what_was_asked_for_lands_when_there_is_room_again() {
     deed(&environment, "none");
     town.writes("full", "src/pages/full.md", "# Full\n");
     environment.line_with("No space left on device", LOG_TIME_MAX);
-    // Whoever looks after it makes room.
-    environment
-        .exec(&["/bin/sh", "-c", "setpriv --reuid 10001 --regid 10001 --groups 10000 rm /workspace/environments/*/workspace/homes/site/full"])
-        .well();
+    // Whoever looks after it makes room: the file is the site's, in a folder that is closed to root.
+    let room = "cd /workspace/environments/*/workspace/homes && setpriv --reuid 10001 --regid 10001 --groups 10000 rm site/full";
+    environment.exec(&["/bin/sh", "-c", room]).well();
     assert_eq!(town.receipt("full")["status"], "pushed");
     let (code, took) = environment.stop(STOP_TIME_MAX);
     assert_eq!(code, 0, "after {took:?}");
@@ -200,13 +199,11 @@ while (fs.existsSync("/tmp/deed")) await new Promise((done) => setTimeout(done, 
     );
     // It is looked at, which takes as long as it is to take.
     environment.line_with("slow", LOG_TIME_MAX);
-    let (code, took) = environment.stop(STOP_TIME_MAX);
-    assert_eq!(
-        code,
-        0,
-        "after {took:?}:\n{}",
-        environment.lines().join("\n")
-    );
+    environment.kill("TERM");
+    environment.line_with("the environment ends", LOG_TIME_MAX);
+    environment.exec(&["/bin/rm", "/tmp/deed"]).well();
+    let code = environment.exit_code(STOP_TIME_MAX);
+    assert_eq!(code, 0, "{}", environment.lines().join("\n"));
     assert_eq!(town.record()["state"], "dormant");
 
     let environment = town.environment().start(&town.command("task-2"));

@@ -149,7 +149,7 @@ fn a_hostile_site_gets_nothing() {
     assert_eq!(said["found"], json!([]), "{said:#}");
     assert_eq!(
         (&said["uid"], &said["groups"]),
-        (&json!(10001), &json!([10000])),
+        (&json!(10001), &json!([10000, 10001])),
         "{said:#}"
     );
     assert!(

@@ -5,6 +5,7 @@
     reason = "stories wait for what the engine does, which tells nobody when it is done"
 )]
 
+mod bench;
 mod crashes;
 mod engine;
 mod gateway;
@@ -12,4 +13,5 @@ mod hostile;
 mod image;
 mod refusals;
 mod session;
+mod system;
 mod town;

@@ -106,11 +106,16 @@ impl Town {
 
     /// The environment of the session, as a task of Fargate.
     pub(crate) fn environment(&self) -> Recipe {
+        self.environment_of("amelia", SESSION, ENVIRONMENT)
+    }
+
+    /// The same of another session, at the `host`th address.
+    pub(crate) fn environment_of(&self, client: &str, session: &str, host: u8) -> Recipe {
         let packages = told("STORIES_PACKAGES_FOLDER");
-        self.citizen(Recipe::agent().like_on_fargate(), ENVIRONMENT)
+        self.citizen(Recipe::agent().like_on_fargate(), host)
             .shared_folder(Path::new(&packages), "/packages")
-            .variable("CLIENT_ID", "amelia")
-            .variable("SESSION_ID", SESSION)
+            .variable("CLIENT_ID", client)
+            .variable("SESSION_ID", session)
     }
 
     /// How an environment is started outside ECS: told where it is, and as which task.
@@ -246,7 +251,7 @@ pub(crate) fn ask(address: &str, path: &str, headers: &[(&str, &str)]) -> (u16, 
 static NONCES: AtomicU8 = AtomicU8::new(0);
 
 /// What Python programs of stories find.
-const PREAMBLE: &str = r#"
+const PREAMBLE: &str = r"
 import boto3, json, time
 from decimal import Decimal
 where = dict(region_name='eu-central-1', endpoint_url='http://127.0.0.1:4566', aws_access_key_id='test', aws_secret_access_key='test')
@@ -264,4 +269,4 @@ def until(seconds, look, wanted):
         if met or time.monotonic() > end:
             return {'met': met, 'last': last}
         time.sleep(0.1)
-"#;
+";
