@@ -66,10 +66,6 @@ fn deed(environment: &Running, deed: &str) {
 }
 
 #[test]
-#[expect(
-    clippy::too_many_lines,
-    reason = "one life of one container, in which one thing after the other breaks"
-)]
 fn whatever_breaks_in_a_container_the_environment_goes_on_and_says_so() {
     let town = Town::with(&[("src/pages/deed.astro", PAGE)]);
     let environment = town

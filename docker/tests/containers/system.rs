@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::{Recipe, until};
+use crate::engine::{Recipe, Running, until};
 use crate::session::STOP_TIME_MAX;
 use crate::town::{ENVIRONMENT, SESSION, Town, ask};
 
@@ -10,6 +10,30 @@ const ROUTER: u8 = 5;
 const OTHER: u8 = ENVIRONMENT + 1;
 const OTHER_SESSION: &str = "bruno_other";
 const PAGE_TIME_MAX: Duration = Duration::from_secs(90);
+
+/// The gateway, as a task of its own is started.
+fn gateway(town: &Town) -> Running {
+    let network = format!("{}/24", town.network.address(0));
+    town.citizen(Recipe::router(), ROUTER)
+        .read_only()
+        .without_capabilities()
+        .without_new_privileges()
+        .variable("ALLOWED_CIDRS", &network)
+        .variable("ECS_CLUSTER", "edit-environments")
+        .variable("TASK_DEFINITION", "edit-agent")
+        .variable("SUBNETS", "subnet-0")
+        .variable("SECURITY_GROUPS", "sg-0")
+        .variable(
+            "INTAKE_QUEUE_URL",
+            "http://emulator:4566/000000000000/webordinary-intake.fifo",
+        )
+        .variable(
+            "DEAD_QUEUE_URL",
+            "http://emulator:4566/000000000000/webordinary-edits-dead.fifo",
+        )
+        .variable("LINK_KEYS", &format!("one:{}", "5a".repeat(32)))
+        .start(&["serve"])
+}
 
 #[test]
 fn the_gateway_shows_each_client_its_own_site_and_nobody_elses() {
@@ -33,27 +57,7 @@ fn the_gateway_shows_each_client_its_own_site_and_nobody_elses() {
     town.writes("ours", "src/pages/ours.md", "# Only Amelia has this\n");
     assert_eq!(town.receipt("ours")["status"], "pushed");
 
-    let network = format!("{}/24", town.network.address(0));
-    let gateway = town
-        .citizen(Recipe::router(), ROUTER)
-        .read_only()
-        .without_capabilities()
-        .without_new_privileges()
-        .variable("ALLOWED_CIDRS", &network)
-        .variable("ECS_CLUSTER", "edit-environments")
-        .variable("TASK_DEFINITION", "edit-agent")
-        .variable("SUBNETS", "subnet-0")
-        .variable("SECURITY_GROUPS", "sg-0")
-        .variable(
-            "INTAKE_QUEUE_URL",
-            "http://emulator:4566/000000000000/webordinary-intake.fifo",
-        )
-        .variable(
-            "DEAD_QUEUE_URL",
-            "http://emulator:4566/000000000000/webordinary-edits-dead.fifo",
-        )
-        .variable("LINK_KEYS", &format!("one:{}", "5a".repeat(32)))
-        .start(&["serve"]);
+    let gateway = gateway(&town);
     let address = format!("{}:8080", town.network.address(ROUTER));
     let well = until(PAGE_TIME_MAX, || {
         if gateway.is_healthy() {
