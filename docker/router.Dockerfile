@@ -12,7 +12,7 @@ FROM ${RUST_IMAGE} AS build
 # installs is in no layer of the result.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev libssl-dev pkg-config \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev libssl-dev lld pkg-config \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 # Named one by one: `rust-toolchain.toml` would have rustup fetch components that are not needed here.
@@ -29,7 +29,7 @@ RUN --mount=type=secret,id=extra_ca \
     --mount=type=cache,id=edit-cargo-target,target=/source/target,sharing=locked \
     if [ -s /run/secrets/extra_ca ]; then export CARGO_HTTP_CAINFO=/run/secrets/extra_ca; fi \
     && find agent crates router-lambda -name '*.rs' -exec touch {} + \
-    && LIBZ_SYS_STATIC=1 cargo build --release --locked --package edit-agent --package init --package router-lambda \
+    && LIBZ_SYS_STATIC=1 AGENT_LINK_ARGUMENTS="-fuse-ld=lld -Wl,--icf=all -Wl,--pack-dyn-relocs=relr" cargo build --release --locked --package edit-agent --package init --package router-lambda \
     && install -D --mode 0755 --target-directory /out/agent target/release/edit-agent target/release/edit-init \
     && install -D --mode 0755 --target-directory /out/router target/release/edit-router \
     && touch --date "@${SOURCE_DATE_EPOCH}" /out/*/*

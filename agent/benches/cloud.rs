@@ -49,7 +49,7 @@ fn main() {
         println!("what                                                        ours      rival     result        budget");
         let (cloud, laptop) = (Town::in_the_cloud().await, Town::on_a_laptop());
         starts(&cloud).await;
-        latency(&cloud, &laptop).await;
+        Box::pin(latency(&cloud, &laptop)).await;
         draining(&cloud, &laptop).await;
         at_rest().await;
     });

@@ -1,0 +1,14 @@
+//! How the image links the agent, which has to fit its layer: `AGENT_LINK_ARGUMENTS` goes to the linker. The clients of AWS are made of much code
+//! that is the same code many times, and only some linkers fold that. A flag for the compiler would compile everything anew instead.
+
+fn main() {
+    const VARIABLE: &str = "AGENT_LINK_ARGUMENTS";
+    println!("cargo:rerun-if-env-changed={VARIABLE}");
+    println!("cargo:rerun-if-changed=build.rs");
+    for argument in std::env::var(VARIABLE)
+        .unwrap_or_default()
+        .split_whitespace()
+    {
+        println!("cargo:rustc-link-arg-bin=edit-agent={argument}");
+    }
+}
