@@ -73,7 +73,7 @@ fn a_daemon_that_goes_on_crashing_is_given_up_after_five_restarts_with_its_last_
     let last = end.errors.lines().last().expect("a line");
     assert_eq!(
         last,
-        "edit-init: error: sh ended with code 70, after 5 restarts within 10 minutes; it is not started any more. See its log for why."
+        "edit-init: error: sh was killed (signal 9; perhaps memory ran out), after 5 restarts within 10 minutes; it is not started any more. See its log for why."
     );
     assert_eq!(end.errors.lines().count(), 11);
 }
