@@ -29,7 +29,9 @@ RUN --mount=type=secret,id=extra_ca \
     --mount=type=cache,id=edit-cargo-target,target=/source/target,sharing=locked \
     if [ -s /run/secrets/extra_ca ]; then export CARGO_HTTP_CAINFO=/run/secrets/extra_ca; fi \
     && find agent crates router-lambda -name '*.rs' -exec touch {} + \
-    && LIBZ_SYS_STATIC=1 AGENT_LINK_ARGUMENTS="-fuse-ld=lld -Wl,--icf=all -Wl,--pack-dyn-relocs=relr" cargo build --release --locked --package edit-agent --package init --package router-lambda \
+    && LIBZ_SYS_STATIC=1 \
+        LIBSQLITE3_FLAGS="-USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE" \
+        AGENT_LINK_ARGUMENTS="-fuse-ld=lld -Wl,-O2 -Wl,--icf=all -Wl,--pack-dyn-relocs=relr" cargo build --release --locked --package edit-agent --package init --package router-lambda \
     && install -D --mode 0755 --target-directory /out/agent target/release/edit-agent target/release/edit-init \
     && install -D --mode 0755 --target-directory /out/router target/release/edit-router \
     && touch --date "@${SOURCE_DATE_EPOCH}" /out/*/*
