@@ -12,7 +12,8 @@ FROM ${RUST_IMAGE} AS build
 # installs is in no layer of the result.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev libssl-dev lld pkg-config \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev libssl-dev lld-16 pkg-config \
+    && ln -s ld.lld-16 /usr/bin/ld.lld \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 # Named one by one: `rust-toolchain.toml` would have rustup fetch components that are not needed here.
@@ -31,7 +32,7 @@ RUN --mount=type=secret,id=extra_ca \
     && find agent crates router-lambda -name '*.rs' -exec touch {} + \
     && LIBZ_SYS_STATIC=1 \
         LIBSQLITE3_FLAGS="-USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE" \
-        AGENT_LINK_ARGUMENTS="-fuse-ld=lld -Wl,-O2 -Wl,--icf=all -Wl,--pack-dyn-relocs=relr" cargo build --release --locked --package edit-agent --package init --package router-lambda \
+        AGENT_LINK_ARGUMENTS="-fuse-ld=lld -Wl,-O2 -Wl,--icf=all -Wl,-z,pack-relative-relocs" cargo build --release --locked --package edit-agent --package init --package router-lambda \
     && install -D --mode 0755 --target-directory /out/agent target/release/edit-agent target/release/edit-init \
     && install -D --mode 0755 --target-directory /out/router target/release/edit-router \
     && touch --date "@${SOURCE_DATE_EPOCH}" /out/*/*
