@@ -207,6 +207,7 @@ while (fs.existsSync("/tmp/deed")) await new Promise((done) => setTimeout(done, 
     assert_eq!(town.record()["state"], "dormant");
 
     let environment = town.environment().start(&town.command("task-2"));
+    town.record_when("row['state'] == 'ready'");
     assert_eq!(town.receipt("slow")["status"], "pushed");
     let (code, _) = environment.stop(STOP_TIME_MAX);
     assert_eq!(code, 0);
