@@ -128,10 +128,11 @@ fn whatever_breaks_in_a_container_the_environment_goes_on_and_says_so() {
         "what was left still runs: {processes:#?}"
     );
 
-    // Memory runs out, and the kernel takes the daemon.
-    std::fs::write(format!("/proc/{}/oom_score_adj", second.outside), "1000").expect("ours to set");
-    deed(&environment, "eat");
-    town.page("/deed/");
+    // Memory runs out beside it, and the kernel takes the daemon.
+    let score = format!("/proc/{}/oom_score_adj", second.outside);
+    std::fs::write(score, "1000").expect("ours to set");
+    let eater = "const kept = []; for (;;) kept.push(Buffer.alloc(16 << 20, 1));";
+    environment.exec(&["/usr/local/bin/node", "-e", eater]);
     let third = until(LOG_TIME_MAX, || {
         let now = daemon(&environment);
         if now.pid == second.pid {
@@ -141,7 +142,6 @@ fn whatever_breaks_in_a_container_the_environment_goes_on_and_says_so() {
         }
     });
     third.unwrap_or_else(|now| panic!("it was not ended: {now:?}"));
-    deed(&environment, "none");
     town.writes("after", "src/pages/after.md", "# After\n");
     assert_eq!(town.receipt("after")["status"], "pushed");
 
