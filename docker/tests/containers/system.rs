@@ -19,6 +19,8 @@ fn gateway(town: &Town) -> Running {
         .without_capabilities()
         .without_new_privileges()
         .variable("ALLOWED_CIDRS", &network)
+        // No load balancer is before it here: nobody is believed what one says.
+        .variable("TRUSTED_HOPS", "192.0.2.0/24")
         .variable("ECS_CLUSTER", "edit-environments")
         .variable("TASK_DEFINITION", "edit-agent")
         .variable("SUBNETS", "subnet-0")
