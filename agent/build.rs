@@ -10,10 +10,13 @@ fn main() {
     const VARIABLE: &str = "AGENT_LINK_ARGUMENTS";
     println!("cargo:rerun-if-env-changed={VARIABLE}");
     println!("cargo:rerun-if-changed=build.rs");
-    for argument in std::env::var(VARIABLE)
-        .unwrap_or_default()
-        .split_whitespace()
-    {
+    let Some(arguments) = std::env::var_os(VARIABLE) else {
+        return;
+    };
+    let arguments = arguments
+        .into_string()
+        .expect("the arguments of a linker are text");
+    for argument in arguments.split_whitespace() {
         println!("cargo:rustc-link-arg-bin=edit-agent={argument}");
     }
 }

@@ -143,21 +143,23 @@ impl<W: Write> Report<W> {
 
     /// What a child has from us, and what it could become.
     fn own_process(&mut self) -> io::Result<()> {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        // What it does not say is not known to be right: that is a success of the attempt, and a failed start.
+        let status = fs::read_to_string("/proc/self/status")?;
         let field = |name: &str| {
             status
                 .lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .map(|value| value.trim().to_owned())
+                .map_or("unknown", str::trim)
         };
         for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-            let held = field(name).filter(|value| !value.trim_start_matches('0').is_empty());
+            let held = field(name);
+            let held = (!held.bytes().all(|digit| digit == b'0')).then(|| held.to_owned());
             self.tried(&format!("have capabilities ({name})"), held)?;
         }
-        let free = field("NoNewPrivs").filter(|value| value != "1");
+        let bound = field("NoNewPrivs");
         self.tried(
             "gain privileges from a program",
-            free.map(|_| "NoNewPrivs is 0".to_owned()),
+            (bound != "1").then(|| format!("NoNewPrivs is {bound}")),
         )?;
         self.tried("become root", ok(setuid(Uid::from_raw(0))))?;
         self.tried("join the group of root", ok(setgid(Gid::from_raw(0))))?;
@@ -186,9 +188,7 @@ impl<W: Write> Report<W> {
         // Without a signal: the right to send one is all that is asked for.
         self.tried(&format!("signal process {process}"), ok(kill(pid, None)))?;
         let traced = ptrace::seize(pid, ptrace::Options::empty());
-        if traced.is_ok() {
-            ptrace::detach(pid, None).ok();
-        }
+        // If it worked, it is let go of when we end.
         self.tried(&format!("trace process {process}"), ok(traced))?;
         let folder = PathBuf::from(format!("/proc/{process}"));
         for name in ["environ", "mem", "maps", "auxv", "stack", "syscall", "io"] {
@@ -251,6 +251,7 @@ impl<W: Write> Report<W> {
         // A second name for it, in a folder of its own, would be as good.
         let named = std::env::temp_dir().join(format!("attempt-{}", std::process::id()));
         let linked = fs::hard_link(path, &named);
+        // There is something to remove only if it could be linked, and that is said.
         fs::remove_file(&named).ok();
         self.tried(&format!("link to {}", path.display()), ok(linked))?;
         self.unwritten(path)
@@ -267,6 +268,7 @@ impl<W: Write> Report<W> {
         }
         let made = path.join(format!("attempt-{}", std::process::id()));
         let outcome = ok(fs::create_dir(&made));
+        // As above.
         fs::remove_dir(&made).ok();
         self.tried(&format!("make something in {}", path.display()), outcome)
     }

@@ -59,8 +59,7 @@ pub(super) fn cut() -> Result<(), Failure> {
         caps::drop(None, CapSet::Bounding, capability).map_err(failed)?;
     }
     let used: CapsHashSet = USED.into_iter().collect();
-    // Ambient and inheritable ones would reach a child that is not root.
-    caps::clear(None, CapSet::Ambient).ok();
+    // These would reach a child that is not root. Whatever is ambient goes with what is inheritable.
     caps::clear(None, CapSet::Inheritable).map_err(failed)?;
     caps::set(None, CapSet::Effective, &used).map_err(failed)?;
     caps::set(None, CapSet::Permitted, &used).map_err(failed)?;
