@@ -109,6 +109,15 @@ fn the_child_leads_a_group_and_a_session() {
     }
 }
 
+fn is_in_the_root(init: i32) {
+    eventually("init goes to /", || {
+        let folder = std::fs::read_link(format!("/proc/{init}/cwd")).expect("it runs");
+        (folder.as_os_str() == "/")
+            .then_some(())
+            .ok_or_else(|| format!("{folder:?}"))
+    });
+}
+
 #[test]
 fn the_child_is_where_we_were_started_and_we_are_in_the_root() {
     let mut command = Seat::Subreaper.command();
@@ -116,12 +125,7 @@ fn the_child_is_where_we_were_started_and_we_are_in_the_root() {
     command.current_dir("/usr/lib");
     let mut run = Run::start(command, Seat::Subreaper);
     run.says("/usr/lib");
-    eventually("init goes to /", || {
-        let folder = std::fs::read_link(format!("/proc/{}/cwd", run.pid())).expect("it runs");
-        (folder.as_os_str() == "/")
-            .then_some(())
-            .ok_or_else(|| format!("{folder:?}"))
-    });
+    is_in_the_root(run.pid());
     run.hears(15);
     assert_eq!(run.ends().code(), 143);
 }
@@ -131,12 +135,16 @@ fn a_mount_that_we_were_started_in_is_not_kept_busy() {
     let mut command = namespace();
     // A mount point that is there everywhere, for this namespace alone.
     let outside = "mount -t tmpfs none /mnt && cd /mnt && exec \"$0\" -- sh -c \"$1\"";
-    let inside = "cd /; i=0; until umount /mnt; do i=$((i+1)); [ $i -lt 500 ] || exit 3; sleep 0.01; done 2> /dev/null; echo free";
+    let inside = "cd /; echo inside; read -r line; umount /mnt && echo free";
     command.args(["--mount-proc", "sh", "-c", outside, EDIT_INIT, inside]);
-    let end = Run::start(command, Seat::Pid1).ends();
+    let mut run = Run::start_with_stdin(command, Seat::Pid1);
+    run.says("inside");
+    is_in_the_root(run.pid());
+    run.close_stdin();
+    let end = run.ends();
     assert_eq!(
         (end.code(), end.output.as_str()),
-        (0, "free"),
+        (0, "inside\nfree"),
         "{}",
         end.errors
     );

@@ -39,17 +39,22 @@ fn what_is_left_may_take_the_time_that_it_needs() {
     for seat in SEATS {
         let nap = unheard_of_nap();
         let left = format!(
-            "trap \"sleep 0.5; echo cleared up; exit\" TERM; sleep {nap} & echo ready; wait"
+            "trap \"echo asked; read -r line <&3; echo cleared up; exit\" TERM; sleep {nap} & echo ready; wait"
         );
-        let script = format!("setsid sh -c '{left}' & exec sleep 1000000");
-        let mut run = shell(seat, &FOREVER, &script);
+        let script = format!("exec 3<&0; setsid sh -c '{left}' & exec sleep 1000000");
+        let mut command = seat.command();
+        command.args(FOREVER).args(["--", "sh", "-c", &script]);
+        let mut run = Run::start_with_stdin(command, seat);
         run.says("ready");
         sleeper(&nap);
         run.hears(15);
+        // It is at it for as long as we like.
+        run.says("asked");
+        run.close_stdin();
         let end = run.ends();
         assert_eq!(
             (end.code(), end.output.as_str()),
-            (143, "ready\ncleared up"),
+            (143, "ready\nasked\ncleared up"),
             "{seat:?}"
         );
     }
