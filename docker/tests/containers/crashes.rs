@@ -148,14 +148,7 @@ fn whatever_breaks_in_a_container_the_environment_goes_on_and_says_so() {
     let (code, took) = environment.stop(STOP_TIME_MAX);
     assert_eq!(code, 0, "after {took:?}");
     assert_eq!(town.record()["state"], "dormant");
-    let history = town.git(&[
-        "log",
-        "--format=%(trailers:key=Edit-Instruction,valueonly,separator=)",
-        "main..edit/compose",
-    ]);
-    let history = history.well();
-    let landed: Vec<&str> = history.split_whitespace().collect();
-    assert_eq!(landed, ["after", "waited", "crowded"]);
+    assert_eq!(town.landed(), ["after", "waited", "crowded"]);
 }
 
 #[test]

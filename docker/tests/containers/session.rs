@@ -95,13 +95,6 @@ fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice
         (&json!("dormant"), &json!(2.0)),
         "{record:#}"
     );
-    let history = town.git(&[
-        "log",
-        "--format=%(trailers:key=Edit-Instruction,valueonly,separator=)",
-        "main..edit/compose",
-    ]);
-    let history = history.well();
-    let landed: Vec<&str> = history.split_whitespace().collect();
-    assert_eq!(landed, ["again", "page-3", "page-2", "page-1"]);
+    assert_eq!(town.landed(), ["again", "page-3", "page-2", "page-1"]);
     assert_eq!(record["sessionId"], SESSION);
 }

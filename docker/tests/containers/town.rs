@@ -137,6 +137,13 @@ impl Town {
         self.git.exec(&[&repository[..], arguments].concat())
     }
 
+    /// The instructions that have landed on the draft, the newest first.
+    pub(crate) fn landed(&self) -> Vec<String> {
+        let format = "--format=%(trailers:key=Edit-Instruction,valueonly,separator=)";
+        let history = self.git(&["log", format, "main..edit/compose"]).well();
+        history.split_whitespace().map(str::to_owned).collect()
+    }
+
     /// Runs a Python program with boto3, as a producer or an operator has it. What it binds to `said` comes back.
     pub(crate) fn aws(&self, program: &str) -> Value {
         let program = format!("{PREAMBLE}\n{program}\nprint(json.dumps(said, default=float))");
