@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use nix::unistd::{Gid, Group, Uid, User, chown};
 
+use crate::control_group;
 use crate::environment::home::Home;
 use crate::failure::{Exit, Failure};
 
@@ -313,19 +314,8 @@ impl Inner {
 
 /// No more than half of what the container may have: whatever the site does, the daemon can go on.
 fn processes_max() -> u64 {
-    // The second is where version 1 of control groups has it.
-    ["/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"]
-        .iter()
-        .filter_map(|path| {
-            std::fs::read_to_string(path)
-                .ok()?
-                .trim()
-                .parse::<u64>()
-                .ok()
-        })
-        .map(|max| max / 2)
-        .fold(PROCESSES_MAX, u64::min)
-        .max(1)
+    let half = control_group::processes_max().map_or(PROCESSES_MAX, |max| max / 2);
+    half.clamp(1, PROCESSES_MAX)
 }
 
 fn account(name: &'static str) -> Result<Account, Failure> {

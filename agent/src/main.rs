@@ -13,6 +13,7 @@ mod activity;
 mod change_set;
 mod cli;
 mod content;
+mod control_group;
 mod crash;
 mod dev;
 mod door;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::libc;
+
 /// Sets libgit2's time limits for connections. They are process-wide.
 #[expect(unsafe_code, reason = "libgit2 keeps the two limits in plain globals")]
 pub(crate) fn set_git_time_limits(connect: Duration, idle: Duration) -> Result<(), git2::Error> {
@@ -11,4 +14,22 @@ pub(crate) fn set_git_time_limits(connect: Duration, idle: Duration) -> Result<(
         git2::opts::set_server_connect_timeout_in_milliseconds(milliseconds(connect))?;
         git2::opts::set_server_timeout_in_milliseconds(milliseconds(idle))
     }
+}
+
+/// Lets whatever is open beside stdin, stdout and stderr end with this program.
+#[expect(
+    unsafe_code,
+    reason = "the call has no safe form; it closes nothing now, so that no handle of this process becomes invalid"
+)]
+pub(crate) fn close_on_exec() -> Result<(), Errno> {
+    // SAFETY: close_range with CLOSE_RANGE_CLOEXEC only sets a flag of descriptors, and takes no pointers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    Errno::result(result).map(drop)
 }

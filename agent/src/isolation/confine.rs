@@ -124,22 +124,7 @@ fn no_way_back(uid: Uid) -> Result<(), Failure> {
 
 /// Whatever else is open here, from whoever started us, ends with us.
 fn close_on_exec() -> Result<(), Failure> {
-    #[expect(
-        unsafe_code,
-        reason = "the call has no safe form; it closes nothing now, so that no handle of this process becomes invalid"
-    )]
-    // SAFETY: close_range with CLOSE_RANGE_CLOEXEC only sets a flag of descriptors, and takes no pointers.
-    let result = unsafe {
-        nix::libc::syscall(
-            nix::libc::SYS_close_range,
-            3,
-            nix::libc::c_uint::MAX,
-            nix::libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    Errno::result(result)
-        .map(drop)
-        .map_err(|error| failed("close what is open", &error.into()))
+    crate::system::close_on_exec().map_err(|error| failed("close what is open", &error.into()))
 }
 
 fn failed(operation: &str, error: &std::io::Error) -> Failure {

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
+use crate::control_group::memory_ran_out;
 use crate::isolation::{Isolation, Role};
 
 /// What a child may see of our environment: what a program needs to run, find the network and speak a language.
@@ -293,24 +294,6 @@ fn orphans(directory: &Path) -> Vec<Pid> {
         .filter(is_orphan)
         .map(Pid::from_raw)
         .collect()
-}
-
-/// How often the kernel has ended a process of this container because memory ran out, as far as it says so.
-fn memory_ran_out() -> u64 {
-    // The second is where version 1 of control groups has it.
-    [
-        "/sys/fs/cgroup/memory.events",
-        "/sys/fs/cgroup/memory/memory.oom_control",
-    ]
-    .iter()
-    .filter_map(|path| {
-        let text = std::fs::read_to_string(path).ok()?;
-        let count = text
-            .lines()
-            .find_map(|line| line.strip_prefix("oom_kill "))?;
-        count.trim().parse::<u64>().ok()
-    })
-    .sum()
 }
 
 /// Finds a program in `PATH`.

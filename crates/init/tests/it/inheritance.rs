@@ -114,7 +114,7 @@ fn is_in_the_root(init: i32) {
         let folder = std::fs::read_link(format!("/proc/{init}/cwd")).expect("it runs");
         (folder.as_os_str() == "/")
             .then_some(())
-            .ok_or_else(|| format!("{folder:?}"))
+            .ok_or_else(|| folder.display().to_string())
     });
 }
 
