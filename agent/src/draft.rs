@@ -22,6 +22,7 @@ use contract::{BlobId, CommitId, InstructionId, SitePath};
 use git2::{ErrorCode, ObjectType, Oid, Repository};
 
 use crate::change_set::{Entry, File, Tree, TreeError, Version};
+use crate::failure::Failure;
 
 mod commit_message;
 mod credentials;
@@ -743,7 +744,19 @@ fn blob_id(id: Oid) -> BlobId {
 /// Who commits: the agent.
 pub(crate) const COMMITTER: (&str, &str) = ("Edit Agent", "edit-agent@localhost");
 
-/// Sets the time limits of every connection to a remote. Must be called before the first one, and before any thread.
+/// How long a git server may take to answer a connection.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
+/// How long a git server may say nothing.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Makes git ready: it reads the authorities of the system, which takes longer than everything else that a start does before its
+/// first line. To be called once, before git is asked for anything.
+pub(crate) fn prepare_git() -> Result<(), Failure> {
+    set_time_limits(CONNECT_TIME_MAX, IDLE_TIME_MAX)
+        .map_err(|error| Failure::internal("set the time limits of git", &error))
+}
+
+/// Sets the time limits of every connection to a remote. Must be called before git is asked for anything.
 ///
 /// `idle` is how long a remote may say nothing; `connect` how long it may take to answer at all.
 pub(crate) fn set_time_limits(connect: Duration, idle: Duration) -> Result<(), git2::Error> {

@@ -102,6 +102,14 @@ impl Users {
     ///
     /// Before any thread is started: capabilities belong to threads.
     pub(crate) fn establish() -> Result<Self, Failure> {
+        let users = Self::find()?;
+        privileges::cut()?;
+        privileges::join(users.tree)?;
+        Ok(users)
+    }
+
+    /// Finds the users, and that they could be given children. Changes nothing.
+    pub(crate) fn find() -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(|error| {
             unfit(
                 format!("/proc is not there ({error}), so that nothing can be proven"),
@@ -123,8 +131,7 @@ impl Users {
             .flatten()
             .map(|group| group.gid)
             .ok_or_else(|| missing("group", TREE))?;
-        privileges::cut()?;
-        privileges::join(tree)?;
+        privileges::surplus()?;
         Ok(Self {
             site,
             editor,

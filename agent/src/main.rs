@@ -44,11 +44,6 @@ use cli::{Cli, Command};
 use failure::{Exit, Failure, chain};
 use telemetry::Everywhere;
 
-/// How long a git server may take to answer a connection.
-const GIT_CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
-/// How long a git server may say nothing.
-const GIT_IDLE_TIME_MAX: Duration = Duration::from_secs(60);
-
 /// How long the last lines of the log may take to be written.
 const LOG_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -79,8 +74,6 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Health(arguments) => return health::ask(arguments),
         _ => {}
     }
-    draft::set_time_limits(GIT_CONNECT_TIME_MAX, GIT_IDLE_TIME_MAX)
-        .map_err(|error| Failure::internal("set the time limits of git", &error))?;
     if !matches!(cli.command, Command::Run(_) | Command::Daemon(_)) {
         start_log(cli.verbose);
     }
@@ -90,10 +83,10 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             unreachable!("answered above")
         }
         Command::Schema { name } => cli::print_schema(name.as_deref()),
-        Command::Dev(arguments) => in_runtime(dev::run(arguments)),
+        Command::Dev(arguments) => with_git(dev::run(arguments)),
         Command::Run(arguments) | Command::Daemon(arguments) => run_environment(&arguments),
-        Command::Check(arguments) => in_runtime(run::check(arguments)),
-        Command::Import(arguments) => in_runtime(dev::import_once(arguments)),
+        Command::Check(arguments) => with_git(run::check(arguments)),
+        Command::Import(arguments) => with_git(dev::import_once(arguments)),
         Command::Send(arguments) => runtime()?.block_on(send::run(arguments)),
         Command::Log(arguments) => runtime()?.block_on(log::run(arguments)),
     }
@@ -112,6 +105,12 @@ fn run_environment(arguments: &cli::RunArguments) -> Result<Exit, Failure> {
     let (output, writing) =
         telemetry::start(&settings.log_level, settings.log_format, everywhere.clone())
             .map_err(|error| Failure::internal("start the log", &error))?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        restarts = settings.restarts,
+        users = users.is_some(),
+        "the agent starts"
+    );
     let ended = in_runtime(run::run(settings, users, everywhere, output));
     // It is said here and not on stderr as well: whoever reads a container's log reads both.
     let exit = ended.unwrap_or_else(|failure| {
@@ -126,6 +125,11 @@ fn run_environment(arguments: &cli::RunArguments) -> Result<Exit, Failure> {
     });
     writing.finish(LOG_TIME_MAX);
     Ok(exit)
+}
+
+fn with_git(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    draft::prepare_git()?;
+    in_runtime(work)
 }
 
 fn in_runtime(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {

@@ -38,7 +38,7 @@ use life::Reason;
 use task::Task;
 
 use crate::door::Hosts;
-use crate::draft::{Credentials, Remote};
+use crate::draft::{self, Credentials, Remote};
 use crate::environment::home::{self, Home};
 use crate::environment::interrupt::Interrupt;
 use crate::environment::{self, Boot, Halted, Haste, Plan, Progress, Running, Seat};
@@ -224,10 +224,13 @@ async fn start(
     boot: &mut Boot,
     keeper: &mut Keeper,
 ) -> Result<Started, Failure> {
-    let (read, ()) = tokio::join!(
+    let (read, (), git) = tokio::join!(
         boot.phase(PhaseName::Config, read(settings, backend)),
         say_that_it_begins(settings, backend),
+        // Beside what is waited for anyway.
+        tokio::task::spawn_blocking(draft::prepare_git),
     );
+    git.map_err(|error| Failure::internal("make git ready", &error))??;
     let read = read?;
     let claimed = boot
         .phase(PhaseName::Claim, claim(settings, backend, &read))

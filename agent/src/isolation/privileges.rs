@@ -19,14 +19,8 @@ const USED: [Capability; 4] = [
     Capability::CAP_SETUID,
 ];
 
-/// Gives up every other capability, for this process and whatever it starts.
-pub(super) fn cut() -> Result<(), Failure> {
-    let failed = |error: caps::errors::CapsError| {
-        unfit(
-            format!("the capabilities could not be given up: {error}"),
-            "Look at what the container engine allows the system calls capset and prctl.",
-        )
-    };
+/// What is to be given up, the last of it last. Fails if something is missing that is used, or with which the rest is given up.
+pub(super) fn surplus() -> Result<Vec<Capability>, Failure> {
     let held = caps::read(None, CapSet::Permitted).map_err(failed)?;
     let missing: Vec<String> = USED
         .iter()
@@ -52,7 +46,13 @@ pub(super) fn cut() -> Result<(), Failure> {
             "Leave it CAP_SETPCAP, or drop everything but CAP_CHOWN, CAP_KILL, CAP_SETGID and CAP_SETUID.",
         ));
     }
-    if held.contains(&Capability::CAP_SETPCAP) {
+    Ok(surplus)
+}
+
+/// Gives up every other capability, for this process and whatever it starts.
+pub(super) fn cut() -> Result<(), Failure> {
+    let surplus = surplus()?;
+    if caps::has_cap(None, CapSet::Permitted, Capability::CAP_SETPCAP).map_err(failed)? {
         caps::raise(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(failed)?;
     }
     for capability in surplus {
@@ -64,6 +64,17 @@ pub(super) fn cut() -> Result<(), Failure> {
     caps::set(None, CapSet::Effective, &used).map_err(failed)?;
     caps::set(None, CapSet::Permitted, &used).map_err(failed)?;
     Ok(())
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err takes"
+)]
+fn failed(error: caps::errors::CapsError) -> Failure {
+    unfit(
+        format!("the capabilities could not be given up: {error}"),
+        "Look at what the container engine allows the system calls capset and prctl.",
+    )
 }
 
 /// Joins the group that shares the work tree. What is written from now on is no business of anybody outside its group, and no

@@ -25,6 +25,8 @@ use crate::site::process::{Ending, Program};
 const TIME_MAX: Duration = Duration::from_secs(20);
 /// What is shorter than this is found everywhere.
 const SECRET_MIN_BYTES: usize = 8;
+/// What is shorter in an address is a word of it. The secret of ECS is a UUID.
+const UNGUESSABLE_MIN_BYTES: usize = 24;
 /// How long the endpoint may take to be connected to.
 const CONNECT_TIME_MAX: Duration = Duration::from_millis(500);
 /// Where ECS gives out credentials, if it does.
@@ -72,7 +74,12 @@ impl Secret {
     pub(crate) fn of_environment() -> Vec<Self> {
         let set = SECRET_VARIABLES.iter().filter_map(|name| {
             let value = std::env::var_os(name)?;
-            Self::new(*name, value.as_encoded_bytes())
+            let value = value.as_encoded_bytes();
+            if name.contains("_URI") {
+                Self::new(*name, unguessable(value)?)
+            } else {
+                Self::new(*name, value)
+            }
         });
         // The token may be in a file, which is read anew by whoever uses it.
         let file = std::env::var_os(TOKEN_FILE)
@@ -80,6 +87,14 @@ impl Secret {
             .and_then(|token| Self::new(TOKEN_FILE, token.trim()));
         set.chain(file).collect()
     }
+}
+
+/// The part of an address that nobody guesses; none if all of it is public, as where every task has the same one.
+fn unguessable(address: &[u8]) -> Option<&[u8]> {
+    let parts = address.split(|byte| *byte == b'/');
+    parts
+        .max_by_key(|part| part.len())
+        .filter(|part| part.len() >= UNGUESSABLE_MIN_BYTES)
 }
 
 /// What has to be out of reach.
@@ -389,6 +404,21 @@ mod tests {
 
     fn secret() -> Secret {
         Secret::new("AWS_SESSION_TOKEN", "a-token-of-some-length").expect("long enough")
+    }
+
+    #[test]
+    fn of_an_address_only_what_nobody_guesses_is_a_secret() {
+        let guid = "c0ffee00-4a11-4b0b-9d3e-5eaf00d5eaf0";
+        for address in [
+            format!("/v2/credentials/{guid}"),
+            format!("http://169.254.170.2/v2/{guid}?x"),
+            format!("http://localhost:51679/{guid}/credentials"),
+        ] {
+            let found = unguessable(address.as_bytes()).expect("a secret");
+            assert!(found.starts_with(guid.as_bytes()), "{address}");
+        }
+        let public = "http://169.254.170.23/v1/credentials";
+        assert_eq!(unguessable(public.as_bytes()), None);
     }
 
     #[tokio::test]

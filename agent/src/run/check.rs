@@ -3,11 +3,11 @@
 use std::io::Write as _;
 
 use super::backend::{Backend, failure};
-use super::settings::{Settings, Where};
+use super::settings::{Settings, Wanted, Where};
 use super::{remote, task, usable};
 use crate::cli::RunArguments;
 use crate::failure::{Exit, Failure};
-use crate::isolation::Isolation;
+use crate::isolation::{Isolation, Users};
 use crate::site::node::Node;
 
 /// Looks at everything that an environment needs, and says of each how it is. Fails with the first that is not right.
@@ -22,6 +22,13 @@ pub(crate) async fn check(arguments: RunArguments) -> Result<Exit, Failure> {
             .map(|node| node.version.to_string())
             .map_err(Failure::from),
     );
+    match settings.isolation {
+        Wanted::None => Report::fine("isolation", "none: everything is one user"),
+        Wanted::Users => report.note(
+            "isolation",
+            Users::find().map(|_| "users; it is proven at every start".to_owned()),
+        ),
+    }
     report.note(
         "task",
         task::find(&settings)

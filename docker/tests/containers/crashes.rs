@@ -75,7 +75,12 @@ fn whatever_breaks_in_a_container_the_environment_goes_on_and_says_so() {
         // With another first process than ours.
         .with_init()
         .start(&town.command("task-1"));
-    town.record_when("row['state'] == 'ready'");
+    // It is killed while it starts, and starts again from the first phase.
+    environment.line_with("\"phase\":\"install\"", LOG_TIME_MAX);
+    end(&daemon(&environment), Signal::SIGKILL);
+    environment.line_with("is started anew (restart 1)", LOG_TIME_MAX);
+    let record = town.record_when("row['state'] == 'ready'");
+    assert_eq!(record["generation"], 1.0, "{record:#}");
     let first = daemon(&environment);
     assert!(environment.is_healthy());
 
