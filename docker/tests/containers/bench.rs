@@ -79,10 +79,6 @@ fn memory_and_stop() {
     );
     let (code, ours) = environment.stop(STOP_TIME_MAX);
     assert_eq!(code, 0);
-    println!(
-        "{}",
-        environment.lines()[environment.lines().len() - 14..].join("\n")
-    );
 
     let script = "trap 'exit 0' TERM; echo here; while :; do sleep 0.01; done";
     let rival = Recipe::agent().program("/bin/sh").start(&["-c", script]);

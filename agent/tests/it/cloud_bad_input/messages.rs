@@ -200,13 +200,14 @@ async fn containers_that_are_killed_in_the_middle_lose_nothing_and_do_nothing_tw
     assert_eq!(first.receipt("page-1").await.status, Status::Pushed);
     first.killed().await;
     seat.record_when("without a lease", over).await;
-    // Each dies by itself at its place, as by kill -9; its disk goes with it.
+    // Each dies by itself at its place, as by kill -9; its disk goes with it; the next one is another task.
     for (generation, place) in [(2, "after-commit"), (3, "after-push"), (4, "before-delete")] {
         let disk = own_disk();
         let dying = seat
             .container()
             .variable("WORKSPACE_DIR", &disk.path().display().to_string())
             .variable("EDIT_AGENT_CRASH_AT", place)
+            .with(&["--task", place])
             .starts();
         let (exit, log) = dying.ended().await;
         assert_eq!(exit, -1, "{place}: killed by a signal: {log}");
@@ -214,7 +215,7 @@ async fn containers_that_are_killed_in_the_middle_lose_nothing_and_do_nothing_tw
         assert_eq!(
             (left.state, left.generation.0),
             (State::Ready, generation),
-            "{place}"
+            "{place}: {log}"
         );
         seat.record_when("without a lease", over).await;
     }
@@ -222,6 +223,7 @@ async fn containers_that_are_killed_in_the_middle_lose_nothing_and_do_nothing_tw
     let awake = seat
         .container()
         .variable("WORKSPACE_DIR", &disk.path().display().to_string())
+        .with(&["--task", "the-last"])
         .starts()
         .registered()
         .await;
