@@ -240,6 +240,17 @@ async fn build(manifest: &Path, program: &Path) -> Result<(), Failure> {
         // From the workspace's folder: of a package alone, other features would be compiled of what both share.
         .args(["build", "--bin", "edit-agent"])
         .current_dir(manifest.parent().unwrap_or(manifest));
+    // What cargo told us of our package: by it build scripts would take themselves for another package's, and most of what is built
+    // would be built anew each time.
+    for (name, _) in std::env::vars_os() {
+        let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if name
+            .to_str()
+            .is_some_and(|name| of_package.iter().any(|prefix| name.starts_with(prefix)))
+        {
+            command.env_remove(name);
+        }
+    }
     let optimised = program
         .parent()
         .is_some_and(|folder| folder.ends_with("release"));
