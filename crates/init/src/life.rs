@@ -187,13 +187,17 @@ impl Life {
                 number,
             },
         };
-        if anything_left {
-            let until = now + self.grace;
-            let stage = Stage::Asked { until };
-            self.state = State::Clearing { stage, next };
-            actions.push(Action::AskTheRest);
-        } else {
+        if !anything_left {
             actions.extend(self.go_on(next, now));
+            return actions;
+        }
+        let until = now + self.grace;
+        let stage = Stage::Asked { until };
+        self.state = State::Clearing { stage, next };
+        match next {
+            Next::End(_) => actions.push(Action::AskTheRest),
+            // Nobody is there whose work it could save, and it could take the place of what is started: its port, for instance.
+            Next::Restart { .. } => actions.push(self.kill(now)),
         }
         actions
     }
@@ -218,7 +222,7 @@ impl Life {
                 }
                 // Asked once more, while only what nobody waits for is left.
                 match stage {
-                    Stage::Asked { .. } if already_asked => self.kill(now),
+                    Stage::Asked { .. } if already_asked => self.lose_patience(now),
                     _ => Vec::new(),
                 }
             }
@@ -235,7 +239,7 @@ impl Life {
     fn on_time(&mut self, now: Instant) -> Vec<Action> {
         match self.state {
             State::Clearing { stage, next } => match stage {
-                Stage::Asked { until } if now >= until => self.kill(now),
+                Stage::Asked { until } if now >= until => self.lose_patience(now),
                 Stage::Asked { .. } => Vec::new(),
                 Stage::Killed { until } if now >= until => {
                     let mut actions = vec![Action::Say(Said::CannotKill)];
@@ -254,13 +258,17 @@ impl Life {
         }
     }
 
-    fn kill(&mut self, now: Instant) -> Vec<Action> {
-        let State::Clearing { stage, .. } = &mut self.state else {
-            return Vec::new();
-        };
-        let until = now + KILL_TIME_MAX;
-        *stage = Stage::Killed { until };
-        vec![Action::Say(Said::Kills), Action::KillTheRest]
+    /// What was asked has not ended.
+    fn lose_patience(&mut self, now: Instant) -> Vec<Action> {
+        vec![Action::Say(Said::Kills), self.kill(now)]
+    }
+
+    fn kill(&mut self, now: Instant) -> Action {
+        if let State::Clearing { stage, .. } = &mut self.state {
+            let until = now + KILL_TIME_MAX;
+            *stage = Stage::Killed { until };
+        }
+        Action::KillTheRest
     }
 
     fn go_on(&mut self, next: Next, now: Instant) -> Vec<Action> {
@@ -422,10 +430,10 @@ mod tests {
     #[test]
     fn a_crashed_daemon_is_started_anew_after_its_tree_is_gone() {
         let mut told = Told::daemon();
-        assert_eq!(told.on(ended_and_left(KILLED)), [Action::AskTheRest]);
+        assert_eq!(told.on(ended_and_left(KILLED)), [Action::KillTheRest]);
         assert_eq!(told.waits(), [Action::KillTheRest]);
-        // The back-off is over, and it waits for them all the same.
-        assert_eq!(told.on(Event::NothingLeft), [Action::Start(1)]);
+        assert_eq!(told.on(Event::NothingLeft), []);
+        assert_eq!(told.waits(), [Action::Start(1)]);
         assert_eq!(told.on(STARTED), []);
         let before = told.now;
         assert_eq!(told.on(ended(Ending::Exited(101))), []);
@@ -508,7 +516,7 @@ mod tests {
         let mut told = Told::daemon();
         told.on(ended_and_left(KILLED));
         assert_eq!(told.on(Event::Signal(SIGTERM)), []);
-        assert_eq!(told.on(Event::Signal(SIGTERM)), [Action::KillTheRest]);
+        assert_eq!(told.on(Event::Signal(SIGTERM)), []);
         assert_eq!(told.on(Event::NothingLeft), []);
         assert_eq!(told.life.ended(), Some(Ending::Stopped(SIGTERM)));
     }

@@ -16,7 +16,8 @@ Options:
                        not passed on to it, or ends with 101, as a panic does. At most 5 times in 10
                        minutes, after 0.25 s, 0.5 s, ...; the restarts are counted in
                        EDIT_AGENT_RESTARTS. Any other ending is meant and ends edit-init
-      --grace SECONDS  How long what CMD leaves may take to end after TERM, before KILL [3]
+      --grace SECONDS  How long what CMD leaves may take to end after TERM, before KILL [3];
+                       after a crash it is killed at once
   -h, --help           Say this
   -V, --version        Say the version
 
