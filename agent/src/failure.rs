@@ -52,6 +52,8 @@ pub(crate) enum Exit {
     Clock = 26,
     /// Something unexpected.
     Internal = 70,
+    /// A defect of the agent ended one of its loops. Whoever looks after it starts it anew.
+    Crashed = 101,
     /// Interrupted before it was ready.
     Interrupted = 130,
 }
@@ -111,6 +113,7 @@ impl Failure {
             Exit::Isolation => "isolation_broken",
             Exit::Clock => "clock_wrong",
             Exit::Interrupted => "interrupted",
+            Exit::Crashed => "crashed",
             Exit::Success
             | Exit::NotLanded
             | Exit::Usage

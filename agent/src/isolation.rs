@@ -4,10 +4,14 @@
 //!   daemon   root with four capabilities ──▶ `confine`: limits, no new privileges, another user ──▶ exec npm, node, an editor
 //!
 //!   root      git directory, queue, store, journal       0700, or 0660 of root's own group
-//!   tree      the work tree and what is staged for it    2770: daemon, site and editor write what the others can write
+//!   tree      the work tree and what is staged for it    2770: daemon, site, builder and editor write what the others can write
 //!   site      its home, node_modules, what it compiles   0700 and 2770
+//!   builder   its home                                   0700
 //!   editor    its home                                   0700
 //! ```
+//!
+//! What builds a site for publishing is another user than what shows it: whenever the dev server is started anew, everything that it may
+//! have left is ended, and a build is not. A fourth user, `reaper`, is nobody's but that of [`ending`].
 //!
 //! The site is code that anybody may have written, and it runs in the same kernel as our credentials. On Fargate there are no
 //! namespaces, no firewall and no second container to be had; what is left is the oldest boundary of Unix, users, and that is
@@ -21,6 +25,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::unistd::{Gid, Group, Uid, User, chown};
 
@@ -37,19 +42,27 @@ pub(crate) mod proof;
 
 /// The users and the group that an image has for this.
 const SITE: &str = "site";
+const BUILDER: &str = "builder";
 const EDITOR: &str = "editor";
+const REAPER: &str = "reaper";
 const TREE: &str = "tree";
 
 /// Processes and threads of one user. A dev server has about fifty, an install a hundred.
 const PROCESSES_MAX: u64 = 1024;
+/// What stays for the agent of all that the container may have.
+const PROCESSES_KEPT: u64 = 64;
+/// How long it may take to end everything of a user. What does it has a limit of its own, which is shorter.
+const END_TIME_MAX: Duration = Duration::from_secs(15);
 /// Bytes of one file that a child may write: more than any site has, and less than fills a disk at once.
 const FILE_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// What a child is, and so as whom it runs and when it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// An install or a build: it ends by itself, and can be done again.
+    /// An install: it ends by itself, and can be done again.
     Tool,
+    /// A build for publishing, likewise.
+    Build,
     /// The program that carries out an instruction in words.
     Editor,
     /// The dev server.
@@ -57,11 +70,19 @@ pub(crate) enum Role {
 }
 
 impl Role {
+    /// The part of the processes that children may have. The site does most, and installs.
+    fn share(self) -> u64 {
+        match self {
+            Self::Tool | Self::Site => 2,
+            Self::Build | Self::Editor => 4,
+        }
+    }
+
     /// By how much more readily than another process of its size the kernel ends it when memory runs out. The daemon is
     /// last: without it nothing is pushed.
     fn oom_score(self) -> i32 {
         match self {
-            Self::Tool => 900,
+            Self::Tool | Self::Build => 900,
             Self::Editor => 700,
             Self::Site => 500,
         }
@@ -80,7 +101,10 @@ struct Account {
 #[derive(Debug, Clone)]
 pub(crate) struct Users {
     site: Account,
+    builder: Account,
     editor: Account,
+    /// Nothing runs as this one but what ends the others' processes.
+    reaper: Account,
     tree: Gid,
     /// This program, which confines itself before it becomes the child.
     program: PathBuf,
@@ -94,7 +118,10 @@ pub(crate) struct Isolation(Option<Arc<Inner>>);
 struct Inner {
     users: Users,
     homes: PathBuf,
+    /// How many processes and threads all children together may have.
     processes_max: u64,
+    /// One at a time ends processes: they could end each other.
+    ending: tokio::sync::Mutex<()>,
 }
 
 impl Users {
@@ -125,7 +152,8 @@ impl Users {
                 "Start the container without --user: the agent gives up by itself what it does not need.",
             ));
         }
-        let (site, editor) = (account(SITE)?, account(EDITOR)?);
+        let (site, builder) = (account(SITE)?, account(BUILDER)?);
+        let (editor, reaper) = (account(EDITOR)?, account(REAPER)?);
         let tree = Group::from_name(TREE)
             .ok()
             .flatten()
@@ -134,38 +162,49 @@ impl Users {
         privileges::surplus()?;
         Ok(Self {
             site,
+            builder,
             editor,
+            reaper,
             tree,
             program,
         })
     }
 
     /// Ends whatever a crash has left running as one of the users: nobody may be there while it is proven that they get at nothing.
-    pub(crate) fn end_all(&self) -> Result<(), Failure> {
-        for account in [&self.site, &self.editor] {
-            let ended = self.end(account).status();
-            if !matches!(&ended, Ok(status) if status.success()) {
-                return Err(unfit(
-                    format!(
-                        "what runs as `{}` could not be ended: {ended:?}",
-                        account.name
-                    ),
+    pub(crate) async fn end_all(&self) -> Result<(), Failure> {
+        for account in self.of_children() {
+            self.end(account).await.map_err(|why| {
+                unfit(
+                    format!("what runs as `{}` could not be ended: {why}", account.name),
                     "Stop the container: whatever it is goes with it.",
                 )
-                .retryable(true));
-            }
+                .retryable(true)
+            })?;
         }
         Ok(())
     }
 
-    fn end(&self, account: &Account) -> std::process::Command {
-        let mut command = std::process::Command::new(&self.program);
-        command
+    /// Whose processes run the client's code.
+    fn of_children(&self) -> [&Account; 3] {
+        [&self.site, &self.builder, &self.editor]
+    }
+
+    /// Ends everything that runs as this user.
+    async fn end(&self, account: &Account) -> Result<(), String> {
+        let ended = tokio::process::Command::new(&self.program)
             .args(["end", "--uid", &account.uid.to_string()])
+            .args(["--as", &self.reaper.uid.to_string()])
             .env_clear()
             .current_dir("/")
-            .stdin(std::process::Stdio::null());
-        command
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .status();
+        match tokio::time::timeout(END_TIME_MAX, ended).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(status.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("it took longer than {} s", END_TIME_MAX.as_secs())),
+        }
     }
 
     /// Makes the folder of everything ours, whoever has made it: a volume may be anybody's.
@@ -200,7 +239,7 @@ impl Users {
         give(&staging, root, self.tree, 0o2710).map_err(failed(&staging))?;
         let homes = home.workspace.join("homes");
         give(&homes, root, self.tree, 0o710).map_err(failed(&homes))?;
-        for account in [&self.site, &self.editor] {
+        for account in self.of_children() {
             let folder = homes.join(account.name);
             // What is there already is the account's, and closed to us.
             if !folder.exists() {
@@ -223,6 +262,7 @@ impl Users {
             users: self,
             homes,
             processes_max: processes_max(),
+            ending: tokio::sync::Mutex::default(),
         }))))
     }
 }
@@ -256,7 +296,7 @@ impl Isolation {
             ("--gid", account.gid.to_string()),
             ("--group", inner.users.tree.to_string()),
             ("--oom-score", role.oom_score().to_string()),
-            ("--processes", inner.processes_max.to_string()),
+            ("--processes", inner.processes_max_of(role).to_string()),
             ("--file-bytes", FILE_MAX_BYTES.to_string()),
         ] {
             words.extend([name.into(), value.into()]);
@@ -287,17 +327,19 @@ impl Isolation {
         ])
     }
 
-    /// Ends whatever runs as the site, in whichever group.
-    pub(crate) async fn end_site(&self) {
+    /// Ends whatever runs as the user of this role, in whichever group.
+    pub(crate) async fn end(&self, role: Role) {
         let Some(inner) = &self.0 else {
             return;
         };
-        let ended = tokio::process::Command::from(inner.users.end(&inner.users.site))
-            .kill_on_drop(true)
-            .status()
-            .await;
-        if !matches!(&ended, Ok(status) if status.success()) {
-            tracing::error!(?ended, "what the site left running could not be ended");
+        let account = inner.account(role);
+        let _alone = inner.ending.lock().await;
+        if let Err(why) = inner.users.end(account).await {
+            tracing::error!(
+                user = account.name,
+                why,
+                "what was left running could not be ended"
+            );
         }
     }
 
@@ -314,15 +356,19 @@ impl Inner {
     fn account(&self, role: Role) -> &Account {
         match role {
             Role::Tool | Role::Site => &self.users.site,
+            Role::Build => &self.users.builder,
             Role::Editor => &self.users.editor,
         }
     }
+
+    fn processes_max_of(&self, role: Role) -> u64 {
+        (self.processes_max / role.share()).clamp(1, PROCESSES_MAX)
+    }
 }
 
-/// No more than half of what the container may have: whatever the site does, the daemon can go on.
+/// What all children together may have: whatever they do, the daemon can go on.
 fn processes_max() -> u64 {
-    let half = control_group::processes_max().map_or(PROCESSES_MAX, |max| max / 2);
-    half.clamp(1, PROCESSES_MAX)
+    control_group::processes_max().map_or(u64::MAX, |max| max.saturating_sub(PROCESSES_KEPT))
 }
 
 fn account(name: &'static str) -> Result<Account, Failure> {

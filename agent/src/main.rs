@@ -27,6 +27,7 @@ mod isolation;
 mod kinds;
 mod lease;
 mod log;
+mod loops;
 mod metrics;
 mod pipeline;
 mod pulse;
@@ -74,6 +75,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Health(arguments) => return health::ask(arguments),
         _ => {}
     }
+    system::name_authorities();
     if !matches!(cli.command, Command::Run(_) | Command::Daemon(_)) {
         start_log(cli.verbose);
     }

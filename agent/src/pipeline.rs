@@ -189,6 +189,7 @@ impl Pipeline {
         loop {
             self.view
                 .send_modify(|view| view.progressed = Some(Instant::now()));
+            crate::crash_point!("at-rest");
             let now = *until.borrow_and_update();
             if now == Until::Now || self.lease.is_lost() {
                 break;

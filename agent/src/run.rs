@@ -48,6 +48,7 @@ use crate::idle;
 use crate::isolation::proof::{Guarded, Secret};
 use crate::isolation::{Isolation, Users};
 use crate::lease::{self, Lease, LeaseError, Terms};
+use crate::loops::Loops;
 use crate::metrics::Metrics;
 use crate::pipeline::{Identity, Results};
 use crate::site::{self, node::Node};
@@ -195,7 +196,7 @@ async fn count(events: Events, metrics: Metrics, stop: CancellationToken) {
 #[derive(Debug, Default)]
 struct Keeper {
     stop: CancellationToken,
-    task: JoinSet<()>,
+    task: Loops,
 }
 
 impl Keeper {
@@ -585,7 +586,7 @@ async fn plan(
 ) -> Result<Plan, Failure> {
     if let Some(users) = &users {
         Users::own(&settings.state)?;
-        users.end_all()?;
+        users.end_all().await?;
     }
     let home = Home::open(
         home::state_folder(Some(&settings.state))?,
@@ -761,17 +762,19 @@ async fn live(
 ) -> Result<Exit, Failure> {
     let Started { running, idle } = started;
     let lease = running.seat.lease.clone();
+    let renewing = keeper.task.broken();
     let reason = tokio::select! {
         reason = life::serve(&running, &idle, metrics) => reason,
         () = lease.lost() => Reason::Lost,
         () = running.broke() => Reason::Broke,
+        () = renewing.heard_of() => Reason::Broke,
         () = interrupt.requested() => Reason::Told,
     };
     tracing::info!(reason = reason.as_str(), "the environment ends");
     let time_max = reason.time_max();
     let ended = async {
         let halted = halt(running, reason, interrupt).await?;
-        end(halted, reason, backend, metrics, keeper).await
+        end(halted, backend, metrics, keeper).await
     };
     let ended = tokio::select! {
         ended = tokio::time::timeout(time_max, ended) => ended,
@@ -787,7 +790,9 @@ async fn live(
         )
         .retryable(true),
     };
-    say_why(Some(&lease), &failure).await;
+    if failure.exit != Exit::Crashed {
+        say_why(Some(&lease), &failure).await;
+    }
     Err(failure)
 }
 
@@ -800,10 +805,20 @@ async fn halt(
     let lease = running.seat.lease.clone();
     let (haste, time) = match reason {
         Reason::Idle => (Haste::Settle, SETTLE_TIME_MAX),
-        Reason::Lifetime | Reason::Told | Reason::Broke => (Haste::Finish, FINISH_TIME_MAX),
+        Reason::Lifetime | Reason::Told => (Haste::Finish, FINISH_TIME_MAX),
         Reason::Lost => {
             running.halt(Haste::Abandon, ABANDON_TIME_MAX).await;
             return Err(environment::stepped_down(&lease));
+        }
+        Reason::Broke => {
+            // As if it had been killed: what it was at is in the journal, and nothing is said in the record, which its next start in
+            // this container goes on with. If there is none, the lease runs out.
+            running.halt(Haste::Abandon, ABANDON_TIME_MAX).await;
+            return Err(Failure::new(
+                Exit::Crashed,
+                "a loop of the agent broke",
+                "Look at the log for the panic, which is a defect of the agent. Nothing is lost: the next start goes on from the workspace or the remote.",
+            ));
         }
     };
     let told = async {
@@ -830,20 +845,12 @@ async fn halt(
 /// Everything is saved, then the record says that it sleeps.
 async fn end(
     halted: Halted,
-    reason: Reason,
     backend: &Backend,
     metrics: &Metrics,
     keeper: &mut Keeper,
 ) -> Result<(), Failure> {
     let lease = halted.seat.lease.clone();
     let rest = parking::park(halted, backend, &lease).await?;
-    if reason == Reason::Broke {
-        return Err(Failure::new(
-            Exit::Internal,
-            "the pipeline broke",
-            "Look at the log for the panic; the next wake goes on from the remote.",
-        ));
-    }
     keeper.stop().await;
     let asleep = async {
         // Only who drains can sleep. Where it was told already this changes nothing.

@@ -54,6 +54,7 @@ pub(crate) use process::end_orphans;
 use process::{GRACE, Group};
 
 use crate::isolation::Role;
+use crate::loops::Loops;
 use restart::{Restarts, Verdict};
 
 /// The program that starts the site's Astro. See its own first lines.
@@ -281,7 +282,7 @@ enum Command {
 
 impl Site {
     /// Starts to supervise; the task ends after [`Site::stop`].
-    pub(crate) fn start(settings: Settings, tasks: &mut JoinSet<()>) -> Result<Self, SiteError> {
+    pub(crate) fn start(settings: Settings, tasks: &mut Loops) -> Result<Self, SiteError> {
         put_program(&settings.runner, RUNNER).map_err(|source| SiteError::Runner {
             path: settings.runner.clone(),
             source,
@@ -732,7 +733,7 @@ impl Supervisor {
 
     async fn spawn(&self) -> std::io::Result<(Group, String, u16)> {
         // What the one before has left in a group of its own would go on in its folder, and with its share of processes.
-        self.settings.node.isolation.end_site().await;
+        self.settings.node.isolation.end(Role::Site).await;
         // Astro 7 takes the file of a dead server for a running one.
         match std::fs::remove_file(self.settings.root.join(".astro/dev.json")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

@@ -16,6 +16,17 @@ pub(crate) fn set_git_time_limits(connect: Duration, idle: Duration) -> Result<(
     }
 }
 
+/// Names the authorities of this machine in our environment, for OpenSSL. To be called while there is one thread: git does the same when it
+/// is made ready, unless it is done, and by then there are others.
+#[expect(
+    unsafe_code,
+    reason = "the environment is memory that every thread reads"
+)]
+pub(crate) fn name_authorities() {
+    // SAFETY: called by `main` before it starts a thread.
+    unsafe { openssl_probe::init_openssl_env_vars() };
+}
+
 /// Lets whatever is open beside stdin, stdout and stderr end with this program.
 #[expect(
     unsafe_code,

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use git2::Oid;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Draft, DraftError, Settings, janitor};
+use crate::loops::Loops;
 
 /// How seldom it is asked while it does not answer.
 const ASK_SELDOM: Duration = Duration::from_secs(60);
@@ -60,7 +60,7 @@ impl Lookout {
         settings: Settings,
         published_branch: String,
         every: Duration,
-        tasks: &mut JoinSet<()>,
+        tasks: &mut Loops,
         stop: CancellationToken,
     ) -> Self {
         let (sender, seen) = watch::channel(None);
@@ -242,7 +242,7 @@ mod tests {
             site_root: String::new(),
         };
         let draft = Draft::open(&settings, &mut |_, _| ()).expect("open");
-        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        let (mut tasks, stop) = (Loops::new(), CancellationToken::new());
         let mut lookout = Lookout::start(
             settings,
             "main".to_owned(),
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(*lookout.seen.borrow(), Some(second));
         assert_eq!(draft.seen().expect("read"), first, "it has not fetched");
         stop.cancel();
-        tasks.join_all().await;
+        while tasks.join_next().await.is_some() {}
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,6 +28,7 @@ use crate::failure::Failure;
 use crate::isolation::folders;
 use crate::isolation::proof::{self, Guarded};
 use crate::kinds::Kinds;
+use crate::loops::Loops;
 use crate::pipeline::{Attempts, Ending, Pipeline, PipelineView, Workshop};
 use crate::pulse::Pulse;
 use crate::site::dependencies::{Dependencies, Route};
@@ -64,7 +65,7 @@ struct Open {
     isolation: Arc<OnceLock<Proven>>,
     closing: CancellationToken,
     /// The task of the door.
-    door: JoinSet<()>,
+    door: Loops,
 }
 
 /// What of the plan is still to be carried out when the door is open.
@@ -118,7 +119,7 @@ impl Open {
             idle: plan.idle,
             closing: closing.clone(),
         };
-        let mut serving = JoinSet::new();
+        let mut serving = Loops::new();
         serving.spawn(door.serve(plan.listener));
         Self {
             plan: Settled {
@@ -370,7 +371,7 @@ impl Installed {
         cloned.open.stage.send_replace(Stage::Starting {
             phase: PhaseName::Serve,
         });
-        let (mut tasks, stop_rest) = (JoinSet::new(), CancellationToken::new());
+        let (mut tasks, stop_rest) = (cloned.open.door.beside(), CancellationToken::new());
         tasks.spawn(cloned.work_tree.clone().run(stop_rest.clone()));
         let answered = cloned.open.answered(site_settings, &mut tasks);
         let site = boot.phase(PhaseName::Serve, answered).await?;
@@ -402,7 +403,7 @@ impl Open {
     async fn answered(
         &self,
         settings: site::Settings,
-        tasks: &mut JoinSet<()>,
+        tasks: &mut Loops,
     ) -> Result<(Site, Option<String>), Failure> {
         let astro = node::astro_version(&settings.root).unwrap_or_default();
         let site = Site::start(settings, tasks)?;
@@ -426,7 +427,7 @@ impl Cloned {
         self,
         site: Site,
         site_root: PathBuf,
-        mut tasks: JoinSet<()>,
+        mut tasks: Loops,
         stop_rest: CancellationToken,
         boot: &Boot,
     ) -> Running {

@@ -32,8 +32,12 @@ const ENTRIES_MAX: usize = 50_000;
 const LEFT_OUT: &[&str] = &["node_modules", "tree", "compile-cache"];
 /// How deep folders are looked through.
 const DEPTH_MAX: usize = 12;
-/// How long an address may take to be connected to. It is on this machine or next to it.
+/// How long the endpoint may take to be connected to. It is on this machine or next to it; a firewall says nothing.
 const CONNECT_TIME_MAX: Duration = Duration::from_millis(500);
+/// How long the agent's own door may take.
+const DOOR_TIME_MAX: Duration = Duration::from_secs(5);
+/// What everybody but the router is told there.
+const MISDIRECTED: u16 = 421;
 
 /// What to try.
 #[derive(Debug, Args)]
@@ -274,6 +278,7 @@ impl<W: Write> Report<W> {
     }
 
     fn search(&mut self, path: &Path, depth: usize) -> io::Result<()> {
+        // What it may not even name, it cannot read.
         let Ok(found) = fs::symlink_metadata(path) else {
             return Ok(());
         };
@@ -321,7 +326,7 @@ impl<W: Write> Report<W> {
         self.to.write_all(&content)
     }
 
-    /// Nobody but the router is answered.
+    /// Nobody but the router is answered. A door that says nothing was not tried, and a refusal for another reason is none.
     fn door(&mut self, door: SocketAddr) -> io::Result<()> {
         for (method, path, body) in [
             ("GET", "/_edit/status", ""),
@@ -330,9 +335,8 @@ impl<W: Write> Report<W> {
             ("POST", "/_edit/instructions", "[]"),
             ("GET", "/", ""),
         ] {
-            let answered = ask(door, method, path, body)
-                .ok()
-                .filter(|status| !matches!(status, 400..=499));
+            let status = ask(door, method, path, body)?;
+            let answered = (status != MISDIRECTED).then_some(status);
             self.tried(
                 &format!("{method} {path} of the agent"),
                 answered.map(|status| format!("it answered {status}")),
@@ -355,8 +359,8 @@ impl<W: Write> Report<W> {
 }
 
 fn ask(door: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<u16> {
-    let mut stream = TcpStream::connect_timeout(&door, CONNECT_TIME_MAX)?;
-    stream.set_read_timeout(Some(CONNECT_TIME_MAX))?;
+    let mut stream = TcpStream::connect_timeout(&door, DOOR_TIME_MAX)?;
+    stream.set_read_timeout(Some(DOOR_TIME_MAX))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {door}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

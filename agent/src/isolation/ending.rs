@@ -2,6 +2,9 @@
 //!
 //! A process group is what its members like to stay in. What has left it is found by whose it is, and the kernel ends all of it at once:
 //! no fork outruns that.
+//!
+//! Whoever may signal a user's processes may be signalled by them, if it becomes that user. So it becomes half of it: the kernel asks the
+//! sender for its effective user, and the target for its real and its saved one. Those are a user's that nothing else runs as.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +20,14 @@ const TIME_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Whose processes.
+/// Whose processes, and who they take us for.
 #[derive(Debug, Args)]
 pub(crate) struct EndArguments {
     #[arg(long)]
     uid: u32,
+    /// The user that nothing runs as but this.
+    #[arg(long = "as")]
+    reaper: u32,
 }
 
 /// Ends them. Fails if one is left.
@@ -34,11 +40,14 @@ pub(crate) fn end(arguments: &EndArguments) -> Result<Exit, Failure> {
         )
     };
     let become_it = || -> Result<(), Errno> {
-        let (uid, gid) = (Uid::from_raw(arguments.uid), Gid::from_raw(arguments.uid));
+        let (uid, reaper) = (
+            Uid::from_raw(arguments.uid),
+            Uid::from_raw(arguments.reaper),
+        );
+        let gid = Gid::from_raw(arguments.reaper);
         setgroups(&[])?;
         setresgid(gid, gid, gid)?;
-        // Whoever has no process left to start can still become another user, and what it may signal is its own.
-        setresuid(uid, uid, uid)
+        setresuid(reaper, uid, reaper)
     };
     become_it().map_err(|error| failed("take the place", &error))?;
     let deadline = Instant::now() + TIME_MAX;

@@ -17,7 +17,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use super::attempt::Said;
-use super::{Isolation, Role, unfit};
+use super::{Inner, Isolation, Role, unfit};
 use crate::failure::Failure;
 use crate::site::process::{Ending, Program};
 
@@ -134,44 +134,33 @@ pub(crate) async fn prove(
             }
         }
     };
-    let homes = |other: &str| vec![inner.homes.join(other)];
-    let (site, editor, reached_by_us) = tokio::join!(
-        tries(
-            isolation,
-            Role::Site,
-            guarded,
-            homes(super::EDITOR),
-            endpoint
-        ),
-        tries(
-            isolation,
-            Role::Editor,
-            guarded,
-            homes(super::SITE),
-            endpoint
-        ),
+    let tries = |role| tries(isolation, inner, role, guarded, endpoint);
+    let (site, builder, editor, reached_by_us) = tokio::join!(
+        tries(Role::Site),
+        tries(Role::Build),
+        tries(Role::Editor),
         reached_by_us,
     );
-    let (site, editor) = (site?, editor?);
-    let reached = site.reached.or(editor.reached).unwrap_or(false);
+    let all = [site?, builder?, editor?];
+    let reached = all.iter().any(|tried| tried.reached == Some(true));
     let boundary = match (endpoint, reached_by_us, reached) {
         (None, ..) => Boundary::NoEndpoint,
         (Some(_), _, true) => Boundary::None,
         (Some(_), true, false) => Boundary::Network,
         (Some(_), false, false) => Boundary::Unknown,
     };
-    let attempts = site.tried + editor.tried;
-    if !(site.whole && editor.whole) {
+    let attempts = all.iter().map(|tried| tried.tried).sum();
+    if !all.iter().all(|tried| tried.whole) {
         tracing::warn!(
             "there is more to read than was looked through for secrets: an earlier start has left many files"
         );
     }
     tracing::info!(
         attempts,
-        searched = site.searched + editor.searched,
+        searched = all.iter().map(|tried| tried.searched).sum::<u32>(),
         ?boundary,
         ms = u64::try_from(began.elapsed().as_millis()).ok(),
-        "site and editor get at nothing of the agent's"
+        "site, builder and editor get at nothing of the agent's"
     );
     Ok(Some(Proven {
         users: true,
@@ -209,15 +198,12 @@ struct Tried {
 
 async fn tries(
     isolation: &Isolation,
+    inner: &Inner,
     role: Role,
     guarded: &Guarded,
-    others: Vec<PathBuf>,
     endpoint: Option<SocketAddr>,
 ) -> Result<Tried, Failure> {
-    let user = match role {
-        Role::Editor => super::EDITOR,
-        Role::Site | Role::Tool => super::SITE,
-    };
+    let user = inner.account(role).name;
     let could_not = |why: String| {
         unfit(
             format!("what `{user}` can get at could not be tried: {why}"),
@@ -227,7 +213,12 @@ async fn tries(
     };
     let program = std::env::current_exe().map_err(|error| could_not(error.to_string()))?;
     let mut closed = guarded.closed.clone();
-    closed.extend(others);
+    let others = inner.users.of_children().map(|account| account.name);
+    let others = others.into_iter().filter(|name| *name != user);
+    closed.extend(others.map(|name| inner.homes.join(name)));
+    // Last: what it has left in its own home may be more than is looked through.
+    let mut search = guarded.search.clone();
+    search.push(inner.homes.join(user));
     let mut words: Vec<OsString> = vec!["attempt".into()];
     let processes: BTreeSet<Pid> = [Pid::from_raw(1), getppid(), getpid()].into();
     let processes = processes
@@ -240,7 +231,7 @@ async fn tries(
     for (flag, paths) in [
         ("--closed", &closed),
         ("--fixed", &guarded.fixed),
-        ("--search", &guarded.search),
+        ("--search", &search),
     ] {
         for path in paths {
             words.extend([flag.into(), path.into()]);
@@ -331,6 +322,24 @@ async fn listen(
     }
 }
 
+/// The folders of the root in which anybody may have mounted or left something: all but those of the kernel and of the programs. What an
+/// image has there by itself comes last.
+fn mounted_or_left() -> Vec<PathBuf> {
+    const LEFT_OUT: &[&str] = &[
+        "proc", "sys", "dev", "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "boot",
+        "tmp",
+    ];
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| !LEFT_OUT.iter().any(|known| entry.file_name() == *known))
+        .map(|entry| entry.path())
+        .collect();
+    found.sort_by_key(|path| ["/etc", "/var"].iter().any(|full| path == Path::new(full)));
+    found
+}
+
 impl Guarded {
     /// Nothing, where nobody else is there to get at it.
     pub(crate) fn none(door: SocketAddr) -> Self {
@@ -357,11 +366,8 @@ impl Guarded {
             door
         };
         // First what others have put there: what an earlier start of the site has left may be more than is looked through.
-        let mut search: Vec<PathBuf> = ["/run", "/mnt", "/var/log", "/dev/shm", "/var/tmp"]
-            .iter()
-            .map(PathBuf::from)
-            .collect();
-        search.extend([home.state.clone(), "/tmp".into()]);
+        let mut search = mounted_or_left();
+        search.extend(["/dev/shm", "/tmp"].map(PathBuf::from));
         Self {
             secrets,
             closed: vec![

@@ -419,13 +419,14 @@ fn not_published(error: WorkshopError) -> Outcome {
     }
 }
 
-/// Why a site that is to be published could not be built. What takes too long now takes too long the next time as well.
+/// Why a site that is to be published could not be built. What takes too long now takes too long the next time as well; what was
+/// ended by something else may come through.
 fn not_built(error: &BuildError) -> Outcome {
     let said = match error {
         BuildError::Failed(problem) => problem.message.clone(),
         BuildError::TooSlow => error.to_string(),
-        BuildError::Begin { .. } => {
-            let message = format!("{}.", crate::chain(error));
+        BuildError::Begin { .. } | BuildError::Ended(_) => {
+            let message = format!("The site was not built: {}.", crate::chain(error));
             return Outcome::Trouble(receipt_error(ErrorCode::Internal, message));
         }
     };
@@ -499,9 +500,10 @@ fn sentence(text: &str) -> &str {
 mod tests {
     use super::*;
     use crate::site::SiteProblem;
+    use crate::site::process::Ending;
 
     #[test]
-    fn what_cannot_be_built_is_not_tried_again() {
+    fn what_cannot_be_built_is_not_tried_again_and_what_was_not_is() {
         let failed = BuildError::Failed(SiteProblem {
             message: "“Card” is not defined.".to_owned(),
             ..SiteProblem::default()
@@ -512,6 +514,11 @@ mod tests {
         };
         insta::assert_snapshot!(says(failed), @"build_failed: The site cannot be built with it: “Card” is not defined.");
         insta::assert_snapshot!(says(BuildError::TooSlow), @"build_failed: The site cannot be built with it: the build did not end within 600 s.");
+        let ended = BuildError::Ended(Ending::MemoryRanOut);
+        let Outcome::Trouble(trouble) = not_built(&ended) else {
+            panic!("it is tried again");
+        };
+        insta::assert_snapshot!(trouble.message, @"The site was not built: the build was ended because the memory of the environment ran out.");
         let no_node = BuildError::Begin {
             operation: "start Node",
             source: std::io::ErrorKind::NotFound.into(),

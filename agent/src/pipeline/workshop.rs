@@ -24,7 +24,7 @@ use crate::draft::{
     PUSH_ROUNDS_MAX, Parking, PathChange, Proposal, Publication, Published, RescueName, Round,
     Seen, TakenUp,
 };
-use crate::isolation::folders;
+use crate::isolation::{Role, folders};
 use crate::site::build::{Build, BuildError};
 use crate::site::node::Node;
 use crate::site::{Consequence, Site, consequence};
@@ -730,7 +730,7 @@ impl Workshop {
             |source| WorkshopError::WorkTree(WorkTreeError::new("make", copy.clone(), source));
         remove_folder(&copy).map_err(fresh)?;
         // Ours alone until everything is in it that is ours to write.
-        set_mode(&copy, 0o700).map_err(fresh)?;
+        set_mode(&copy, 0o2700).map_err(fresh)?;
         std::fs::create_dir_all(&places.staging).map_err(fresh)?;
         let made = places.clone();
         self.with_draft(move |draft, _| Ok(WorkTree::create(&made, &draft.contents(tree)?)?))
@@ -740,7 +740,7 @@ impl Workshop {
             .await
             .map_err(std::io::Error::other)
             .and_then(|given| given)
-            .and_then(|()| set_mode(&copy, 0o710))
+            .and_then(|()| set_mode(&copy, 0o2710))
             .map_err(fresh)?;
         let build = Build {
             root: places.root.join(&self.settings.site_root),
@@ -755,6 +755,7 @@ impl Workshop {
             // It may go on for minutes, and changes nothing: the next environment begins it again.
             () = stop.cancelled() => Err(WorkshopError::Interrupted),
         };
+        self.node.isolation.end(Role::Build).await;
         if let Err(error) = remove_folder(&copy) {
             tracing::warn!(%error, "the copy that was built could not be removed; the next one replaces it");
         }

@@ -32,7 +32,7 @@ pub(super) enum Reason {
     Told,
     /// The session is another's.
     Lost,
-    /// The pipeline broke.
+    /// One of its loops broke.
     Broke,
 }
 

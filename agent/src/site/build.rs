@@ -46,6 +46,9 @@ pub(crate) enum BuildError {
     /// It takes too long.
     #[error("the build did not end within {} s", BUILD_TIME_MAX.as_secs())]
     TooSlow,
+    /// Something ended it before it had an answer.
+    #[error("the build {0}")]
+    Ended(Ending),
     /// It could not be begun.
     #[error("could not {operation} for the build")]
     Begin {
@@ -71,7 +74,7 @@ impl Build {
             .map_err(begin("link the dependencies"))?;
         let program = self
             .node
-            .program(Role::Tool, &self.root)
+            .program(Role::Build, &self.root)
             .arguments([&self.program])
             .variable("ASTRO_TELEMETRY_DISABLED", "1")
             .variable("NO_COLOR", "1");
@@ -94,16 +97,29 @@ impl Build {
             line.and_then(|line| serde_json::from_str::<Answer>(&line).ok())
         };
         let answer = tokio::time::timeout(BUILD_TIME_MAX, answered).await;
-        if let Err(error) = group.stop(GRACE).await {
-            tracing::debug!(%error, "the build's end could not be seen");
-        }
-        match answer {
-            Err(_) => Err(BuildError::TooSlow),
-            Ok(Some(Answer { problem: None })) => Ok(()),
-            Ok(Some(Answer {
-                problem: Some(problem),
-            })) => Err(BuildError::Failed(problem)),
-            Ok(None) => {
+        let ending = match (&answer, group) {
+            // It has ended, or is about to: asking it to would be what ended it.
+            (Ok(None), mut group) => match tokio::time::timeout(GRACE, group.ending()).await {
+                Ok(ending) => ending,
+                Err(_) => group.stop(GRACE).await,
+            },
+            (_, group) => group.stop(GRACE).await,
+        };
+        match (answer, ending) {
+            (Err(_), _) => Err(BuildError::TooSlow),
+            (Ok(Some(Answer { problem: None })), _) => Ok(()),
+            (
+                Ok(Some(Answer {
+                    problem: Some(problem),
+                })),
+                _,
+            ) => Err(BuildError::Failed(problem)),
+            // Nothing that the site is made of ends it like this.
+            (Ok(None), Ok(ending @ (Ending::Signalled(_) | Ending::MemoryRanOut))) => {
+                Err(BuildError::Ended(ending))
+            }
+            (Ok(None), Err(source)) => Err(begin("see the end")(source)),
+            (Ok(None), Ok(Ending::Exited(_))) => {
                 drain.join_all().await;
                 Err(BuildError::Failed(SiteProblem {
                     message: format!(
@@ -119,7 +135,7 @@ impl Build {
 
 impl Build {
     /// Gives the copy the dependencies of the site. Where the site is another user, it is the site that copies what is its own: we
-    /// would read and write in folders in which it is at work.
+    /// would read and write in folders in which it is at work, and who builds may not read all of them.
     async fn link_dependencies(&self) -> std::io::Result<()> {
         let (installed, target) = (self.installed.clone(), self.root.join("node_modules"));
         if self.node.isolation.is_none() {
@@ -134,7 +150,10 @@ impl Build {
             .variable("PATH", self.node.search_path())
             .confined(&self.node.isolation, Role::Tool)
             .arguments([
-                OsString::from("-a"),
+                OsString::from("--recursive"),
+                // Whose it is comes from the folder: it is to be open to who builds.
+                "--no-dereference".into(),
+                "--preserve=mode,timestamps,links".into(),
                 "--reflink=auto".into(),
                 "--".into(),
                 installed.into(),

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 use notify::event::ModifyKind;
 use notify::{Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::WorkTree;
+use crate::loops::Loops;
 
 mod look;
 mod rules;
@@ -91,11 +91,7 @@ struct Gathered {
 
 impl Uncommitted {
     /// Begins to watch. Once it does, everything is suspect: what happened before was seen by nobody.
-    pub(crate) fn start(
-        work_tree: &WorkTree,
-        tasks: &mut JoinSet<()>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(crate) fn start(work_tree: &WorkTree, tasks: &mut Loops, stop: CancellationToken) -> Self {
         let gathered = Arc::new(Gathered::default());
         tasks.spawn(watch(work_tree.clone(), Arc::clone(&gathered), stop));
         Self { gathered }
@@ -419,7 +415,7 @@ mod tests {
         folder: tempfile::TempDir,
         work_tree: WorkTree,
         uncommitted: Uncommitted,
-        tasks: JoinSet<()>,
+        tasks: Loops,
         stop: CancellationToken,
     }
 
@@ -437,7 +433,7 @@ mod tests {
             .expect("made");
             fs::create_dir_all(places.root.join("node_modules/astro")).expect("made");
             let work_tree = WorkTree::open(&places, &[]).expect("open");
-            let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+            let (mut tasks, stop) = (Loops::new(), CancellationToken::new());
             let uncommitted = Uncommitted::start(&work_tree, &mut tasks, stop.clone());
             let scene = Self {
                 folder,
@@ -569,7 +565,7 @@ mod tests {
             gathered: Arc::clone(&gathered),
         };
         let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let mut tasks = tokio::task::JoinSet::new();
         let asked = stop.clone();
         tasks.spawn(async move {
             look_from_time_to_time(&Unwatchable::WatchesUsedUp, &gathered, &asked).await;

@@ -101,6 +101,78 @@ async fn the_door_answers_nobody_but_the_router_of_this_generation() {
     assert_eq!(awake.stopped().await.0, 0);
 }
 
+/// A defect of ours ends a loop and no process. As the first process it starts the daemon anew, in its own session, and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_that_panics_is_a_crash_and_what_it_was_at_is_done_once() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({}))
+        .await;
+    seat.replaces("one", "Rare stamps", "Rare & old stamps")
+        .await;
+    let mut awake = seat
+        .container()
+        .supervised()
+        .variable("EDIT_AGENT_CRASH_AT", "panic:before-receipt")
+        .with(&["--task", "the-only-one"])
+        .starts();
+    awake.says("it is started anew in 250 ms").await;
+    let awake = awake.registered().await;
+    assert_eq!(awake.receipt("one").await.status, Status::Pushed);
+    let record = seat.record_when("ready", |record| record.state == State::Ready);
+    let record = record.await;
+    assert_eq!((record.generation.0, record.failure), (1, None));
+    let said = awake.said();
+    assert!(said.contains("\"exit\":101"), "{said}");
+    let history = repository.git(&["log", "--format=%s", "main..edit/spring"]);
+    assert_eq!(history.lines().count(), 1, "{history}");
+    nix::sys::signal::kill(awake.first_process(), Signal::SIGTERM).expect("signalled");
+    let (code, said) = awake.ended().await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(seat.record().await.state, State::Dormant);
+}
+
+/// Its port answers, and its page is shown: that is no health, while nothing that is asked for is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_that_stands_still_makes_it_unhealthy_though_the_port_answers() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({}))
+        .await;
+    let stalling = seat
+        .container()
+        .variable("EDIT_AGENT_CRASH_AT", "stall:at-rest");
+    let awake = stalling.starts().registered().await;
+    let port = awake
+        .authority()
+        .rsplit_once(':')
+        .expect("a port")
+        .1
+        .to_owned();
+    let health = || {
+        let mut command = crate::support::agent();
+        command.args(["health", "--port", &port]).output()
+    };
+    let well = health().await.expect("it is run");
+    assert_eq!(well.status.code(), Some(0), "{well:?}");
+    let mut pace = tokio::time::interval(Duration::from_millis(500));
+    let unwell = tokio::time::timeout(crate::support::PATIENCE, async {
+        loop {
+            pace.tick().await;
+            let answer = health().await.expect("it is run");
+            if answer.status.code() != Some(0) {
+                return answer;
+            }
+        }
+    });
+    let unwell = unwell.await.expect("it becomes unhealthy");
+    assert_eq!(unwell.status.code(), Some(1), "{unwell:?}");
+    let said = String::from_utf8_lossy(&unwell.stderr);
+    assert!(said.contains(r#""pipeline":"stuck""#), "{said}");
+    assert_eq!(awake.visit("/").await.status, 200);
+    awake.killed().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_containers_of_one_session_exactly_one_serves() {
     let repository = site();

@@ -28,6 +28,11 @@ if (deed === "fork") {
   })));
   said = `forked ${started.reduce((sum, one) => sum + one, 0)}`;
 }
+if (deed === "siege") {
+  const siege = "for (;;) { try { process.kill(-1, 'SIGKILL') } catch {} }";
+  spawn(process.execPath, ["-e", siege], { detached: true, stdio: "ignore" });
+  await new Promise(() => {});
+}
 if (deed === "fill") {
   const file = fs.openSync(`${process.env.HOME}/full`, "a");
   try {
@@ -65,6 +70,20 @@ fn deed(environment: &Running, deed: &str) {
     environment.exec(&["/bin/sh", "-c", &order]).well();
 }
 
+/// The page does nothing any more, and is seen.
+fn comes_back(town: &Town, environment: &Running) {
+    deed(environment, "none");
+    let shown = until(LOG_TIME_MAX, || {
+        let (status, page) = town.page("/deed/");
+        if status == 200 && page.contains("deed: none") {
+            Ok(())
+        } else {
+            Err(page)
+        }
+    });
+    shown.unwrap_or_else(|page| panic!("the site does not come back: {page}"));
+}
+
 #[test]
 fn whatever_breaks_in_a_container_the_environment_goes_on_and_says_so() {
     let town = Town::with(&[("src/pages/deed.astro", PAGE)]);
@@ -88,16 +107,13 @@ fn whatever_breaks_in_a_container_the_environment_goes_on_and_says_so() {
     deed(&environment, "eat");
     town.page("/deed/");
     environment.line_with("memory of the environment ran out", LOG_TIME_MAX);
-    deed(&environment, "none");
-    let shown = until(LOG_TIME_MAX, || {
-        let (status, page) = town.page("/deed/");
-        if status == 200 && page.contains("deed: none") {
-            Ok(())
-        } else {
-            Err(page)
-        }
-    });
-    shown.unwrap_or_else(|page| panic!("the site does not come back: {page}"));
+    comes_back(&town, &environment);
+    assert_eq!(daemon(&environment).pid, first.pid);
+
+    // It kills whatever it may, itself first, in a process that has left it: that goes too.
+    deed(&environment, "siege");
+    town.page("/deed/");
+    comes_back(&town, &environment);
     assert_eq!(daemon(&environment).pid, first.pid);
 
     // The site makes as many processes as it can: it gets no more than its share, and instructions land.

@@ -16,6 +16,8 @@ import net from "node:net";
 import { spawnSync } from "node:child_process";
 
 const CANARY = ["c0ffee00", "4a11", "4b0b", "9d3e", "5eaf00d5eaf0"].join("-");
+// Lies where anybody may read it: who does not find this, does not look.
+const PLANTED = ["a canary", "that was planted"].join(" ");
 
 export async function GET() {
   const won = [];
@@ -26,7 +28,7 @@ export async function GET() {
       won.push(what);
     } catch {}
   };
-  const look = (where, bytes) => bytes.includes(CANARY) && found.push(where);
+  const look = (where, bytes) => (bytes.includes(CANARY) || bytes.includes(PLANTED)) && found.push(where);
 
   // Itself, and whoever else is there.
   look("the environment", Buffer.from(JSON.stringify(process.env)));
@@ -57,8 +59,8 @@ export async function GET() {
   const workspace = path.dirname(process.cwd());
   const state = path.resolve(workspace, "../../..");
   const closed = [
-    "draft.git", "draft.git/HEAD", "draft.git/config", "journal.json", "staging/clone", "homes/editor", "../lock", "../running.json",
-  ].map((name) => path.join(workspace, name)).concat([path.join(state, "store"), path.join(state, "edit.sqlite")]);
+    "draft.git", "draft.git/HEAD", "draft.git/config", "draft.git/objects", "staging", "homes", "homes/editor", "homes/builder", "../lock",
+  ].map((name) => path.join(workspace, name));
   for (const name of closed) {
     attempt(`read ${name}`, () => fs.readFileSync(name));
     attempt(`list ${name}`, () => fs.readdirSync(name));
@@ -121,7 +123,7 @@ export async function GET() {
     const code = await ask(line);
     if (code !== "421") won.push(`${line} answered ${code}`);
   }
-  return new Response(JSON.stringify({ won, found, uid: process.getuid(), groups: process.getgroups(), others: others.length }));
+  return new Response(JSON.stringify({ won, found, uid: process.getuid(), groups: process.getgroups(), others: others.length, closed }));
 }
 "#;
 
@@ -142,6 +144,11 @@ fn a_hostile_site_gets_nothing() {
     // The site reaches the endpoint, as it does on Fargate, and that is said. What keeps it out is that it does not know the path.
     assert_eq!(record["isolation"]["boundary"], "none", "{record:#}");
 
+    town.writes("before", "src/pages/before.md", "# Before\n");
+    assert_eq!(town.receipt("before")["status"], "pushed");
+    let plant = "echo a canary that was planted >/tmp/planted && chmod 644 /tmp/planted";
+    environment.exec(&["/bin/sh", "-c", plant]).well();
+
     let (status, answer) = town.page("/hostile.json");
     assert_eq!(status, 200, "{answer}");
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
@@ -150,7 +157,14 @@ fn a_hostile_site_gets_nothing() {
     let said: Value =
         serde_json::from_str(&body[from..=to]).unwrap_or_else(|error| panic!("{error}: {answer}"));
     assert_eq!(said["won"], json!([]), "{said:#}");
-    assert_eq!(said["found"], json!([]), "{said:#}");
+    assert_eq!(said["found"], json!(["/tmp/planted"]), "{said:#}");
+    // All that it tried to get at is there.
+    let closed = said["closed"].as_array().expect("a list");
+    assert!(closed.len() > 5, "{said:#}");
+    for path in closed {
+        let path = path.as_str().expect("a path");
+        environment.exec(&["/bin/ls", "--directory", path]).well();
+    }
     assert_eq!(
         (&said["uid"], &said["groups"]),
         (&json!(10001), &json!([10000, 10001])),

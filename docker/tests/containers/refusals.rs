@@ -1,6 +1,8 @@
 //! Containers that cannot be what they should: each ends in one clear line, and with a code that README.md has.
 
-use crate::engine::{Ended, Recipe};
+use std::time::Duration;
+
+use crate::engine::{Ended, Recipe, until};
 use crate::town::Town;
 
 fn said(ended: &Ended) -> String {
@@ -57,6 +59,88 @@ fn with_another_first_process_it_ends_as_it_would_by_itself() {
         .with_init()
         .run(&["init", "--", "/bin/sh", "-c", "exit 7"]);
     assert_eq!(ended.code, 7, "{ended:?}");
+}
+
+/// Without /proc nothing could be proven. The engine always mounts one; somebody with too many rights hides it.
+#[test]
+fn without_proc_it_does_not_begin() {
+    let ended = told(Recipe::agent().capability("SYS_ADMIN").program("/bin/sh")).run(&[
+        "-euc",
+        "mount -t tmpfs none /proc; exec /usr/local/bin/edit-agent run --ip 10.0.0.1 --task task-1",
+    ]);
+    assert_eq!(ended.code, 25, "{ended:?}");
+    assert!(said(&ended).contains("/proc is not there"), "{ended:?}");
+    assert_eq!(said(&ended).matches("error").count(), 1, "{ended:?}");
+}
+
+/// A library that is loaded before the C library, and by which it is always 1970.
+const BEGINNING: &str = r"
+#include <time.h>
+int clock_gettime(clockid_t clock, struct timespec *time) { (void)clock; time->tv_sec = 7; time->tv_nsec = 0; return 0; }
+";
+
+#[test]
+fn at_the_beginning_of_time_it_does_not_begin() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), readable).expect("ours");
+    let (source, library) = (
+        folder.path().join("beginning.c"),
+        folder.path().join("beginning.so"),
+    );
+    std::fs::write(&source, BEGINNING).expect("there is room");
+    let compiled = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status();
+    assert!(compiled.expect("cargo links with it").success());
+    let recipe = Recipe::agent()
+        .like_on_fargate()
+        .folder(folder.path(), "/clock")
+        .variable("LD_PRELOAD", "/clock/beginning.so");
+    let ended = told(recipe).run(&COMMAND);
+    assert_eq!(ended.code, 26, "{ended:?}");
+    assert!(said(&ended).contains("it is 1970-01-01"), "{ended:?}");
+}
+
+/// What is ended may not want to be, and may be quicker: it signals whatever it may, for as long as it lives.
+#[test]
+fn whoever_is_ended_can_neither_kill_nor_stop_what_ends_it() {
+    let environment = Recipe::agent()
+        .like_on_fargate()
+        .room("/tmp", 16)
+        .program("/bin/sleep")
+        .start(&["1000000"]);
+    let of_the_site = || {
+        let mut all = environment.processes();
+        all.retain(|process| process.uid == 10001);
+        all
+    };
+    for signal in ["SIGKILL", "SIGSTOP"] {
+        let besieger = format!(
+            "for (;;) {{ try {{ process.kill(-1, '{signal}') }} catch {{}} require('fs').writeFileSync('/tmp/{signal}', '') }}"
+        );
+        let begin = format!(
+            "setpriv --reuid 10001 --regid 10001 --clear-groups setsid node -e "{besieger}" >/dev/null 2>&1 </dev/null &"
+        );
+        environment.exec(&["/bin/sh", "-c", &begin]).well();
+        let begun = until(Duration::from_secs(30), || {
+            let seen = environment.exec(&["/bin/ls", &format!("/tmp/{signal}")]);
+            if seen.code == 0 { Ok(()) } else { Err(seen) }
+        });
+        begun.unwrap_or_else(|seen| panic!("{signal}: it does not begin: {seen:?}"));
+        assert_ne!(of_the_site(), []);
+        let ended = environment.exec(&[
+            "/usr/local/bin/edit-agent",
+            "end",
+            "--uid",
+            "10001",
+            "--as",
+            "10004",
+        ]);
+        assert_eq!(ended.code, 0, "{signal}: {ended:?}");
+        assert_eq!(of_the_site(), [], "{signal}");
+    }
 }
 
 #[test]

@@ -9,6 +9,9 @@ use crate::town::{ENVIRONMENT, SESSION, Town, ask};
 /// How long ECS waits before it kills.
 pub(crate) const STOP_TIME_MAX: Duration = Duration::from_secs(120);
 
+const ROOT: u32 = 0;
+const SITE: u32 = 10001;
+
 #[test]
 fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice() {
     let town = Town::new();
@@ -60,7 +63,7 @@ fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice
     // Init, the daemon and nobody else are root.
     let root: Vec<&str> = processes
         .iter()
-        .filter(|process| process.uid == 0)
+        .filter(|process| process.uid == ROOT)
         .map(|process| process.name.as_str())
         .collect();
     assert_eq!(root, ["edit-init", "edit-agent"], "{processes:#?}");
@@ -81,6 +84,25 @@ fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice
         .without_new_privileges()
         .start(&town.command("task-2"));
     assert_eq!(town.receipt("again")["status"], "pushed");
+    assert_eq!(town.landed(), ["again", "page-3", "page-2", "page-1"]);
+
+    // It is published, which builds it, as a user of its own that leaves nothing running.
+    town.asks("live", &json!({ "type": "publish" }));
+    let receipt = town.receipt("live");
+    assert_eq!(receipt["status"], "published", "{receipt:#}");
+    assert_eq!(
+        town.landed(),
+        [""; 0],
+        "all of it is on the published branch"
+    );
+    let processes = environment.processes();
+    assert!(
+        processes
+            .iter()
+            .all(|process| [ROOT, SITE].contains(&process.uid)),
+        "{processes:#?}"
+    );
+
     // Asked to stop, and with nothing to do.
     let (code, took) = environment.stop(STOP_TIME_MAX);
     assert_eq!(
@@ -95,6 +117,5 @@ fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice
         (&json!("dormant"), &json!(2.0)),
         "{record:#}"
     );
-    assert_eq!(town.landed(), ["again", "page-3", "page-2", "page-1"]);
     assert_eq!(record["sessionId"], SESSION);
 }

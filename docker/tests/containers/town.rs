@@ -175,10 +175,15 @@ impl Town {
 
     /// Sends an edit with these changes to the session's queue.
     pub(crate) fn sends(&self, id: &str, changes: &Value) {
+        self.asks(id, &json!({ "type": "edit", "changes": changes }));
+    }
+
+    /// Sends an instruction.
+    pub(crate) fn asks(&self, id: &str, action: &Value) {
         let body = json!({
             "version": 1, "instructionId": id, "clientId": "amelia", "sessionId": SESSION,
             "submittedAt": "2026-11-22T09:30:00.000Z", "author": { "name": "Amelia", "email": "amelia@ameliastamps.com" },
-            "action": { "type": "edit", "changes": changes },
+            "action": action,
         });
         let body = body.to_string();
         self.aws(&format!(
@@ -198,7 +203,7 @@ impl Town {
     pub(crate) fn receipt(&self, id: &str) -> Value {
         let seconds = RECORD_TIME_MAX.as_secs();
         let said = self.aws(&format!(
-            "final = ['pushed', 'rejected', 'failed', 'cancelled', 'interrupted']\n\
+            "final = ['pushed', 'published', 'rejected', 'failed', 'cancelled', 'interrupted']\n\
              said = until({seconds}, lambda: receipt({SESSION:?}, {id:?}), lambda row: row['status'] in final)"
         ));
         assert_eq!(said["met"], true, "{id}: {said:#}");

@@ -340,6 +340,28 @@ impl Container {
         self
     }
 
+    /// As the first process of a container: of a namespace of its own, in which it looks after a daemon.
+    pub fn supervised(mut self) -> Self {
+        let inside = self.command.as_std();
+        let mut command = Command::new("unshare");
+        if !nix::unistd::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        command
+            .args(["--mount-proc", "--pid", "--fork", "--kill-child"])
+            .arg(inside.get_program())
+            .args(inside.get_args())
+            .kill_on_drop(true);
+        for (name, value) in inside.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.command = command;
+        self
+    }
+
     /// Starts it.
     pub fn starts(mut self) -> Awake {
         self.command
@@ -507,6 +529,14 @@ impl Awake {
     /// Its process.
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id().expect("it runs")).expect("a pid")
+    }
+
+    /// Its first process, where it is one.
+    pub fn first_process(&self) -> nix::unistd::Pid {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let child = children.expect("it runs").trim().parse();
+        nix::unistd::Pid::from_raw(child.expect("one"))
     }
 
     /// Signals it.
