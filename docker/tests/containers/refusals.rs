@@ -120,10 +120,10 @@ fn whoever_is_ended_can_neither_kill_nor_stop_what_ends_it() {
         let besieger = format!(
             "for (;;) {{ try {{ process.kill(-1, '{signal}') }} catch {{}} require('fs').writeFileSync('/tmp/{signal}', '') }}"
         );
-        let begin = format!(
-            "setpriv --reuid 10001 --regid 10001 --clear-groups setsid node -e "{besieger}" >/dev/null 2>&1 </dev/null &"
+        let order = format!(
+            "setpriv --reuid 10001 --regid 10001 --clear-groups setsid node -e \"{besieger}\" >/dev/null 2>&1 </dev/null &"
         );
-        environment.exec(&["/bin/sh", "-c", &begin]).well();
+        environment.exec(&["/bin/sh", "-c", &order]).well();
         let begun = until(Duration::from_secs(30), || {
             let seen = environment.exec(&["/bin/ls", &format!("/tmp/{signal}")]);
             if seen.code == 0 { Ok(()) } else { Err(seen) }
