@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::engine::Running;
 use crate::session::STOP_TIME_MAX;
 use crate::town::Town;
 
@@ -13,11 +14,23 @@ const PAGE: &str = r#"
 import fs from "node:fs";
 import path from "node:path";
 import net from "node:net";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 
 const CANARY = ["c0ffee00", "4a11", "4b0b", "9d3e", "5eaf00d5eaf0"].join("-");
 // Lies where anybody may read it: who does not find this, does not look.
 const PLANTED = ["a canary", "that was planted"].join(" ");
+
+const isSite = process.env.USER === "site";
+const SWAP = `
+  const fs = require("node:fs");
+  fs.mkdirSync("src/pages/swapped", { recursive: true });
+  for (;;) try {
+    fs.renameSync("src/pages/swapped", "src/pages/kept");
+    fs.symlinkSync(process.argv[1], "src/pages/swapped");
+    fs.unlinkSync("src/pages/swapped");
+    fs.renameSync("src/pages/kept", "src/pages/swapped");
+  } catch {}
+`;
 
 export async function GET() {
   const won = [];
@@ -56,11 +69,11 @@ export async function GET() {
   }
 
   // What lies around its own folder.
-  const workspace = path.dirname(process.cwd());
+  const workspace = path.resolve(process.env.HOME, "../..");
   const state = path.resolve(workspace, "../../..");
   const closed = [
-    "draft.git", "draft.git/HEAD", "draft.git/config", "draft.git/objects", "staging", "homes", "homes/editor", "homes/builder", "../lock",
-  ].map((name) => path.join(workspace, name));
+    "draft.git", "draft.git/HEAD", "draft.git/config", "draft.git/objects", "staging", "homes", "homes/editor", "homes/builder", "homes/site", "../lock",
+  ].map((name) => path.join(workspace, name)).filter((name) => name !== process.env.HOME);
   for (const name of closed) {
     attempt(`read ${name}`, () => fs.readFileSync(name));
     attempt(`list ${name}`, () => fs.readdirSync(name));
@@ -83,7 +96,7 @@ export async function GET() {
   }
   attempt("read /etc/shadow", () => fs.readFileSync("/etc/shadow"));
   // By way of a link, in case somebody follows it for us.
-  for (const [name, to] of [["public/git", path.join(workspace, "draft.git")], ["public/environ", "/proc/1/environ"]]) {
+  if (isSite) for (const [name, to] of [["public/git", path.join(workspace, "draft.git")], ["public/environ", "/proc/1/environ"]]) {
     try { fs.symlinkSync(to, name); } catch {}
     attempt(`read ${to} by a link`, () => { const at = fs.realpathSync(name); if (fs.statSync(at).isDirectory()) fs.readdirSync(at); else fs.readFileSync(at); });
   }
@@ -123,13 +136,53 @@ export async function GET() {
     const code = await ask(line);
     if (code !== "421") won.push(`${line} answered ${code}`);
   }
-  return new Response(JSON.stringify({ won, found, uid: process.getuid(), groups: process.getgroups(), others: others.length, closed }));
+  const said = JSON.stringify({ won, found, uid: process.getuid(), groups: process.getgroups(), others: others.length, closed });
+  // A build throws its pages away.
+  const kept = `/tmp/said-by-${process.getuid()}`;
+  fs.writeFileSync(kept, said);
+  fs.chmodSync(kept, 0o644);
+  // Whoever writes here for us is to be led elsewhere.
+  if (isSite) spawn(process.execPath, ["-e", SWAP, path.join(workspace, "draft.git")], { detached: true, stdio: "ignore" });
+  return new Response(said);
 }
 "#;
 
+/// What it said of its attempts as this user.
+fn got_nothing(environment: &Running, uid: u32) {
+    let said = environment.exec(&["/bin/cat", &format!("/tmp/said-by-{uid}")]);
+    let said: Value = serde_json::from_str(&said.well()).expect("an object");
+    assert_eq!(said["won"], json!([]), "{said:#}");
+    assert_eq!(said["found"], json!(["/tmp/planted"]), "{said:#}");
+    // All that it tried to get at is there.
+    let closed = said["closed"].as_array().expect("a list");
+    assert!(closed.len() > 5, "{said:#}");
+    for path in closed {
+        let path = path.as_str().expect("a path");
+        environment.exec(&["/bin/ls", "--directory", path]).well();
+    }
+    assert_eq!(
+        (&said["uid"], &said["groups"]),
+        (&json!(uid), &json!([10000, uid])),
+        "{said:#}"
+    );
+    assert!(
+        said["others"].as_u64() >= Some(2),
+        "it saw nobody to try: {said:#}"
+    );
+}
+
 #[test]
 fn a_hostile_site_gets_nothing() {
-    let town = Town::with(&[("src/pages/hostile.json.ts", PAGE)]);
+    let fixture = include_str!("../../../fixtures/amelia-astro/package.json");
+    let package = fixture.replace(
+        "\"scripts\": {",
+        "\"scripts\": { \"preinstall\": \"touch /tmp/a-script-ran\", \"postinstall\": \"touch /tmp/a-script-ran\",",
+    );
+    assert_ne!(package, fixture);
+    let town = Town::with(&[
+        ("src/pages/hostile.json.ts", PAGE),
+        ("package.json", &package),
+    ]);
     let environment = town
         .environment()
         .processes(512)
@@ -151,35 +204,28 @@ fn a_hostile_site_gets_nothing() {
 
     let (status, answer) = town.page("/hostile.json");
     assert_eq!(status, 200, "{answer}");
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let from = body.find('{').expect("an object");
-    let to = body.rfind('}').expect("an object");
-    let said: Value =
-        serde_json::from_str(&body[from..=to]).unwrap_or_else(|error| panic!("{error}: {answer}"));
-    assert_eq!(said["won"], json!([]), "{said:#}");
-    assert_eq!(said["found"], json!(["/tmp/planted"]), "{said:#}");
-    // All that it tried to get at is there.
-    let closed = said["closed"].as_array().expect("a list");
-    assert!(closed.len() > 5, "{said:#}");
-    for path in closed {
-        let path = path.as_str().expect("a path");
-        environment.exec(&["/bin/ls", "--directory", path]).well();
-    }
-    assert_eq!(
-        (&said["uid"], &said["groups"]),
-        (&json!(10001), &json!([10000, 10001])),
-        "{said:#}"
-    );
-    assert!(
-        said["others"].as_u64() >= Some(2),
-        "it saw nobody to try: {said:#}"
-    );
+    got_nothing(&environment, 10001);
+    let ran = environment.exec(&["/bin/ls", "/tmp/a-script-ran"]);
+    assert_ne!(ran.code, 0, "a script of the package ran at the install");
 
     // The links that it has put into the site lead nobody anywhere, and what it did keeps nothing from landing.
     assert_ne!(town.page("/environ").0, 200);
     town.writes("after", "src/pages/after.md", "# After\n");
     assert_eq!(town.receipt("after")["status"], "pushed");
+    // Where the folder is now one and now a link out of the site, it lands in the site or nowhere.
+    for number in 1..=3 {
+        let id = format!("swapped-{number}");
+        town.writes(&id, "src/pages/swapped/page.md", &format!("# {number}\n"));
+        town.receipt(&id);
+    }
+    let git = "cd /workspace/environments/*/workspace/draft.git && find . -name page.md";
+    assert_eq!(environment.exec(&["/bin/sh", "-c", git]).well(), "");
     assert!(environment.is_healthy());
+
+    // The same code when the site is built.
+    town.asks("live", &json!({ "type": "publish" }));
+    town.receipt("live");
+    got_nothing(&environment, 10003);
     let (code, took) = environment.stop(STOP_TIME_MAX);
     assert!([0, 24].contains(&code), "{code} after {took:?}");
     let log = environment.lines().join("\n");
