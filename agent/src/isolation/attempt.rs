@@ -23,11 +23,12 @@ use crate::failure::{Exit, Failure};
 
 /// Bytes of one file that are looked through. What holds a secret by accident is small: an environment, a log, a configuration.
 const FILE_MAX_BYTES: u64 = 256 * 1024;
-/// Files that are looked through, and their bytes: a start does not wait for more.
-const FILES_MAX: usize = 4_000;
-const BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Entries of folders that are looked at: whoever was here before may have left a million.
-const ENTRIES_MAX: usize = 50_000;
+/// Files that are looked through in one place, and their bytes: a start does not wait for more, and what is full keeps nobody from looking
+/// elsewhere.
+const FILES_MAX: usize = 2_000;
+const BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Entries of its folders that are looked at: whoever was here before may have left a million.
+const ENTRIES_MAX: usize = 20_000;
 /// Folders that hold only what was installed, or compiled, or is the site's own.
 const LEFT_OUT: &[&str] = &["node_modules", "tree", "compile-cache"];
 /// How deep folders are looked through.
@@ -96,9 +97,7 @@ pub(crate) enum Said {
 pub(crate) fn attempt(arguments: &AttemptArguments) -> Result<Exit, Failure> {
     let mut report = Report {
         to: BufWriter::new(io::stdout().lock()),
-        files: 0,
-        bytes: 0,
-        entries: 0,
+        looked: Looked::default(),
         whole: true,
     };
     let tried = report.all(arguments).and_then(|()| {
@@ -113,10 +112,16 @@ pub(crate) fn attempt(arguments: &AttemptArguments) -> Result<Exit, Failure> {
 
 struct Report<W: Write> {
     to: W,
+    looked: Looked,
+    whole: bool,
+}
+
+/// What was looked through in one place.
+#[derive(Default)]
+struct Looked {
     files: usize,
     bytes: u64,
     entries: usize,
-    whole: bool,
 }
 
 impl<W: Write> Report<W> {
@@ -133,6 +138,7 @@ impl<W: Write> Report<W> {
             self.unwritten(path)?;
         }
         for path in &arguments.search {
+            self.looked = Looked::default();
             self.search(path, 0)?;
         }
         if let Some(door) = arguments.door {
@@ -292,8 +298,8 @@ impl<W: Write> Report<W> {
             return Ok(());
         }
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            self.entries += 1;
-            if self.entries > ENTRIES_MAX {
+            self.looked.entries += 1;
+            if self.looked.entries > ENTRIES_MAX {
                 self.whole = false;
                 return Ok(());
             }
@@ -304,7 +310,7 @@ impl<W: Write> Report<W> {
 
     /// Sends what is in a file, if it can be read.
     fn read(&mut self, path: &Path) -> io::Result<()> {
-        if self.files >= FILES_MAX || self.bytes >= BYTES_MAX {
+        if self.looked.files >= FILES_MAX || self.looked.bytes >= BYTES_MAX {
             self.whole = false;
             return Ok(());
         }
@@ -317,8 +323,8 @@ impl<W: Write> Report<W> {
         if read.is_err() || content.is_empty() {
             return Ok(());
         }
-        self.files += 1;
-        self.bytes += content.len() as u64;
+        self.looked.files += 1;
+        self.looked.bytes += content.len() as u64;
         self.say(&Said::Read {
             from: path.display().to_string(),
             bytes: content.len(),

@@ -216,7 +216,6 @@ async fn tries(
     let others = inner.users.of_children().map(|account| account.name);
     let others = others.into_iter().filter(|name| *name != user);
     closed.extend(others.map(|name| inner.homes.join(name)));
-    // Last: what it has left in its own home may be more than is looked through.
     let mut search = guarded.search.clone();
     search.push(inner.homes.join(user));
     let mut words: Vec<OsString> = vec!["attempt".into()];
@@ -322,22 +321,16 @@ async fn listen(
     }
 }
 
-/// The folders of the root in which anybody may have mounted or left something: all but those of the kernel and of the programs. What an
-/// image has there by itself comes last.
+/// The folders of the root in which anybody may have mounted or left something: all but those of the kernel and of the programs.
 fn mounted_or_left() -> Vec<PathBuf> {
     const LEFT_OUT: &[&str] = &[
         "proc", "sys", "dev", "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "boot",
-        "tmp",
     ];
-    let mut found: Vec<PathBuf> = std::fs::read_dir("/")
-        .into_iter()
-        .flatten()
-        .flatten()
+    let found = std::fs::read_dir("/").into_iter().flatten().flatten();
+    found
         .filter(|entry| !LEFT_OUT.iter().any(|known| entry.file_name() == *known))
         .map(|entry| entry.path())
-        .collect();
-    found.sort_by_key(|path| ["/etc", "/var"].iter().any(|full| path == Path::new(full)));
-    found
+        .collect()
 }
 
 impl Guarded {
@@ -365,9 +358,8 @@ impl Guarded {
         } else {
             door
         };
-        // First what others have put there: what an earlier start of the site has left may be more than is looked through.
         let mut search = mounted_or_left();
-        search.extend(["/dev/shm", "/tmp"].map(PathBuf::from));
+        search.push("/dev/shm".into());
         Self {
             secrets,
             closed: vec![

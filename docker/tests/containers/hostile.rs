@@ -224,7 +224,8 @@ fn a_hostile_site_gets_nothing() {
 
     // The same code when the site is built.
     town.asks("live", &json!({ "type": "publish" }));
-    town.receipt("live");
+    let receipt = town.receipt("live");
+    assert_eq!(receipt["status"], "published", "{receipt:#}");
     got_nothing(&environment, 10003);
     let (code, took) = environment.stop(STOP_TIME_MAX);
     assert!([0, 24].contains(&code), "{code} after {took:?}");
