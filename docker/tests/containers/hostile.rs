@@ -183,6 +183,7 @@ fn a_hostile_site_gets_nothing() {
         ("src/pages/hostile.json.ts", PAGE),
         ("package.json", &package),
     ]);
+    town.wants_builds();
     let environment = town
         .environment()
         .processes(512)
@@ -202,6 +203,11 @@ fn a_hostile_site_gets_nothing() {
     let plant = "echo a canary that was planted >/tmp/planted && chmod 644 /tmp/planted";
     environment.exec(&["/bin/sh", "-c", plant]).well();
 
+    // When it is built, and when it is shown.
+    town.asks("live", &json!({ "type": "publish" }));
+    let receipt = town.receipt("live");
+    assert_eq!(receipt["status"], "published", "{receipt:#}");
+    got_nothing(&environment, 10003);
     let (status, answer) = town.page("/hostile.json");
     assert_eq!(status, 200, "{answer}");
     got_nothing(&environment, 10001);
@@ -221,12 +227,6 @@ fn a_hostile_site_gets_nothing() {
     let git = "cd /workspace/environments/*/workspace/draft.git && find . -name page.md";
     assert_eq!(environment.exec(&["/bin/sh", "-c", git]).well(), "");
     assert!(environment.is_healthy());
-
-    // The same code when the site is built.
-    town.asks("live", &json!({ "type": "publish" }));
-    let receipt = town.receipt("live");
-    assert_eq!(receipt["status"], "published", "{receipt:#}");
-    got_nothing(&environment, 10003);
     let (code, took) = environment.stop(STOP_TIME_MAX);
     assert!([0, 24].contains(&code), "{code} after {took:?}");
     let log = environment.lines().join("\n");

@@ -16,6 +16,7 @@ const SITE: u32 = 10001;
 fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice() {
     let town = Town::new();
     town.aws("said = clients.update_item(Key={'clientId': 'amelia'}, UpdateExpression='SET settings.idleTimeoutMinutes = :m', ExpressionAttributeValues={':m': Decimal('0.2')})['ResponseMetadata']['HTTPStatusCode']");
+    town.wants_builds();
     for number in 1..=3 {
         let (id, path) = (
             format!("page-{number}"),

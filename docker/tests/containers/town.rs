@@ -191,6 +191,11 @@ impl Town {
         ));
     }
 
+    /// The client wants a site built before it is published.
+    pub(crate) fn wants_builds(&self) {
+        self.aws("said = clients.update_item(Key={'clientId': 'amelia'}, UpdateExpression='SET #p = :p', ExpressionAttributeNames={'#p': 'policy'}, ExpressionAttributeValues={':p': {'publishCheck': 'build'}})['ResponseMetadata']['HTTPStatusCode']");
+    }
+
     /// Sends an edit that writes one page.
     pub(crate) fn writes(&self, id: &str, path: &str, content: &str) {
         self.sends(
