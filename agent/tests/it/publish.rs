@@ -458,3 +458,29 @@ async fn what_renders_but_does_not_build_is_not_published() {
     assert!(!environment.workspace().join("staging/build").exists());
     environment.stop().await;
 }
+
+/// Memory that runs out, for instance, ends a build and says nothing of the site.
+#[tokio::test]
+async fn a_build_that_something_else_ended_is_made_again() {
+    let bare = Repository::amelia().bare_copy();
+    let environment = Start::of(&bare.address())
+        .with(&["--publish-check", "build"])
+        .ready()
+        .await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let once = folder.path().join("once").display().to_string();
+    let page = format!(
+        "---\nimport fs from 'node:fs';\nif (import.meta.env.PROD && !fs.existsSync('{once}')) {{ fs.writeFileSync('{once}', ''); process.kill(process.pid, 'SIGKILL'); }}\n---\n<html><body>Well</body></html>"
+    );
+    let write = format!("src/pages/fragile.astro={page}");
+    environment
+        .lands(&["--id", "fragile", "--write", &write])
+        .await;
+    environment.publishes(&[]).await;
+    assert!(fs::exists(&once).expect("asked"), "it was built twice");
+    assert!(
+        bare.show("main", "src/pages/fragile.astro")
+            .contains("Well")
+    );
+    environment.stop().await;
+}
