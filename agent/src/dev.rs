@@ -27,6 +27,7 @@ use crate::events::{Event, Events, PhaseName};
 use crate::failure::{Exit, Failure};
 use crate::isolation::Isolation;
 use crate::isolation::proof::Guarded;
+use crate::loops::Loops;
 use crate::site;
 use crate::site::node::Node;
 
@@ -56,10 +57,12 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<Exit, Failure> {
     };
     announce(&running, &arguments, &events, &console);
     let keeping = CancellationToken::new();
-    tasks.spawn(running.seat.lease.clone().keep(keeping.clone()));
+    let mut renewing = Loops::new();
+    renewing.spawn(running.seat.lease.clone().keep(keeping.clone()));
+    let renewal_broke = renewing.broken();
     tokio::select! {
         () = interrupt.requested() => {}
-        () = running.broke() => {
+        () = async { tokio::select! { () = running.broke() => {} () = renewal_broke.heard_of() => {} } } => {
             console.finish(&mut tasks).await;
             return Err(Failure::new(
                 Exit::Crashed,
@@ -74,6 +77,7 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<Exit, Failure> {
         () = interrupt.requested() => Err(Failure::new(Exit::Interrupted, "stopped at once", "What was not finished goes on at the next start.")),
     };
     keeping.cancel();
+    while renewing.join_next().await.is_some() {}
     console.finish(&mut tasks).await;
     stopped.map(|()| Exit::Success)
 }

@@ -134,7 +134,7 @@ impl Door {
             tokio::time::sleep(CLOSING_TIME).await;
         };
         tokio::select! {
-            ended = server.into_future() => if let Err(error) = ended { tracing::error!(%error, "the door broke") },
+            ended = server.into_future() => if let Err(error) = ended { panic!("the door broke: {error}") },
             () = deadline => tracing::debug!("some connections did not end in time"),
         }
     }

@@ -77,7 +77,7 @@ pub(crate) struct Plan {
     pub(crate) bar: bool,
     /// Whether whoever looks at the site develops it.
     pub(crate) developer: bool,
-    /// What the site and the editor must not get at; it is not tried where they are nobody else.
+    /// What the site, its builds and the editor must not get at; it is not tried where they are nobody else.
     pub(crate) guarded: Guarded,
     /// When it sleeps by itself; never if absent.
     pub(crate) idle: Option<idle::Settings>,
@@ -372,7 +372,7 @@ impl Running {
         self.ending.clone()
     }
 
-    /// Waits until something of it has ended by itself, which nothing does but when it breaks.
+    /// Waits until one of its loops has broken: the pipeline, which never ends by itself, or another by a panic.
     pub(crate) async fn broke(&self) {
         let broken = self.tasks.broken();
         tokio::select! {

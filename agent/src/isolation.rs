@@ -51,6 +51,8 @@ const TREE: &str = "tree";
 const PROCESSES_MAX: u64 = 1024;
 /// What stays for the agent of all that the container may have.
 const PROCESSES_KEPT: u64 = 64;
+/// With fewer, the site's share is not enough for Node.
+const PROCESSES_MIN: u64 = 256;
 /// How long it may take to end everything of a user. What does it has a limit of its own, which is shorter.
 const END_TIME_MAX: Duration = Duration::from_secs(15);
 /// Bytes of one file that a child may write: more than any site has, and less than fills a disk at once.
@@ -160,6 +162,7 @@ impl Users {
             .map(|group| group.gid)
             .ok_or_else(|| missing("group", TREE))?;
         privileges::surplus()?;
+        processes_max()?;
         Ok(Self {
             site,
             builder,
@@ -219,6 +222,7 @@ impl Users {
 
     /// Gives every folder of the environment to whom it belongs.
     pub(crate) fn arrange(self, home: &Home) -> Result<Isolation, Failure> {
+        let processes_max = processes_max()?;
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |error: std::io::Error| Failure::storage("give away", &path, &error)
@@ -261,7 +265,7 @@ impl Users {
         Ok(Isolation(Some(Arc::new(Inner {
             users: self,
             homes,
-            processes_max: processes_max(),
+            processes_max,
             ending: tokio::sync::Mutex::default(),
         }))))
     }
@@ -328,19 +332,12 @@ impl Isolation {
     }
 
     /// Ends whatever runs as the user of this role, in whichever group.
-    pub(crate) async fn end(&self, role: Role) {
+    pub(crate) async fn end(&self, role: Role) -> Result<(), String> {
         let Some(inner) = &self.0 else {
-            return;
+            return Ok(());
         };
-        let account = inner.account(role);
         let _alone = inner.ending.lock().await;
-        if let Err(why) = inner.users.end(account).await {
-            tracing::error!(
-                user = account.name,
-                why,
-                "what was left running could not be ended"
-            );
-        }
+        inner.users.end(inner.account(role)).await
     }
 
     /// Gives a folder that we made, and everything in it, to the site.
@@ -367,8 +364,17 @@ impl Inner {
 }
 
 /// What all children together may have: whatever they do, the daemon can go on.
-fn processes_max() -> u64 {
-    control_group::processes_max().map_or(u64::MAX, |max| max.saturating_sub(PROCESSES_KEPT))
+fn processes_max() -> Result<u64, Failure> {
+    match control_group::processes_max() {
+        None => Ok(u64::MAX),
+        Some(max @ PROCESSES_MIN..) => Ok(max - PROCESSES_KEPT),
+        Some(max) => Err(unfit(
+            format!(
+                "the container may have {max} processes and threads, and an environment needs {PROCESSES_MIN}"
+            ),
+            "Start it with a higher limit (--pids-limit 512).",
+        )),
+    }
 }
 
 fn account(name: &'static str) -> Result<Account, Failure> {

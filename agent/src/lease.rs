@@ -264,6 +264,7 @@ impl Lease {
                 () = tokio::time::sleep(self.0.terms.every) => {}
                 () = self.0.first_told.notified() => {}
             }
+            crate::crash_point!("renewal");
             let renewed = tokio::select! {
                 () = stop.cancelled() => return,
                 renewed = self.renew() => renewed,

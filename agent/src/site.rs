@@ -601,6 +601,11 @@ impl Supervisor {
         };
         node::check(&self.settings.root, &self.settings.node)
             .map_err(|error| broken(error.to_string(), Some(error.hint())))?;
+        // What the one before has left in a group of its own would go on in its folder, and with its share of processes.
+        let ended = self.settings.node.isolation.end(Role::Site).await;
+        ended.map_err(|why| {
+            Ended::Died(format!("what it left running could not be ended: {why}"))
+        })?;
         let (mut group, boot, port) = self
             .spawn()
             .await
@@ -732,8 +737,6 @@ impl Supervisor {
     }
 
     async fn spawn(&self) -> std::io::Result<(Group, String, u16)> {
-        // What the one before has left in a group of its own would go on in its folder, and with its share of processes.
-        self.settings.node.isolation.end(Role::Site).await;
         // Astro 7 takes the file of a dead server for a running one.
         match std::fs::remove_file(self.settings.root.join(".astro/dev.json")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

@@ -29,8 +29,6 @@ const FILES_MAX: usize = 2_000;
 const BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Entries of its folders that are looked at: whoever was here before may have left a million.
 const ENTRIES_MAX: usize = 20_000;
-/// Folders that hold only what was installed, or compiled, or is the site's own.
-const LEFT_OUT: &[&str] = &["node_modules", "tree", "compile-cache"];
 /// How deep folders are looked through.
 const DEPTH_MAX: usize = 12;
 /// How long the endpoint may take to be connected to. It is on this machine or next to it; a firewall says nothing.
@@ -291,10 +289,11 @@ impl<W: Write> Report<W> {
         if found.is_file() {
             return self.read(path);
         }
-        let left_out = path
-            .file_name()
-            .is_some_and(|name| LEFT_OUT.iter().any(|known| name == *known));
-        if !found.is_dir() || depth > DEPTH_MAX || (depth > 0 && left_out) {
+        if !found.is_dir() {
+            return Ok(());
+        }
+        if depth > DEPTH_MAX {
+            self.whole = false;
             return Ok(());
         }
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
@@ -323,6 +322,7 @@ impl<W: Write> Report<W> {
         if read.is_err() || content.is_empty() {
             return Ok(());
         }
+        self.whole &= u64::try_from(content.len()).is_ok_and(|bytes| bytes < FILE_MAX_BYTES);
         self.looked.files += 1;
         self.looked.bytes += content.len() as u64;
         self.say(&Said::Read {

@@ -51,10 +51,14 @@ pub(crate) fn end(arguments: &EndArguments) -> Result<Exit, Failure> {
     };
     become_it().map_err(|error| failed("take the place", &error))?;
     let deadline = Instant::now() + TIME_MAX;
-    while remains(arguments.uid) {
+    loop {
+        // First: whoever is still there may slow us down.
         match kill(Pid::from_raw(-1), Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
             Err(error) => return Err(failed("end the processes", &error)),
+        }
+        if !remains(arguments.uid) {
+            return Ok(Exit::Success);
         }
         if Instant::now() > deadline {
             return Err(failed("end the processes", &"some go on"));
@@ -65,7 +69,6 @@ pub(crate) fn end(arguments: &EndArguments) -> Result<Exit, Failure> {
         )]
         std::thread::sleep(LOOK);
     }
-    Ok(Exit::Success)
 }
 
 /// Whether anything but us runs as this user. What has ended and was not waited for runs no more.

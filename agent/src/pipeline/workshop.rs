@@ -753,9 +753,13 @@ impl Workshop {
         let outcome = tokio::select! {
             outcome = build.run() => Ok(outcome),
             // It may go on for minutes, and changes nothing: the next environment begins it again.
-            () = stop.cancelled() => Err(WorkshopError::Interrupted),
+            () = stop.cancelled() => {
+                if let Err(why) = self.node.isolation.end(Role::Build).await {
+                    tracing::error!(why, "what the build left running could not be ended");
+                }
+                Err(WorkshopError::Interrupted)
+            }
         };
-        self.node.isolation.end(Role::Build).await;
         if let Err(error) = remove_folder(&copy) {
             tracing::warn!(%error, "the copy that was built could not be removed; the next one replaces it");
         }

@@ -85,7 +85,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable(
         "ISOLATION",
         Some("none"),
-        "users: the site and the editor run as users of their own, and it is proven that they get at nothing of the agent's (the image says so); none: everything is one user",
+        "users: the site, its builds and the editor run as users of their own, and it is proven that they get at nothing of the agent's (the image says so); none: everything is one user",
     ),
     variable(
         "LOG_LEVEL",

@@ -21,6 +21,10 @@ const PROGRAM: &str = include_str!("build.mjs");
 const BUILD_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// How long the dependencies may take to be copied.
 const COPY_TIME_MAX: Duration = Duration::from_secs(3 * 60);
+/// Whose a copy is comes from the folder that it is in, and it is to be open to who builds, however narrow it was.
+const COPY: &str = r#"rm -rf -- "$2"
+cp --recursive --no-dereference --preserve=mode,timestamps,links --reflink=auto -- "$1" "$2"
+chmod --recursive g+rwX -- "$2""#;
 /// Lines of its output that say why, where it did not.
 const LAST_WORDS: usize = 10;
 
@@ -93,34 +97,51 @@ impl Build {
         drain.spawn(async move { drained.drain(stderr).await });
         let mut lines = BufReader::new(stdout);
         let answered = async {
-            let line = bounded_line(&mut lines, RUNNER_LINE_MAX_BYTES).await;
-            line.and_then(|line| serde_json::from_str::<Answer>(&line).ok())
+            loop {
+                // What the site's own programs write there is no answer.
+                let line = bounded_line(&mut lines, RUNNER_LINE_MAX_BYTES).await?;
+                if let Ok(answer) = serde_json::from_str::<Answer>(&line) {
+                    return Some(answer);
+                }
+            }
         };
-        let answer = tokio::time::timeout(BUILD_TIME_MAX, answered).await;
-        let ending = match (&answer, group) {
-            // It has ended, or is about to: asking it to would be what ended it.
-            (Ok(None), mut group) => match tokio::time::timeout(GRACE, group.ending()).await {
-                Ok(ending) => ending,
-                Err(_) => group.stop(GRACE).await,
-            },
-            (_, group) => group.stop(GRACE).await,
+        let mut answered = std::pin::pin!(answered);
+        let heard = async {
+            tokio::select! {
+                answer = &mut answered => match answer {
+                    Some(answer) => (Some(answer), None),
+                    // Its output is closed: it ends, or has.
+                    None => (None, tokio::time::timeout(GRACE, group.ending()).await.ok()),
+                },
+                // What it said is there by now. Whoever it has started may hold its output for longer.
+                ending = group.ending() => {
+                    let answer = tokio::time::timeout(GRACE, &mut answered).await;
+                    (answer.ok().flatten(), Some(ending))
+                }
+            }
         };
-        match (answer, ending) {
-            (Err(_), _) => Err(BuildError::TooSlow),
-            (Ok(Some(Answer { problem: None })), _) => Ok(()),
-            (
-                Ok(Some(Answer {
+        let heard = tokio::time::timeout(BUILD_TIME_MAX, heard).await;
+        if let Err(error) = group.stop(GRACE).await {
+            tracing::debug!(%error, "the build's end could not be seen");
+        }
+        if let Err(why) = self.node.isolation.end(Role::Build).await {
+            tracing::error!(why, "what the build left running could not be ended");
+        }
+        match heard {
+            Err(_) => Err(BuildError::TooSlow),
+            Ok((Some(Answer { problem: None }), _)) => Ok(()),
+            Ok((
+                Some(Answer {
                     problem: Some(problem),
-                })),
+                }),
                 _,
-            ) => Err(BuildError::Failed(problem)),
-            // Nothing that the site is made of ends it like this.
-            (Ok(None), Ok(ending @ (Ending::Signalled(_) | Ending::MemoryRanOut))) => {
+            )) => Err(BuildError::Failed(problem)),
+            Ok((None, Some(Ok(ending)))) if ending.is_others_deed() => {
                 Err(BuildError::Ended(ending))
             }
-            (Ok(None), Err(source)) => Err(begin("see the end")(source)),
-            (Ok(None), Ok(Ending::Exited(_))) => {
-                drain.join_all().await;
+            Ok((None, _)) => {
+                // Without a limit whoever still holds its output would hold us.
+                tokio::time::timeout(GRACE, drain.join_all()).await.ok();
                 Err(BuildError::Failed(SiteProblem {
                     message: format!(
                         "it ended; the last it said was: {}",
@@ -146,27 +167,33 @@ impl Build {
         if !installed.is_dir() {
             return Ok(());
         }
-        let mut group = Program::new("cp", &self.root)
+        let copy = Program::new("sh", &self.root)
             .variable("PATH", self.node.search_path())
             .confined(&self.node.isolation, Role::Tool)
             .arguments([
-                OsString::from("--recursive"),
-                // Whose it is comes from the folder: it is to be open to who builds.
-                "--no-dereference".into(),
-                "--preserve=mode,timestamps,links".into(),
-                "--reflink=auto".into(),
-                "--".into(),
+                OsString::from("-euc"),
+                COPY.into(),
+                "sh".into(),
                 installed.into(),
                 target.into(),
-            ])
-            .start()?;
-        drop(group.pipes());
-        match tokio::time::timeout(COPY_TIME_MAX, group.ending()).await {
-            Ok(Ok(Ending::Exited(0))) => Ok(()),
-            Ok(Ok(ending)) => Err(std::io::Error::other(format!("the copy {ending}"))),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
-        }
+            ]);
+        let copied = async {
+            loop {
+                let mut group = copy.start()?;
+                drop(group.pipes());
+                match group.ending().await? {
+                    Ending::Exited(0) => return Ok(()),
+                    // With the dev server everything of the site's is ended when that is started anew.
+                    ending if ending.is_others_deed() => {
+                        tracing::info!(%ending, "the copy of the dependencies is made again");
+                    }
+                    ending => return Err(std::io::Error::other(format!("the copy {ending}"))),
+                }
+            }
+        };
+        tokio::time::timeout(COPY_TIME_MAX, copied)
+            .await
+            .map_err(|_| std::io::ErrorKind::TimedOut)?
     }
 }
 

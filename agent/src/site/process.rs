@@ -193,6 +193,13 @@ impl Ending {
     }
 }
 
+impl Ending {
+    /// Whether it says nothing of what was run: something else ended it.
+    pub(crate) fn is_others_deed(self) -> bool {
+        matches!(self, Self::MemoryRanOut | Self::Signalled(9))
+    }
+}
+
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

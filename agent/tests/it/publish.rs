@@ -470,7 +470,7 @@ async fn a_build_that_something_else_ended_is_made_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let once = folder.path().join("once").display().to_string();
     let page = format!(
-        "---\nimport fs from 'node:fs';\nif (import.meta.env.PROD && !fs.existsSync('{once}')) {{ fs.writeFileSync('{once}', ''); process.kill(process.pid, 'SIGKILL'); }}\n---\n<html><body>Well</body></html>"
+        "---\nimport fs from 'node:fs';\nimport {{ execSync }} from 'node:child_process';\nif (import.meta.env.PROD) execSync('echo a tool writes here too', {{ stdio: 'inherit' }});\nif (import.meta.env.PROD && !fs.existsSync('{once}')) {{ fs.writeFileSync('{once}', ''); process.kill(process.pid, 'SIGKILL'); }}\n---\n<html><body>Well</body></html>"
     );
     let write = format!("src/pages/fragile.astro={page}");
     environment
@@ -478,6 +478,15 @@ async fn a_build_that_something_else_ended_is_made_again() {
         .await;
     environment.publishes(&[]).await;
     assert!(fs::exists(&once).expect("asked"), "it was built twice");
+    // What it does to itself is the site's, and somebody that it leaves behind is not waited for.
+    let page = "---\nimport { spawn } from 'node:child_process';\nif (import.meta.env.PROD) { spawn('sleep', ['30'], { detached: true, stdio: 'inherit' }); process.abort(); }\n---\n<html><body>Well</body></html>";
+    let write = format!("src/pages/aborts.astro={page}");
+    environment
+        .lands(&["--id", "aborts", "--write", &write])
+        .await;
+    environment
+        .is_rejected(&["--id", "aborted", "--publish"], "build_failed")
+        .await;
     assert!(
         bare.show("main", "src/pages/fragile.astro")
             .contains("Well")

@@ -103,7 +103,17 @@ async fn the_door_answers_nobody_but_the_router_of_this_generation() {
 
 /// A defect of ours ends a loop and no process. As the first process it starts the daemon anew, in its own session, and nothing is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loop_that_panics_is_a_crash_and_what_it_was_at_is_done_once() {
+async fn a_pipeline_that_panics_is_a_crash_and_what_it_was_at_is_done_once() {
+    is_a_crash("panic:before-receipt").await;
+}
+
+/// Without it the lease would run out, and nobody would know why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_panics_is_a_crash_too() {
+    is_a_crash("panic:renewal").await;
+}
+
+async fn is_a_crash(place: &str) {
     let repository = site();
     let seat = Town::on_a_laptop()
         .session(&address(&repository), json!({}))
@@ -113,7 +123,7 @@ async fn a_loop_that_panics_is_a_crash_and_what_it_was_at_is_done_once() {
     let mut awake = seat
         .container()
         .supervised()
-        .variable("EDIT_AGENT_CRASH_AT", "panic:before-receipt")
+        .variable("EDIT_AGENT_CRASH_AT", place)
         .with(&["--task", "the-only-one"])
         .starts();
     awake.says("it is started anew in 250 ms").await;

@@ -184,7 +184,7 @@ pub enum SiteHealth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Isolation {
-    /// Whether the site and the editor run as users of their own.
+    /// Whether the site, its builds and the editor run as users of their own.
     pub users: bool,
     /// Whether something else keeps them from the endpoint that gives out the task's credentials.
     pub boundary: Boundary,

@@ -33,7 +33,7 @@
 //! - **What is left when the child has ended** is asked once with TERM, and killed after a grace. As PID 1 that is everybody in the
 //!   container, with `kill(-1)`: no fork outruns that, and it needs no `/proc`. It ends sessions of `docker exec` too. Elsewhere
 //!   it is our descendants, of which we become the subreaper. Nothing left means no wait. A second TERM ends the grace.
-//!   After a crash it is killed at once: it could take the place of what is started anew.
+//!   Before a restart it is killed at once: it could take the place of what is started anew.
 //! - **A restart** comes only after a crash (see [`Restarts`]), and never once TERM, INT, QUIT or HUP was passed on. If one of these comes
 //!   while no child runs, init ends with 128 + its number at once, or as soon as the crashed tree is cleared.
 //! - **It goes to `/` after the start**, so that it keeps no mount busy; for a restart it comes back.

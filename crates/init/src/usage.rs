@@ -17,7 +17,7 @@ Options:
                        minutes, after 0.25 s, 0.5 s, ...; the restarts are counted in
                        EDIT_AGENT_RESTARTS. Any other ending is meant and ends edit-init
       --grace SECONDS  How long what CMD leaves may take to end after TERM, before KILL [3];
-                       after a crash it is killed at once
+                       before a restart it is killed at once
   -h, --help           Say this
   -V, --version        Say the version
 

@@ -278,6 +278,15 @@ impl Recipe {
         self.option("--security-opt=no-new-privileges")
     }
 
+    /// Where Docker has a profile of `AppArmor`, that forbids what a capability allows.
+    pub(crate) fn without_apparmor(self) -> Self {
+        if told("STORIES_ENGINE") == "podman" {
+            self
+        } else {
+            self.option("--security-opt=apparmor=unconfined")
+        }
+    }
+
     pub(crate) fn user(self, ids: &str) -> Self {
         self.option(format!("--user={ids}"))
     }

@@ -23,13 +23,17 @@ const PLANTED = ["a canary", "that was planted"].join(" ");
 const isSite = process.env.USER === "site";
 const SWAP = `
   const fs = require("node:fs");
+  const pause = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
   fs.mkdirSync("src/pages/swapped", { recursive: true });
   for (;;) try {
+    fs.rmSync("src/pages/kept", { recursive: true, force: true });
     fs.renameSync("src/pages/swapped", "src/pages/kept");
     fs.symlinkSync(process.argv[1], "src/pages/swapped");
+    pause();
     fs.unlinkSync("src/pages/swapped");
     fs.renameSync("src/pages/kept", "src/pages/swapped");
-  } catch {}
+    pause();
+  } catch { pause(); }
 `;
 
 export async function GET() {
@@ -142,7 +146,8 @@ export async function GET() {
   fs.writeFileSync(kept, said);
   fs.chmodSync(kept, 0o644);
   // Whoever writes here for us is to be led elsewhere.
-  if (isSite) spawn(process.execPath, ["-e", SWAP, path.join(workspace, "draft.git")], { detached: true, stdio: "ignore" });
+  if (isSite && !fs.existsSync("/tmp/swaps")) spawn(process.execPath, ["-e", SWAP, path.join(workspace, "draft.git")], { detached: true, stdio: "ignore" });
+  if (isSite) fs.writeFileSync("/tmp/swaps", "");
   return new Response(said);
 }
 "#;

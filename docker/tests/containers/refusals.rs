@@ -51,6 +51,13 @@ fn a_container_in_which_nobody_can_be_kept_apart_does_not_begin() {
 }
 
 #[test]
+fn with_too_few_processes_for_a_site_it_does_not_begin() {
+    let ended = told(Recipe::agent().like_on_fargate().processes(100)).run(&COMMAND);
+    assert_eq!(ended.code, 25, "{ended:?}");
+    assert!(said(&ended).contains("may have 100 processes"), "{ended:?}");
+}
+
+#[test]
 fn with_another_first_process_it_ends_as_it_would_by_itself() {
     let ended = Recipe::agent().like_on_fargate().with_init().run(&[]);
     assert_eq!(ended.code, 2, "{ended:?}");
@@ -64,7 +71,13 @@ fn with_another_first_process_it_ends_as_it_would_by_itself() {
 /// Without /proc nothing could be proven. The engine always mounts one; somebody with too many rights hides it.
 #[test]
 fn without_proc_it_does_not_begin() {
-    let ended = told(Recipe::agent().capability("SYS_ADMIN").program("/bin/sh")).run(&[
+    let ended = told(
+        Recipe::agent()
+            .capability("SYS_ADMIN")
+            .without_apparmor()
+            .program("/bin/sh"),
+    )
+    .run(&[
         "-euc",
         "mount -t tmpfs none /proc; exec /usr/local/bin/edit-agent run --ip 10.0.0.1 --task task-1",
     ]);
@@ -119,7 +132,7 @@ fn whoever_is_ended_can_neither_kill_nor_stop_what_ends_it() {
     };
     for signal in ["SIGKILL", "SIGSTOP"] {
         let besieger = format!(
-            "for (;;) {{ try {{ process.kill(-1, '{signal}') }} catch {{}} require('fs').writeFileSync('/tmp/{signal}', '') }}"
+            "for (;;) {{ try {{ process.kill(-1, '{signal}') }} catch {{}} for (const pid of require('fs').readdirSync('/proc')) try {{ if (pid > 1) require('os').setPriority(Number(pid), 19) }} catch {{}} require('fs').writeFileSync('/tmp/{signal}', '') }}"
         );
         let order = format!(
             "setpriv --reuid 10001 --regid 10001 --clear-groups setsid node -e \"{besieger}\" >/dev/null 2>&1 </dev/null &"
