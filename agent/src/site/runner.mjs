@@ -108,11 +108,16 @@ const held = {
 /** When browsers were last told of a change. What they were told by a process before this one is not known. */
 let toldAt = Date.now();
 
+/** What is wrong, as browsers were told since then, and when. */
+let wrong;
+
 /** A page that was given out before that, and listens only now, missed it. The door says when it was given out. */
 function tellLatecomers(server) {
   server.ws?.on?.('connection', (socket, request) => {
     const pageAt = Number(request?.headers?.['edit-page-at'] ?? Infinity);
     if (pageAt < toldAt) socket.send(JSON.stringify({ type: 'full-reload' }));
+    // Vite keeps it for whoever comes first if nobody is there: the socket of the page before, or somebody else's, may be.
+    else if (wrong && pageAt <= wrong.at) socket.send(JSON.stringify(wrong.payload));
   });
 }
 
@@ -136,8 +141,10 @@ function listen(server) {
       held.pass(payload, () => {
         if (payload?.type === 'full-reload' || payload?.type === 'update') {
           toldAt = Date.now();
+          wrong = undefined;
           say({ event: 'shown' });
         }
+        if (payload?.type === 'error') wrong = { payload, at: Date.now() };
         send(...message);
       });
     };

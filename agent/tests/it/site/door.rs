@@ -395,3 +395,38 @@ async fn a_page_that_listens_only_after_a_change_is_told_of_it() {
         .expect("accepted");
     late.message("full-reload").await;
 }
+
+/// Astro tells of what is wrong a moment after the page has failed. Whoever's browser is slower, while somebody else is listening, would see
+/// an empty page and never learn why.
+#[tokio::test]
+async fn a_page_that_listens_only_after_it_was_said_what_is_wrong_is_told_of_it() {
+    let repository = Repository::amelia();
+    let environment = Start::of(&repository.address())
+        .with(&["--on-broken", "keep"])
+        .ready()
+        .await;
+    let mut somebody = environment
+        .hot_reload(&[("user-agent", "somebody else")])
+        .await
+        .expect("accepted");
+    environment
+        .lands(&[
+            "--replace",
+            "src/pages/index.astro",
+            "id=\"headline\"",
+            "id=\"headline\" {{{",
+        ])
+        .await;
+    let loads = [("accept", "text/html"), ("user-agent", "a browser")];
+    let page = environment.request("GET", "/", &loads, None).await;
+    assert_eq!(page.status, 500);
+    // The first may be of what the agent looked at; the second comes after the page was given out.
+    for _ in 0..2 {
+        somebody.message("error").await;
+    }
+    let mut late = environment
+        .hot_reload(&[("user-agent", "a browser")])
+        .await
+        .expect("accepted");
+    late.message("error").await;
+}
