@@ -141,7 +141,12 @@ impl Build {
             }
             Ok((None, _)) => {
                 // Without a limit whoever still holds its output would hold us.
-                tokio::time::timeout(GRACE, drain.join_all()).await.ok();
+                let drained = tokio::time::timeout(GRACE, drain.join_all()).await;
+                if drained.is_err() {
+                    tracing::debug!(
+                        "somebody holds the build's output; what came until now is told"
+                    );
+                }
                 Err(BuildError::Failed(SiteProblem {
                     message: format!(
                         "it ended; the last it said was: {}",
