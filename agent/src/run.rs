@@ -72,6 +72,8 @@ const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long everything may take once it is told to stop, but for the last word of what failed: ECS kills what has not ended
 /// 120 s after it was asked.
 const STOP_TIME_MAX: Duration = Duration::from_secs(90);
+/// How long it may take to be ready when it was told to stop before, and has to save what a crash left.
+const READY_TO_SAVE_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long that last word may take.
 const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(15);
 /// How long it may take to tell the record that it stops; the stop itself does not wait for it.
@@ -120,6 +122,9 @@ pub(crate) async fn run(
     everywhere.say("session_id", settings.session_id.redacted());
     let metrics = Metrics::new(settings.client_id.clone(), output);
     let mut interrupt = Interrupt::listen()?;
+    if settings.asked_to_end {
+        interrupt.keep();
+    }
     let events = Events::new();
     let backend = Backend::open(&settings).await?;
     let mut boot = Boot {
@@ -136,12 +141,7 @@ pub(crate) async fn run(
     let began = Instant::now();
     let started = tokio::select! {
         started = start(&settings, users, &backend, &everywhere, &mut boot, &mut keeper) => started,
-        () = interrupt.requested() => Err(Failure::new(
-            Exit::Interrupted,
-            "stopped before it was ready",
-            "Nothing is half done; the next wake begins anew.",
-        )
-        .retryable(true)),
+        failure = stopped_early(&mut interrupt, settings.restarts > 0) => Err(failure),
     };
     let ended = match started {
         Ok(started) => {
@@ -163,6 +163,40 @@ pub(crate) async fn run(
     counted.cancel();
     while counting.join_next().await.is_some() {}
     ended
+}
+
+/// Waits until it is told to stop before it is ready, and for too long where it was started anew: there the workspace may hold what is
+/// nowhere else, so that it becomes ready all the same, and then saves it. To be told again ends that.
+async fn stopped_early(interrupt: &mut Interrupt, is_restart: bool) -> Failure {
+    interrupt.requested().await;
+    if !is_restart {
+        return Failure::new(
+            Exit::Interrupted,
+            "stopped before it was ready",
+            "Nothing is half done; the next wake begins anew.",
+        )
+        .retryable(true);
+    }
+    tracing::info!(
+        seconds_max = READY_TO_SAVE_TIME_MAX.as_secs(),
+        "told to stop after a crash; it becomes ready first, and saves what there is"
+    );
+    interrupt.keep();
+    let why = tokio::select! {
+        () = tokio::time::sleep(READY_TO_SAVE_TIME_MAX) => "it did not become ready in time",
+        () = interrupt.requested_anew() => "it was told to stop a second time",
+    };
+    not_saved(why)
+}
+
+/// Not everything is where the next environment finds it.
+fn not_saved(why: &str) -> Failure {
+    Failure::new(
+        Exit::NotSaved,
+        format!("it could not save everything: {why}"),
+        "What instructions were to do is still in the queue; what was changed by hand is in the workspace.",
+    )
+    .retryable(true)
 }
 
 /// Counts what becomes of instructions.
@@ -783,12 +817,7 @@ async fn live(
     let failure = match ended {
         Ok(Ok(())) => return Ok(Exit::Success),
         Ok(Err(failure)) => failure,
-        Err(_) => Failure::new(
-            Exit::NotSaved,
-            "it could not save everything in the time it had",
-            "What instructions were to do is still in the queue; what was changed by hand is in the workspace.",
-        )
-        .retryable(true),
+        Err(_) => not_saved("it did not do so in the time it had"),
     };
     if failure.exit != Exit::Crashed {
         say_why(Some(&lease), &failure).await;

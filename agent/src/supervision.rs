@@ -86,7 +86,7 @@ pub(crate) fn supervise(supervision: Supervision) -> Result<ExitCode, Failure> {
     let small = own.with_file_name(INIT);
     if small.is_file() {
         let error = Command::new(&small)
-            .args(["--restart", "--"])
+            .args(["--restart", "--last-start", "--"])
             .arg(&own)
             .args(daemon)
             .env("LOG_FORMAT", if log == Log::Json { "json" } else { "text" })
@@ -101,6 +101,7 @@ pub(crate) fn supervise(supervision: Supervision) -> Result<ExitCode, Failure> {
         name: "edit-agent",
         arguments: daemon.collect(),
         restarts: Some(Restarts::default()),
+        last_start: true,
         log,
         ..Plan::new(own)
     };

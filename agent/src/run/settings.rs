@@ -100,9 +100,6 @@ pub(crate) const VARIABLES: &[Variable] = &[
     ),
 ];
 
-/// How many times init has started the agent anew: its own word, and none of an operator's.
-const RESTARTS: &str = "EDIT_AGENT_RESTARTS";
-
 /// Where a container keeps its workspace.
 const WORKSPACE: &str = "/workspace";
 
@@ -186,6 +183,8 @@ pub(crate) struct Settings {
     pub(crate) isolation: Wanted,
     /// How many times the agent was started anew in this container.
     pub(crate) restarts: u32,
+    /// It was asked to stop while the agent was down: this start is the last, and for saving what there is.
+    pub(crate) asked_to_end: bool,
     pub(crate) log_level: Level,
     pub(crate) log_format: Format,
 }
@@ -374,9 +373,11 @@ impl Settings {
         let edit_domain = read.text("EDIT_DOMAIN");
         let preview_domain = read.text("PREVIEW_DOMAIN");
         let isolation = read.optional::<Wanted>("ISOLATION");
-        let restarts = (read.lookup)(RESTARTS)
+        // Init's own words, and none of an operator's.
+        let restarts = (read.lookup)(init::RESTARTS_VARIABLE)
             .and_then(|count| count.to_str()?.parse().ok())
             .unwrap_or(0);
+        let asked_to_end = (read.lookup)(init::ASKED_VARIABLE).is_some();
         let log_level = read.optional::<Level>("LOG_LEVEL");
         let log_format = read.optional::<Format>("LOG_FORMAT");
         let place = Place::read(arguments, read);
@@ -397,6 +398,7 @@ impl Settings {
             preview_domain,
             isolation: isolation?,
             restarts,
+            asked_to_end,
             log_level: log_level?,
             log_format: log_format?,
         })

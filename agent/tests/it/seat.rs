@@ -127,6 +127,8 @@ async fn is_a_crash(place: &str) {
         .with(&["--task", "the-only-one"])
         .starts();
     awake.says("it is started anew in 250 ms").await;
+    // The record is still that of before the crash until it begins anew.
+    awake.says("\"restarts\":1").await;
     let awake = awake.registered().await;
     assert_eq!(awake.receipt("one").await.status, Status::Pushed);
     let record = seat.record_when("ready", |record| record.state == State::Ready);
@@ -140,6 +142,48 @@ async fn is_a_crash(place: &str) {
     let (code, said) = awake.ended().await;
     assert_eq!(code, 0, "{said}");
     assert_eq!(seat.record().await.state, State::Dormant);
+}
+
+/// A container that is stopped is thrown away, workspace and all: not even a crash a moment before is a reason to lose what is in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_by_hand_is_parked_though_it_is_told_to_stop_just_after_a_crash() {
+    // While it is down, and while it starts.
+    for moment in ["it is started anew in 250 ms", "\"restarts\":1"] {
+        is_saved_after_a_crash(moment).await;
+    }
+}
+
+async fn is_saved_after_a_crash(moment: &str) {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({}))
+        .await;
+    let awake = seat
+        .container()
+        .supervised()
+        .with(&["--task", "the-only-one"])
+        .starts();
+    let mut awake = awake.registered().await;
+    std::fs::write(
+        crate::support::seat::work_tree(&seat).join("notes.md"),
+        "By hand\n",
+    )
+    .expect("written");
+    let daemon = crate::support::seat::only_child(awake.first_process());
+    nix::sys::signal::kill(daemon, Signal::SIGKILL).expect("killed");
+    awake.says(moment).await;
+    nix::sys::signal::kill(awake.first_process(), Signal::SIGTERM).expect("signalled");
+    let (code, said) = awake.ended().await;
+    assert_eq!(code, 0, "{said}");
+    let record = seat.record().await;
+    assert_eq!(record.state, State::Dormant, "{said}");
+    let parked: Vec<&str> = record
+        .parked
+        .iter()
+        .flat_map(|parked| &parked.files)
+        .map(String::as_str)
+        .collect();
+    assert_eq!(parked, ["notes.md"], "{said}");
 }
 
 /// Its port answers, and its page is shown: that is no health, while nothing that is asked for is done.

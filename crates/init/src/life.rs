@@ -7,6 +7,7 @@ use crate::ending::Ending;
 use crate::plan::Plan;
 use crate::restart::{History, Verdict};
 use crate::signal::{self, Meaning, Signals};
+use crate::start::Number;
 use crate::voice::Said;
 
 /// How long killed processes may take to be gone. Only one that waits for a broken disk takes longer.
@@ -42,8 +43,8 @@ pub(crate) enum Event {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Start the child, for the so manyth time after the first.
-    Start(u32),
+    /// Start the child.
+    Start(Number),
     /// Send this signal to the child's group.
     Forward(i32),
     /// Stop ourselves.
@@ -97,8 +98,12 @@ pub(crate) struct Life {
     /// None if it is never started anew.
     history: Option<History>,
     grace: Duration,
-    /// Somebody asked for an end: nothing is started any more.
-    asked_to_end: bool,
+    /// Whether it is started one last time when an end is asked for and it has crashed.
+    last_start: bool,
+    /// Whether the child that runs is a restart.
+    is_restart: bool,
+    /// The signal with which somebody asked for an end: nothing is started any more, but for the last time.
+    asked_to_end: Option<i32>,
 }
 
 impl Life {
@@ -108,9 +113,11 @@ impl Life {
             state: State::Starting,
             history: plan.restarts.map(History::new),
             grace: plan.grace,
-            asked_to_end: false,
+            last_start: plan.last_start,
+            is_restart: false,
+            asked_to_end: None,
         };
-        (life, vec![Action::Start(0)])
+        (life, vec![Action::Start(Number::default())])
     }
 
     /// How it ended, if it did.
@@ -163,15 +170,29 @@ impl Life {
     }
 
     fn on_ending(&mut self, ending: Ending, anything_left: bool, now: Instant) -> Vec<Action> {
-        let heard = match self.state {
+        let mut heard = match self.state {
             State::Running { heard, .. } => heard,
             _ => Signals::default(),
         };
+        if let Some(signal) = self.asked_to_end
+            && self.last_start
+            && self.is_restart
+        {
+            // It did not listen yet, and has saved nothing.
+            heard.remove(signal);
+        }
         let mut actions = Vec::new();
         let verdict = match &mut self.history {
             None => Verdict::Meant,
-            Some(_) if self.asked_to_end => Verdict::Meant,
+            Some(_) if self.asked_to_end.is_some() && !self.last_start => Verdict::Meant,
             Some(history) => history.judge(ending, heard, now),
+        };
+        let verdict = match verdict {
+            Verdict::Again { number, .. } if self.asked_to_end.is_some() => Verdict::Again {
+                delay: Duration::ZERO,
+                number,
+            },
+            verdict => verdict,
         };
         if let Some(history) = &self.history {
             actions.push(Action::Say(Said::Ended {
@@ -204,8 +225,10 @@ impl Life {
 
     fn on_signal(&mut self, signal: i32, now: Instant) -> Vec<Action> {
         let asks_to_end = signal::asks_to_end(signal);
-        let already_asked = self.asked_to_end;
-        self.asked_to_end |= asks_to_end;
+        let already_asked = self.asked_to_end.is_some();
+        if asks_to_end {
+            self.asked_to_end.get_or_insert(signal);
+        }
         match &mut self.state {
             State::Running { own_session, heard } => match signal::meaning(signal, *own_session) {
                 Meaning::Reap => Vec::new(),
@@ -216,7 +239,11 @@ impl Life {
                 Meaning::Suspend(sent) => vec![Action::Forward(sent), Action::Suspend],
             },
             State::Clearing { stage, next } if asks_to_end => {
-                if let Next::Restart { .. } = next {
+                if let Next::Restart { at, .. } = next {
+                    if self.last_start && !already_asked {
+                        *at = now;
+                        return vec![Action::Say(Said::LastStart { signal })];
+                    }
                     *next = Next::End(Ending::Stopped(signal));
                     return vec![Action::Say(Said::NotRestarted { signal })];
                 }
@@ -225,6 +252,10 @@ impl Life {
                     Stage::Asked { .. } if already_asked => self.lose_patience(now),
                     _ => Vec::new(),
                 }
+            }
+            State::Waiting { number, .. } if asks_to_end && self.last_start => {
+                let number = *number;
+                vec![Action::Say(Said::LastStart { signal }), self.start(number)]
             }
             State::Waiting { .. } if asks_to_end => {
                 self.state = State::Ended(Ending::Stopped(signal));
@@ -248,14 +279,23 @@ impl Life {
                 }
                 Stage::Killed { .. } => vec![Action::KillTheRest],
             },
-            State::Waiting { until, number } if now >= until => {
-                self.state = State::Starting;
-                vec![Action::Start(number)]
-            }
+            State::Waiting { until, number } if now >= until => vec![self.start(number)],
             State::Starting | State::Running { .. } | State::Waiting { .. } | State::Ended(_) => {
                 Vec::new()
             }
         }
+    }
+
+    fn start(&mut self, restart: u32) -> Action {
+        self.state = State::Starting;
+        self.is_restart = true;
+        let last_because = self.asked_to_end;
+        // One is the last.
+        self.last_start &= last_because.is_none();
+        Action::Start(Number {
+            restart,
+            last_because,
+        })
     }
 
     /// What was asked has not ended.
@@ -295,6 +335,20 @@ mod tests {
         terminal: false,
     };
 
+    fn starts(restart: u32) -> Action {
+        Action::Start(Number {
+            restart,
+            last_because: None,
+        })
+    }
+
+    fn starts_for_the_last_time(restart: u32, signal: i32) -> Action {
+        Action::Start(Number {
+            restart,
+            last_because: Some(signal),
+        })
+    }
+
     fn ended(ending: Ending) -> Event {
         Event::Ended {
             ending,
@@ -316,11 +370,11 @@ mod tests {
     }
 
     impl Told {
-        fn new(restarts: Option<Restarts>) -> Self {
+        fn new(restarts: Option<Restarts>, last_start: bool) -> Self {
             let mut plan = Plan::new("daemon");
-            (plan.restarts, plan.grace) = (restarts, GRACE);
+            (plan.restarts, plan.last_start, plan.grace) = (restarts, last_start, GRACE);
             let (life, actions) = Life::begin(&plan);
-            assert_eq!(actions, [Action::Start(0)]);
+            assert_eq!(actions, [starts(0)]);
             let now = Instant::now();
             let mut told = Self { life, now };
             assert_eq!(told.on(STARTED), []);
@@ -328,11 +382,15 @@ mod tests {
         }
 
         fn once() -> Self {
-            Self::new(None)
+            Self::new(None, false)
         }
 
         fn daemon() -> Self {
-            Self::new(Some(Restarts::default()))
+            Self::new(Some(Restarts::default()), false)
+        }
+
+        fn with_something_to_save() -> Self {
+            Self::new(Some(Restarts::default()), true)
         }
 
         /// What is done, without what is said.
@@ -433,11 +491,11 @@ mod tests {
         assert_eq!(told.on(ended_and_left(KILLED)), [Action::KillTheRest]);
         assert_eq!(told.waits(), [Action::KillTheRest]);
         assert_eq!(told.on(Event::NothingLeft), []);
-        assert_eq!(told.waits(), [Action::Start(1)]);
+        assert_eq!(told.waits(), [starts(1)]);
         assert_eq!(told.on(STARTED), []);
         let before = told.now;
         assert_eq!(told.on(ended(Ending::Exited(101))), []);
-        assert_eq!(told.waits(), [Action::Start(2)]);
+        assert_eq!(told.waits(), [starts(2)]);
         assert_eq!(told.now - before, Duration::from_millis(500));
     }
 
@@ -446,7 +504,7 @@ mod tests {
         let mut told = Told::daemon();
         for number in 1..=5 {
             assert_eq!(told.on(ended(KILLED)), []);
-            assert_eq!(told.waits(), [Action::Start(number)]);
+            assert_eq!(told.waits(), [starts(number)]);
             told.on(STARTED);
         }
         told.on(ended(Ending::Exited(101)));
@@ -479,11 +537,11 @@ mod tests {
         let mut told = Told::daemon();
         told.on(Event::Signal(SIGUSR1));
         told.on(ended(KILLED));
-        assert_eq!(told.waits(), [Action::Start(1)]);
+        assert_eq!(told.waits(), [starts(1)]);
         told.on(STARTED);
         // Not passed on to this one.
         told.on(ended(Ending::Signalled(SIGUSR1)));
-        assert_eq!(told.waits(), [Action::Start(2)]);
+        assert_eq!(told.waits(), [starts(2)]);
         told.on(STARTED);
         told.on(Event::Signal(SIGUSR1));
         told.on(ended(Ending::Signalled(SIGUSR1)));
@@ -522,13 +580,77 @@ mod tests {
     }
 
     #[test]
+    fn who_has_something_to_save_is_started_one_last_time() {
+        let mut told = Told::with_something_to_save();
+        told.on(ended(KILLED));
+        let last = [starts_for_the_last_time(1, SIGTERM)];
+        assert_eq!(told.on(Event::Signal(SIGTERM)), last);
+        assert_eq!(told.on(STARTED), []);
+        // However it ends, that is the end.
+        assert_eq!(told.on(ended(KILLED)), []);
+        assert_eq!(told.life.ended(), Some(KILLED));
+    }
+
+    #[test]
+    fn who_has_something_to_save_is_started_as_soon_as_its_tree_is_gone() {
+        let mut told = Told::with_something_to_save();
+        let began = told.now;
+        told.on(ended_and_left(KILLED));
+        assert_eq!(told.on(Event::Signal(SIGTERM)), []);
+        let last = [starts_for_the_last_time(1, SIGTERM)];
+        assert_eq!(told.on(Event::NothingLeft), last);
+        assert_eq!(told.now, began);
+    }
+
+    #[test]
+    fn a_second_wish_to_end_is_granted_to_who_has_something_to_save() {
+        let mut told = Told::with_something_to_save();
+        told.on(ended_and_left(KILLED));
+        told.on(Event::Signal(SIGTERM));
+        assert_eq!(told.on(Event::Signal(SIGINT)), []);
+        assert_eq!(told.on(Event::NothingLeft), []);
+        assert_eq!(told.life.ended(), Some(Ending::Stopped(SIGINT)));
+    }
+
+    #[test]
+    fn who_crashes_while_it_saves_is_started_one_last_time() {
+        let mut told = Told::with_something_to_save();
+        told.on(Event::Signal(SIGTERM));
+        let last = [starts_for_the_last_time(1, SIGTERM)];
+        assert_eq!(told.on(ended(KILLED)), last);
+        told.on(STARTED);
+        assert_eq!(told.on(Event::Signal(SIGTERM)), [Action::Forward(SIGTERM)]);
+        assert_eq!(told.on(ended(Ending::Exited(101))), []);
+        assert_eq!(told.life.ended(), Some(Ending::Exited(101)));
+    }
+
+    #[test]
+    fn who_does_not_listen_yet_is_started_one_last_time_if_there_was_a_crash() {
+        let mut told = Told::with_something_to_save();
+        told.on(ended(KILLED));
+        assert_eq!(told.waits(), [starts(1)]);
+        told.on(STARTED);
+        told.on(Event::Signal(SIGTERM));
+        let last = [starts_for_the_last_time(2, SIGTERM)];
+        assert_eq!(told.on(ended(Ending::Signalled(SIGTERM))), last);
+        told.on(STARTED);
+        told.on(ended(Ending::Signalled(SIGTERM)));
+        assert_eq!(told.life.ended(), Some(Ending::Signalled(SIGTERM)));
+        // The first has nothing to save.
+        let mut told = Told::with_something_to_save();
+        told.on(Event::Signal(SIGTERM));
+        told.on(ended(Ending::Signalled(SIGTERM)));
+        assert_eq!(told.life.ended(), Some(Ending::Signalled(SIGTERM)));
+    }
+
+    #[test]
     fn a_daemon_that_there_is_no_room_for_is_tried_again_and_one_that_is_missing_is_not() {
         use crate::ending::NotStarted::{NoRoom, NotFound};
         let mut told = Told::daemon();
         told.on(ended(KILLED));
         told.waits();
         assert_eq!(told.on(ended(Ending::NotStarted(NoRoom))), []);
-        assert_eq!(told.waits(), [Action::Start(2)]);
+        assert_eq!(told.waits(), [starts(2)]);
         told.on(ended(Ending::NotStarted(NotFound)));
         assert_eq!(told.life.ended(), Some(Ending::NotStarted(NotFound)));
     }

@@ -55,6 +55,11 @@ impl Signals {
     pub(crate) const OF_A_TERMINAL: Self =
         Self(bit(libc::SIGINT) | bit(libc::SIGQUIT) | bit(libc::SIGHUP));
 
+    /// Takes one out.
+    pub(crate) fn remove(&mut self, signal: i32) {
+        self.0 &= !bit(signal);
+    }
+
     /// Adds one.
     pub(crate) fn insert(&mut self, signal: i32) {
         self.0 |= bit(signal);

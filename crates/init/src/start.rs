@@ -14,7 +14,16 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 
 use crate::ending::NotStarted;
-use crate::plan::{Plan, RESTARTS_VARIABLE};
+use crate::plan::{ASKED_VARIABLE, Plan, RESTARTS_VARIABLE};
+
+/// Which start of its program it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Number {
+    /// The so manyth after the first.
+    pub(crate) restart: u32,
+    /// The signal that asked for the end, if it is to save and end.
+    pub(crate) last_because: Option<i32>,
+}
 
 /// How a child is set apart from us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +41,18 @@ pub(crate) struct Refusal {
     pub(crate) sentence: String,
 }
 
-/// Starts the program of a plan for the `number`th time after the first.
-pub(crate) fn start(plan: &Plan, number: u32, apart: Apart, mask: &SigSet) -> Result<Pid, Refusal> {
+/// Starts the program of a plan.
+pub(crate) fn start(
+    plan: &Plan,
+    number: Number,
+    apart: Apart,
+    mask: &SigSet,
+) -> Result<Pid, Refusal> {
     spawn(plan, number, apart, mask)
         .map_err(|errno| refusal(&plan.program, errno, is_there(&plan.program)))
 }
 
-fn spawn(plan: &Plan, number: u32, apart: Apart, mask: &SigSet) -> Result<Pid, Errno> {
+fn spawn(plan: &Plan, number: Number, apart: Apart, mask: &SigSet) -> Result<Pid, Errno> {
     let mut default = SigSet::empty();
     // Rust's runtime ignores it in us, and nobody has asked the child.
     default.add(Signal::SIGPIPE);
@@ -72,17 +86,23 @@ fn spawn(plan: &Plan, number: u32, apart: Apart, mask: &SigSet) -> Result<Pid, E
     )
 }
 
-/// Ours, and which restart it is.
-fn environment(plan: &Plan, number: u32) -> Result<Vec<CString>, Errno> {
-    let own = |name: &OsStr| plan.restarts.is_some() && name == RESTARTS_VARIABLE;
+/// Ours, and which start it is.
+fn environment(plan: &Plan, number: Number) -> Result<Vec<CString>, Errno> {
+    let own = |name: &OsStr| {
+        plan.restarts.is_some() && (name == RESTARTS_VARIABLE || name == ASKED_VARIABLE)
+    };
     let mut variables = Vec::new();
     for (mut variable, value) in std::env::vars_os().filter(|(name, _)| !own(name)) {
         variable.push("=");
         variable.push(value);
         variables.push(c_string(variable)?);
     }
-    if number > 0 {
-        variables.push(c_string(format!("{RESTARTS_VARIABLE}={number}").into())?);
+    if number.restart > 0 {
+        let restart = format!("{RESTARTS_VARIABLE}={}", number.restart);
+        variables.push(c_string(restart.into())?);
+    }
+    if let Some(signal) = number.last_because {
+        variables.push(c_string(format!("{ASKED_VARIABLE}={signal}").into())?);
     }
     Ok(variables)
 }

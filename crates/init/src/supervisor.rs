@@ -13,7 +13,7 @@ use crate::kernel::{self, Change, Waited};
 use crate::life::{Action, Event, Life};
 use crate::plan::Plan;
 use crate::rest::Reach;
-use crate::start::{self, Apart};
+use crate::start::{self, Apart, Number};
 use crate::terminal::Terminal;
 use crate::voice::{Said, Voice};
 
@@ -122,8 +122,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn start(&mut self, number: u32) -> Event {
-        if number > 0
+    fn start(&mut self, number: Number) -> Event {
+        if number.restart > 0
             && let Some(home) = &self.home
             && let Err(error) = std::env::set_current_dir(home)
         {
@@ -147,8 +147,8 @@ impl<'a> Supervisor<'a> {
                 (self.child, self.group) = (Some(child), Some(child));
                 self.hand_over_terminal();
                 let terminal = self.terminal.as_ref().is_some_and(Terminal::is_handed_over);
-                if number > 0 {
-                    self.voice.say(&Said::Restarted(number));
+                if number.restart > 0 {
+                    self.voice.say(&Said::Restarted(number.restart));
                 }
                 Event::Started {
                     own_session: apart == Apart::Session,

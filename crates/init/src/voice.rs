@@ -49,6 +49,11 @@ pub(crate) enum Said {
         /// Which.
         signal: i32,
     },
+    /// The same, and it is started one last time.
+    LastStart {
+        /// Which.
+        signal: i32,
+    },
     /// What is left did not end in time.
     Kills,
     /// And does not even when killed.
@@ -71,7 +76,7 @@ impl Said {
                 Verdict::Meant | Verdict::Again { .. } => Level::Warn,
                 Verdict::GiveUp => Level::Error,
             },
-            Self::Restarted(_) | Self::NotRestarted { .. } => Level::Info,
+            Self::Restarted(_) | Self::NotRestarted { .. } | Self::LastStart { .. } => Level::Info,
             Self::Kills | Self::Handicap(_) => Level::Warn,
             Self::CannotKill | Self::Refused(_) | Self::Broken(_) => Level::Error,
         }
@@ -101,6 +106,10 @@ impl Said {
             Self::Restarted(number) => format!("{program} is started anew (restart {number})."),
             Self::NotRestarted { signal } => format!(
                 "{program} is not started anew: {} came.",
+                signal::Named(*signal)
+            ),
+            Self::LastStart { signal } => format!(
+                "{} came while {program} was down after a crash: it is started one last time, to save what it has.",
                 signal::Named(*signal)
             ),
             Self::Kills => {
@@ -137,7 +146,9 @@ impl Said {
                 }
             }
             Self::Restarted(number) => fields.push(("restart", i64::from(*number))),
-            Self::NotRestarted { signal } => fields.push(("signal", i64::from(*signal))),
+            Self::NotRestarted { signal } | Self::LastStart { signal } => {
+                fields.push(("signal", i64::from(*signal)));
+            }
             Self::Kills
             | Self::CannotKill
             | Self::Refused(_)

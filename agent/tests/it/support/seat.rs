@@ -533,10 +533,7 @@ impl Awake {
 
     /// Its first process, where it is one.
     pub fn first_process(&self) -> nix::unistd::Pid {
-        let pid = self.pid();
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let child = children.expect("it runs").trim().parse();
-        nix::unistd::Pid::from_raw(child.expect("one"))
+        only_child(nix::unistd::Pid::from_raw(self.pid()))
     }
 
     /// Signals it.
@@ -577,6 +574,13 @@ impl Awake {
         let said = tokio::time::timeout(PATIENCE, said).await.is_ok();
         assert!(said, "it never said {words:?}:\n{}", *self.log.borrow());
     }
+}
+
+/// The only child of a process with one thread.
+pub fn only_child(of: nix::unistd::Pid) -> nix::unistd::Pid {
+    let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children"));
+    let child = children.expect("it runs").trim().parse();
+    nix::unistd::Pid::from_raw(child.expect("one"))
 }
 
 /// Where a container on this machine keeps the work tree of a session.

@@ -130,8 +130,10 @@ fn help_names_every_option_and_code() {
     assert_eq!((help.code(), help.errors.as_str()), (0, ""));
     for word in [
         "--restart",
+        "--last-start",
         "--grace",
         "EDIT_AGENT_RESTARTS",
+        "EDIT_AGENT_ASKED_TO_END",
         "LOG_FORMAT",
         "  2 ",
         " 71 ",

@@ -160,6 +160,44 @@ fn term_during_the_back_off_ends_it_at_once_with_143() {
     }
 }
 
+/// What a program saves when it is asked to end: by itself if it hears it, and at a last start if it was asked while it was down.
+const SAVES: &str = "echo start ${EDIT_AGENT_RESTARTS-first} ${EDIT_AGENT_ASKED_TO_END-}; [ $EDIT_AGENT_ASKED_TO_END ] && exit 6; exit 101";
+
+#[test]
+fn who_has_something_to_save_has_a_last_start_and_ends_with_its_status() {
+    for seat in SEATS {
+        let mut run = shell(seat, &[RESTART, "--last-start"], SAVES);
+        // The next start is two seconds away.
+        run.complains("it is started anew in 2000 ms (restart 4;");
+        run.hears(15);
+        let end = run.ends();
+        assert_eq!(end.code(), 6, "{end:?}");
+        let starts = ["start first", "start 1", "start 2", "start 3", "start 4 15"];
+        assert_eq!(end.output, starts.join("\n"));
+        assert!(
+            end.errors.contains(
+                "edit-init: signal 15 (TERM) came while sh was down after a crash: it is started one last time"
+            ),
+            "{end:?}"
+        );
+    }
+}
+
+#[test]
+fn who_crashes_when_it_is_asked_to_end_has_a_last_start_and_a_word_from_outside_is_none() {
+    let script = "echo start ${EDIT_AGENT_ASKED_TO_END-}; [ $EDIT_AGENT_ASKED_TO_END ] && kill -9 $$; trap 'exit 101' TERM; sleep 1000000 & echo listens; wait";
+    let mut command = Seat::Subreaper.command();
+    command.env("EDIT_AGENT_ASKED_TO_END", "9");
+    command.args([RESTART, "--last-start", "sh", "-c", script]);
+    let mut run = Run::start(command, Seat::Subreaper);
+    run.says("listens");
+    run.hears(15);
+    let end = run.ends();
+    // Killed, and not started another time.
+    assert_eq!(end.code(), 137, "{end:?}");
+    assert_eq!(end.output, "start\nlistens\nstart 15");
+}
+
 #[test]
 fn term_while_a_crashed_tree_is_cleared_waits_for_that_only() {
     for seat in SEATS {
