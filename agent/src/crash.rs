@@ -19,7 +19,7 @@ pub(crate) fn reached(name: &str) {
         return;
     };
     let (how, place) = wanted.split_once(':').unwrap_or(("kill", &wanted));
-    if place != name || std::env::var_os("EDIT_AGENT_RESTARTS").is_some() {
+    if place != name || std::env::var_os(init::RESTARTS_VARIABLE).is_some() {
         return;
     }
     match how {

@@ -28,7 +28,7 @@ pub(crate) mod interrupt;
 mod start;
 
 use home::Home;
-pub(crate) use start::start;
+pub(crate) use start::{salvage, start};
 
 use crate::activity::Activity;
 use crate::content::Fetcher;
@@ -345,14 +345,23 @@ pub(crate) struct Halted {
     pub(crate) seat: Seat,
     /// What was parked before.
     pub(crate) taken_up: Vec<TakenUpBefore>,
-    /// The draft and the work tree; none if the pipeline broke or did not end in time.
-    pub(crate) workshop: Option<Workshop>,
+    /// The draft and the work tree.
+    pub(crate) workshop: Result<Workshop, Unfinished>,
     /// Where it ended: the newest commit of the draft.
     pub(crate) commit: Option<String>,
     /// Commits that are not on the remote.
     pub(crate) unpushed: usize,
     /// Files that somebody changed by hand and did not commit.
     pub(crate) uncommitted: Vec<String>,
+}
+
+/// Why a pipeline did not give back what it worked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unfinished {
+    /// It broke, which is a defect.
+    Broke,
+    /// It did not end in time, or was not to.
+    CutOff,
 }
 
 /// How much is finished before it halts.
@@ -393,45 +402,23 @@ impl Running {
                 self.pipeline.abort_all();
             }
         }
-        let (mut commit, mut unpushed, mut uncommitted) = (None, 0, Vec::new());
         let ended = tokio::time::timeout(time, self.pipeline.join_next()).await;
         let workshop = match ended {
-            Ok(Some(Ok(mut workshop))) => {
-                // Whatever goes wrong from here on, the steps after it are taken all the same.
-                if let Err(error) = workshop.settled().await {
-                    tracing::error!(error = %chain(&error), "not everything could be shown; it is put right at the next start");
-                }
-                match workshop.summary().await {
-                    Ok((tip, waiting)) => {
-                        commit = Some(tip.to_string());
-                        unpushed = waiting;
-                    }
-                    Err(error) => {
-                        tracing::error!(error = %chain(&error), "the draft could not be read");
-                    }
-                }
-                // It is nowhere else: whoever throws the workspace away has to know.
-                match workshop.uncommitted().await {
-                    Ok(files) => uncommitted = files.into_iter().collect(),
-                    Err(error) => {
-                        tracing::error!(error = %chain(&error), "what is changed by hand could not be examined");
-                    }
-                }
-                Some(workshop)
-            }
-            Ok(Some(Err(error))) if error.is_cancelled() => None,
+            Ok(Some(Ok(workshop))) => Ok(workshop),
+            Ok(Some(Err(error))) if error.is_cancelled() => Err(Unfinished::CutOff),
             Ok(Some(Err(error))) => {
                 tracing::error!(%error, "the pipeline broke");
-                None
+                Err(Unfinished::Broke)
             }
-            Ok(None) => None,
+            Ok(None) => Err(Unfinished::Broke),
             Err(_) => {
                 tracing::warn!(
                     "the running instruction did not end in time; it goes on at the next start"
                 );
-                None
+                Err(Unfinished::CutOff)
             }
         };
+        let halted = Halted::with(self.home, self.seat, self.taken_up, workshop).await;
         self.stop_rest.cancel();
         self.site.stop().await;
         self.closing.cancel();
@@ -442,15 +429,50 @@ impl Running {
                 }
             }
         }
-        Halted {
-            home: self.home,
-            seat: self.seat,
-            taken_up: self.taken_up,
+        halted
+    }
+}
+
+impl Halted {
+    /// Looks at what is left. Whatever goes wrong with that, the steps after it are taken all the same.
+    async fn with(
+        home: Home,
+        seat: Seat,
+        taken_up: Vec<TakenUpBefore>,
+        workshop: Result<Workshop, Unfinished>,
+    ) -> Self {
+        let mut halted = Self {
+            home,
+            seat,
+            taken_up,
             workshop,
-            commit,
-            unpushed,
-            uncommitted,
+            commit: None,
+            unpushed: 0,
+            uncommitted: Vec::new(),
+        };
+        let Ok(workshop) = &mut halted.workshop else {
+            return halted;
+        };
+        if let Err(error) = workshop.settled().await {
+            tracing::error!(error = %chain(&error), "not everything could be shown; it is put right at the next start");
         }
+        match workshop.summary().await {
+            Ok((tip, waiting)) => {
+                halted.commit = Some(tip.to_string());
+                halted.unpushed = waiting;
+            }
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "the draft could not be read");
+            }
+        }
+        // It is nowhere else: whoever throws the workspace away has to know.
+        match workshop.uncommitted().await {
+            Ok(files) => halted.uncommitted = files.into_iter().collect(),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "what is changed by hand could not be examined");
+            }
+        }
+        halted
     }
 }
 

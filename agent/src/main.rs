@@ -110,6 +110,7 @@ fn run_environment(arguments: &cli::RunArguments) -> Result<Exit, Failure> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         restarts = settings.restarts,
+        last = settings.asked_to_end.is_some(),
         users = users.is_some(),
         "the agent starts"
     );

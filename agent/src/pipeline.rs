@@ -255,6 +255,7 @@ impl Pipeline {
         if !self.lease.is_lost() {
             mailbox.close().await;
         }
+        crate::crash_point!("ended");
         self.workshop
     }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use contract::client_config::ClientStatus;
 use contract::proof::Proof;
-use contract::session::{Parked, ParkedAt, Phase, Transition};
+use contract::session::{Parked, ParkedAt, Phase, State, Transition};
 use contract::{ClientConfig, Session, Timestamp};
 use platform::PortError;
 use telemetry::{Everywhere, Output};
@@ -72,8 +72,8 @@ const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long everything may take once it is told to stop, but for the last word of what failed: ECS kills what has not ended
 /// 120 s after it was asked.
 const STOP_TIME_MAX: Duration = Duration::from_secs(90);
-/// How long it may take to be ready when it was told to stop before, and has to save what a crash left.
-const READY_TO_SAVE_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long a last start may take at least, however much of the time to stop had gone before the crash.
+const SAVE_TIME_MIN: Duration = Duration::from_secs(15);
 /// How long that last word may take.
 const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(15);
 /// How long it may take to tell the record that it stops; the stop itself does not wait for it.
@@ -122,9 +122,6 @@ pub(crate) async fn run(
     everywhere.say("session_id", settings.session_id.redacted());
     let metrics = Metrics::new(settings.client_id.clone(), output);
     let mut interrupt = Interrupt::listen()?;
-    if settings.asked_to_end {
-        interrupt.keep();
-    }
     let events = Events::new();
     let backend = Backend::open(&settings).await?;
     let mut boot = Boot {
@@ -139,54 +136,77 @@ pub(crate) async fn run(
     let counted = CancellationToken::new();
     counting.spawn(count(boot.events.clone(), metrics.clone(), counted.clone()));
     let began = Instant::now();
-    let started = tokio::select! {
-        started = start(&settings, users, &backend, &everywhere, &mut boot, &mut keeper) => started,
-        failure = stopped_early(&mut interrupt, settings.restarts > 0) => Err(failure),
-    };
-    let ended = match started {
-        Ok(started) => {
-            metrics.booted(began.elapsed());
-            tracing::info!(
-                ms = u64::try_from(began.elapsed().as_millis()).ok(),
-                site = ?started.running.health,
-                "ready"
-            );
-            live(started, &backend, &metrics, &mut interrupt, &mut keeper).await
+    let ended = if let Some(ago) = settings.asked_to_end {
+        let saving = save(
+            &settings,
+            users,
+            &backend,
+            &everywhere,
+            &mut boot,
+            &mut keeper,
+            &metrics,
+        );
+        let left = STOP_TIME_MAX.saturating_sub(ago).max(SAVE_TIME_MIN);
+        tokio::select! {
+            saved = tokio::time::timeout(left, saving) => saved.unwrap_or_else(|_| Err(out_of_time())),
+            () = interrupt.requested() => Err(not_saved("it was told to stop at once")),
         }
-        Err(failure) => {
-            metrics.boot_failed(failure.code());
-            say_why(boot.lease.as_ref(), &failure).await;
-            Err(failure)
+    } else {
+        let started = tokio::select! {
+            started = start(&settings, users, &backend, &everywhere, &mut boot, &mut keeper) => started,
+            () = interrupt.requested() => Err(stopped_early(settings.restarts > 0)),
+        };
+        match started {
+            Ok(started) => {
+                metrics.booted(began.elapsed());
+                tracing::info!(
+                    ms = u64::try_from(began.elapsed().as_millis()).ok(),
+                    site = ?started.running.health,
+                    "ready"
+                );
+                live(started, &backend, &metrics, &mut interrupt, &mut keeper).await
+            }
+            Err(failure) => {
+                metrics.boot_failed(failure.code());
+                Err(failure)
+            }
         }
     };
+    if let Err(failure) = &ended {
+        say_why(boot.lease.as_ref(), failure).await;
+    }
     keeper.stop().await;
     counted.cancel();
     while counting.join_next().await.is_some() {}
     ended
 }
 
-/// Waits until it is told to stop before it is ready, and for too long where it was started anew: there the workspace may hold what is
-/// nowhere else, so that it becomes ready all the same, and then saves it. To be told again ends that.
-async fn stopped_early(interrupt: &mut Interrupt, is_restart: bool) -> Failure {
-    interrupt.requested().await;
-    if !is_restart {
+/// It was told to stop before it was ready. Where that is after a crash, the workspace may hold what is nowhere else: it ends as if it had
+/// crashed again, so that init starts it one last time, for saving that.
+fn stopped_early(is_restart: bool) -> Failure {
+    if is_restart {
         return Failure::new(
-            Exit::Interrupted,
-            "stopped before it was ready",
-            "Nothing is half done; the next wake begins anew.",
-        )
-        .retryable(true);
+            Exit::Crashed,
+            "stopped before it was ready, after a crash",
+            "It is started one last time, and saves what that left.",
+        );
     }
-    tracing::info!(
-        seconds_max = READY_TO_SAVE_TIME_MAX.as_secs(),
-        "told to stop after a crash; it becomes ready first, and saves what there is"
-    );
-    interrupt.keep();
-    let why = tokio::select! {
-        () = tokio::time::sleep(READY_TO_SAVE_TIME_MAX) => "it did not become ready in time",
-        () = interrupt.requested_anew() => "it was told to stop a second time",
-    };
-    not_saved(why)
+    Failure::new(
+        Exit::Interrupted,
+        "stopped before it was ready",
+        "Nothing is half done; the next wake begins anew.",
+    )
+    .retryable(true)
+}
+
+/// One of its loops broke: as if it had been killed. What it was at is in the journal, and nothing is said in the record, which its next
+/// start in this container goes on with. If there is none, the lease runs out.
+fn broke() -> Failure {
+    Failure::new(
+        Exit::Crashed,
+        "a loop of the agent broke",
+        "Look at the log for the panic, which is a defect of the agent. Nothing is lost: the next start goes on from the workspace or the remote.",
+    )
 }
 
 /// Not everything is where the next environment finds it.
@@ -197,6 +217,10 @@ fn not_saved(why: &str) -> Failure {
         "What instructions were to do is still in the queue; what was changed by hand is in the workspace.",
     )
     .retryable(true)
+}
+
+fn out_of_time() -> Failure {
+    not_saved("it did not do so in the time it had")
 }
 
 /// Counts what becomes of instructions.
@@ -259,6 +283,45 @@ async fn start(
     boot: &mut Boot,
     keeper: &mut Keeper,
 ) -> Result<Started, Failure> {
+    let read = first(settings, backend, boot).await?;
+    let (plan, seat, config) =
+        take(settings, users, backend, everywhere, read, boot, keeper).await?;
+    let idle = life::settings(&config);
+    let running = Box::pin(environment::start(plan, seat, boot)).await?;
+    Ok(Started { running, idle })
+}
+
+/// The last start, after it was told to stop: saves what a crash left in the workspace. No code of the site runs.
+async fn save(
+    settings: &Settings,
+    users: Option<Users>,
+    backend: &Backend,
+    everywhere: &Everywhere,
+    boot: &mut Boot,
+    keeper: &mut Keeper,
+    metrics: &Metrics,
+) -> Result<Exit, Failure> {
+    let saved = async {
+        let read = first(settings, backend, boot).await?;
+        if read.session.state == State::Dormant {
+            tracing::info!("everything was saved before");
+            return Ok(Exit::Success);
+        }
+        let (plan, seat, _) =
+            take(settings, users, backend, everywhere, read, boot, keeper).await?;
+        match Box::pin(environment::salvage(plan, seat, boot)).await? {
+            Some(halted) => end(halted, backend, metrics, keeper).await,
+            None => Err(stopped_early(false)),
+        }
+    };
+    saved.await.map_err(|failure| match failure.exit {
+        Exit::SteppedDown | Exit::Interrupted | Exit::NotSaved => failure,
+        _ => not_saved(&failure.message),
+    })
+}
+
+/// What is known before the session is ours.
+async fn first(settings: &Settings, backend: &Backend, boot: &Boot) -> Result<Read, Failure> {
     let (read, (), git) = tokio::join!(
         boot.phase(PhaseName::Config, read(settings, backend)),
         say_that_it_begins(settings, backend),
@@ -266,7 +329,19 @@ async fn start(
         tokio::task::spawn_blocking(draft::prepare_git),
     );
     git.map_err(|error| Failure::internal("make git ready", &error))??;
-    let read = read?;
+    read
+}
+
+/// Makes the session ours, and gets ready what it needs.
+async fn take(
+    settings: &Settings,
+    users: Option<Users>,
+    backend: &Backend,
+    everywhere: &Everywhere,
+    read: Read,
+    boot: &mut Boot,
+    keeper: &mut Keeper,
+) -> Result<(Plan, Seat, ClientConfig), Failure> {
     let claimed = boot
         .phase(PhaseName::Claim, claim(settings, backend, &read))
         .await?;
@@ -293,9 +368,7 @@ async fn start(
         )))?,
         failure = boot.session_lost() => return Err(failure),
     };
-    let idle = life::settings(&config);
-    let running = Box::pin(environment::start(plan, seat, boot)).await?;
-    Ok(Started { running, idle })
+    Ok((plan, seat, config))
 }
 
 /// Says in the record that a task is there, where the router has told us its generation: the session is not claimed yet, and
@@ -600,6 +673,8 @@ fn usable(settings: &Settings, config: Option<ClientConfig>) -> Result<ClientCon
     };
     match config.status {
         ClientStatus::Active => Ok(config),
+        // What was there before is saved all the same.
+        ClientStatus::Suspended if settings.asked_to_end.is_some() => Ok(config),
         ClientStatus::Suspended => Err(Failure::new(
             Exit::Suspended,
             format!("the client {} is suspended", settings.client_id),
@@ -731,11 +806,14 @@ fn hosts(settings: &Settings, config: &ClientConfig, session: &Session) -> Hosts
     }
 }
 
-/// Writes into the record why there is no environment, if the session is ours.
+/// Writes into the record why there is no environment, if the session is ours, and if it does not go on.
 async fn say_why(lease: Option<&Lease>, failure: &Failure) {
     let Some(lease) = lease.filter(|lease| !lease.is_lost()) else {
         return;
     };
+    if failure.exit == Exit::Crashed {
+        return;
+    }
     let said = lease.fail(contract::session::Failure {
         code: failure.code().to_owned(),
         message: words::no_environment(failure.code()).to_owned(),
@@ -813,16 +891,9 @@ async fn live(
     let ended = tokio::select! {
         ended = tokio::time::timeout(time_max, ended) => ended,
         () = lease.lost() => return Err(environment::stepped_down(&lease)),
+        () = renewing.heard_of() => return Err(broke()),
     };
-    let failure = match ended {
-        Ok(Ok(())) => return Ok(Exit::Success),
-        Ok(Err(failure)) => failure,
-        Err(_) => not_saved("it did not do so in the time it had"),
-    };
-    if failure.exit != Exit::Crashed {
-        say_why(Some(&lease), &failure).await;
-    }
-    Err(failure)
+    ended.unwrap_or_else(|_| Err(out_of_time()))
 }
 
 /// Takes the environment apart. Nothing is touched if the session is another's.
@@ -840,14 +911,8 @@ async fn halt(
             return Err(environment::stepped_down(&lease));
         }
         Reason::Broke => {
-            // As if it had been killed: what it was at is in the journal, and nothing is said in the record, which its next start in
-            // this container goes on with. If there is none, the lease runs out.
             running.halt(Haste::Abandon, ABANDON_TIME_MAX).await;
-            return Err(Failure::new(
-                Exit::Crashed,
-                "a loop of the agent broke",
-                "Look at the log for the panic, which is a defect of the agent. Nothing is lost: the next start goes on from the workspace or the remote.",
-            ));
+            return Err(broke());
         }
     };
     let told = async {
@@ -877,7 +942,7 @@ async fn end(
     backend: &Backend,
     metrics: &Metrics,
     keeper: &mut Keeper,
-) -> Result<(), Failure> {
+) -> Result<Exit, Failure> {
     let lease = halted.seat.lease.clone();
     let rest = parking::park(halted, backend, &lease).await?;
     keeper.stop().await;
@@ -898,7 +963,7 @@ async fn end(
     metrics.slept();
     tracing::info!("asleep");
     rest.forget(backend).await;
-    Ok(())
+    Ok(Exit::Success)
 }
 
 #[cfg(test)]

@@ -319,16 +319,31 @@ impl Site {
         })
     }
 
+    /// A site that is never started: for who does not come to show it.
+    pub(crate) fn down() -> Self {
+        Self::unsupervised(SiteView {
+            state: SiteState::Halted,
+            address: None,
+            problem: None,
+            addresses: Addresses::default(),
+            has_served: false,
+        })
+    }
+
     /// A site that answers at `address` and is not ours to start: for tests of what stands before it.
     #[cfg(test)]
     pub(crate) fn answering_at(address: SocketAddr) -> Self {
-        let (_, view) = watch::channel(SiteView {
+        Self::unsupervised(SiteView {
             state: SiteState::Serving,
             address: Some(address),
             problem: None,
             addresses: Addresses::default(),
             has_served: true,
-        });
+        })
+    }
+
+    fn unsupervised(view: SiteView) -> Self {
+        let (_, view) = watch::channel(view);
         Self {
             view,
             commands: mpsc::channel(1).0,

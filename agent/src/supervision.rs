@@ -100,8 +100,10 @@ pub(crate) fn supervise(supervision: Supervision) -> Result<ExitCode, Failure> {
     let plan = Plan {
         name: "edit-agent",
         arguments: daemon.collect(),
-        restarts: Some(Restarts::default()),
-        last_start: true,
+        restarts: Some(Restarts {
+            last_start: true,
+            ..Restarts::default()
+        }),
         log,
         ..Plan::new(own)
     };

@@ -8,8 +8,6 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     signals: [Signal; 3],
-    /// One was heard that is still to be followed.
-    kept: bool,
 }
 
 impl Interrupt {
@@ -23,24 +21,11 @@ impl Interrupt {
                 listen(SignalKind::terminate())?,
                 listen(SignalKind::hangup())?,
             ],
-            kept: false,
         })
     }
 
-    /// Puts off one that was heard: the next [`requested`](Self::requested) hears it at once.
-    pub(crate) fn keep(&mut self) {
-        self.kept = true;
-    }
-
-    /// Waits for the next one. Cancel safe.
+    /// Waits for the next one.
     pub(crate) async fn requested(&mut self) {
-        if !std::mem::take(&mut self.kept) {
-            self.requested_anew().await;
-        }
-    }
-
-    /// Waits for the next one beside one that is kept. Cancel safe.
-    pub(crate) async fn requested_anew(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Boot, Kept, Plan, Running, Seat, TakenUpBefore, lease_lost};
+use super::{Boot, Halted, Kept, Plan, Running, Seat, TakenUpBefore, lease_lost};
 use crate::activity::Activity;
 use crate::content::Fetcher;
 use crate::door::{Bar, Door, Intake, Opened, SeenOn, Stage};
@@ -51,6 +51,24 @@ pub(crate) async fn start(plan: Plan, seat: Seat, boot: &Boot) -> Result<Running
     Box::pin(installed.serve(boot)).await
 }
 
+/// Opens what a crash left, as an environment leaves it that has halted: the site is not started, and nothing is carried out. None if
+/// there is no clone yet.
+pub(crate) async fn salvage(
+    plan: Plan,
+    seat: Seat,
+    boot: &Boot,
+) -> Result<Option<Halted>, Failure> {
+    let mut open = Open::new(plan, seat, boot);
+    if !open.git_directory().is_dir() {
+        return Ok(None);
+    }
+    open.remote_may_be_away = true;
+    let cloned = boot
+        .phase(PhaseName::Clone, Box::pin(open.clone_draft(boot)))
+        .await?;
+    cloned.salvage().await.map(Some)
+}
+
 /// The door is open.
 struct Open {
     plan: Settled,
@@ -66,6 +84,8 @@ struct Open {
     closing: CancellationToken,
     /// The task of the door.
     door: Loops,
+    /// A clone that is there is opened also if the remote does not answer.
+    remote_may_be_away: bool,
 }
 
 /// What of the plan is still to be carried out when the door is open.
@@ -146,7 +166,12 @@ impl Open {
             isolation,
             closing,
             door: serving,
+            remote_may_be_away: false,
         }
+    }
+
+    fn git_directory(&self) -> PathBuf {
+        self.plan.home.workspace.join("draft.git")
     }
 }
 
@@ -169,12 +194,13 @@ impl Open {
             journal: workspace.join("journal.json"),
         };
         let settings = draft::Settings {
-            git_directory: workspace.join("draft.git"),
+            git_directory: self.git_directory(),
             staging: places.staging.clone(),
             remote: self.plan.remote.clone(),
             published_branch: self.plan.published_branch.clone(),
             draft_branch: self.seat.identity.branch.clone(),
             site_root: self.plan.site.root.clone().unwrap_or_default(),
+            may_be_away: self.remote_may_be_away,
         };
         let (draft, work_tree) = open_draft(&settings, &places, boot).await?;
         let (draft, work_tree, taken_up) = match self.seat.parked.take() {
@@ -313,6 +339,30 @@ impl Cloned {
             Some(folder) => root.join(folder),
             None => root.to_owned(),
         }
+    }
+
+    async fn salvage(self) -> Result<Halted, Failure> {
+        let site = Site::down();
+        // Only what was ready can go to sleep.
+        self.open.register(&site).await?;
+        let Self {
+            open,
+            draft,
+            taken_up,
+            settings,
+            places,
+            work_tree,
+        } = self;
+        let workshop = Workshop::open(
+            draft,
+            settings,
+            places,
+            work_tree,
+            Verifier::new(site, open.visits),
+            open.plan.node,
+            CancellationToken::new(),
+        );
+        Ok(Halted::with(open.plan.home, open.seat, taken_up, Ok(workshop)).await)
     }
 
     async fn install(self, boot: &Boot) -> Result<Installed, Failure> {

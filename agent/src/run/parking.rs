@@ -7,7 +7,7 @@ use contract::session::{Parked, ParkedAt};
 
 use super::backend::Backend;
 use crate::draft::{Parking, RescueName};
-use crate::environment::{Halted, Kept, TakenUpBefore};
+use crate::environment::{Halted, Kept, TakenUpBefore, Unfinished};
 use crate::failure::{Exit, Failure};
 use crate::lease::Lease;
 use crate::pipeline::Workshop;
@@ -60,9 +60,13 @@ pub(super) async fn park(
     backend: &Backend,
     lease: &Lease,
 ) -> Result<Rest, Failure> {
-    let Some(mut workshop) = halted.workshop else {
+    let mut workshop = match halted.workshop {
+        Ok(workshop) => workshop,
         // What was parked before is still there, and the record goes on naming it.
-        return Err(not_saved("the instruction that ran did not end in time"));
+        Err(Unfinished::CutOff) => {
+            return Err(not_saved("the instruction that ran did not end in time"));
+        }
+        Err(Unfinished::Broke) => return Err(super::broke()),
     };
     let identity = &halted.seat.identity;
     let name = RescueName {

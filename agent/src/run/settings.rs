@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use contract::{ClientId, Generation, SessionId};
 use telemetry::{Format, Level};
@@ -183,8 +184,8 @@ pub(crate) struct Settings {
     pub(crate) isolation: Wanted,
     /// How many times the agent was started anew in this container.
     pub(crate) restarts: u32,
-    /// It was asked to stop while the agent was down: this start is the last, and for saving what there is.
-    pub(crate) asked_to_end: bool,
+    /// How long ago it was asked to stop, if the agent was down then: this start is the last, and for saving what there is.
+    pub(crate) asked_to_end: Option<Duration>,
     pub(crate) log_level: Level,
     pub(crate) log_format: Format,
 }
@@ -377,7 +378,9 @@ impl Settings {
         let restarts = (read.lookup)(init::RESTARTS_VARIABLE)
             .and_then(|count| count.to_str()?.parse().ok())
             .unwrap_or(0);
-        let asked_to_end = (read.lookup)(init::ASKED_VARIABLE).is_some();
+        let asked_to_end = (read.lookup)(init::ASKED_VARIABLE)
+            .and_then(|seconds| seconds.to_str()?.parse().ok())
+            .map(Duration::from_secs);
         let log_level = read.optional::<Level>("LOG_LEVEL");
         let log_format = read.optional::<Format>("LOG_FORMAT");
         let place = Place::read(arguments, read);

@@ -7,7 +7,7 @@ use contract::{Status, Timestamp};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::seat::{Town, site};
+use crate::support::seat::{Awake, Town, only_child, site, work_tree};
 use crate::support::{Repository, git};
 
 fn address(repository: &Repository) -> String {
@@ -127,12 +127,13 @@ async fn is_a_crash(place: &str) {
         .with(&["--task", "the-only-one"])
         .starts();
     awake.says("it is started anew in 250 ms").await;
-    // The record is still that of before the crash until it begins anew.
-    awake.says("\"restarts\":1").await;
+    // Until it begins anew the record is that of before the crash.
+    let record = seat.record_when("ready a second time", |record| {
+        record.state == State::Ready && record.wakes_ms.len() == 2
+    });
+    let record = record.await;
     let awake = awake.registered().await;
     assert_eq!(awake.receipt("one").await.status, Status::Pushed);
-    let record = seat.record_when("ready", |record| record.state == State::Ready);
-    let record = record.await;
     assert_eq!((record.generation.0, record.failure), (1, None));
     let said = awake.said();
     assert!(said.contains("\"exit\":101"), "{said}");
@@ -149,11 +150,45 @@ async fn is_a_crash(place: &str) {
 async fn what_was_changed_by_hand_is_parked_though_it_is_told_to_stop_just_after_a_crash() {
     // While it is down, and while it starts.
     for moment in ["it is started anew in 250 ms", "\"restarts\":1"] {
-        is_saved_after_a_crash(moment).await;
+        let stopped = |mut awake: Awake| async move {
+            let daemon = only_child(awake.first_process());
+            nix::sys::signal::kill(daemon, Signal::SIGKILL).expect("killed");
+            awake.says(moment).await;
+            awake
+        };
+        let place = is_parked("no place", |_| (), stopped).await;
+        assert!(matches!(place, ParkedAt::Ref(_)), "{place:?}");
     }
 }
 
-async fn is_saved_after_a_crash(moment: &str) {
+/// Told to stop it finishes, and that can crash as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_by_hand_is_parked_though_it_crashes_when_it_is_told_to_stop() {
+    for place in ["ended", "panic:ended"] {
+        let parked = is_parked(place, |_| (), |awake| async { awake }).await;
+        assert!(matches!(parked, ParkedAt::Ref(_)), "{parked:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_by_hand_is_parked_after_a_crash_though_the_remote_is_away() {
+    let goes_away = |repository: &Repository| {
+        std::fs::rename(
+            repository.path().join("objects"),
+            repository.path().join("away"),
+        )
+        .expect("renamed");
+    };
+    let parked = is_parked("ended", goes_away, |awake| async { awake }).await;
+    assert!(matches!(parked, ParkedAt::Bundle(_)), "{parked:?}");
+}
+
+/// Somebody writes a file, `meanwhile` happens to the remote, it is told to stop after `before`: where the file is then.
+async fn is_parked<B: Future<Output = Awake>>(
+    crash_at: &str,
+    meanwhile: impl FnOnce(&Repository),
+    before: impl FnOnce(Awake) -> B,
+) -> ParkedAt {
     let repository = site();
     let seat = Town::on_a_laptop()
         .session(&address(&repository), json!({}))
@@ -161,29 +196,26 @@ async fn is_saved_after_a_crash(moment: &str) {
     let awake = seat
         .container()
         .supervised()
+        .variable("EDIT_AGENT_CRASH_AT", crash_at)
         .with(&["--task", "the-only-one"])
         .starts();
-    let mut awake = awake.registered().await;
-    std::fs::write(
-        crate::support::seat::work_tree(&seat).join("notes.md"),
-        "By hand\n",
-    )
-    .expect("written");
-    let daemon = crate::support::seat::only_child(awake.first_process());
-    nix::sys::signal::kill(daemon, Signal::SIGKILL).expect("killed");
-    awake.says(moment).await;
+    let awake = awake.registered().await;
+    std::fs::write(work_tree(&seat).join("notes.md"), "By hand\n").expect("written");
+    meanwhile(&repository);
+    let awake = before(awake).await;
     nix::sys::signal::kill(awake.first_process(), Signal::SIGTERM).expect("signalled");
     let (code, said) = awake.ended().await;
     assert_eq!(code, 0, "{said}");
     let record = seat.record().await;
     assert_eq!(record.state, State::Dormant, "{said}");
-    let parked: Vec<&str> = record
-        .parked
-        .iter()
-        .flat_map(|parked| &parked.files)
-        .map(String::as_str)
-        .collect();
-    assert_eq!(parked, ["notes.md"], "{said}");
+    let [parked] = record.parked.as_slice() else {
+        panic!("it is parked: {record:#?}\n{said}");
+    };
+    assert_eq!(parked.files, ["notes.md"]);
+    // Whatever the site would do, it has no part in that.
+    let (_, last) = said.rsplit_once("\"last\":true").expect("a last start");
+    assert!(!last.contains("\"phase\":\"install\""), "{last}");
+    parked.place.clone()
 }
 
 /// Its port answers, and its page is shown: that is no health, while nothing that is asked for is done.
@@ -369,7 +401,7 @@ async fn work_by_hand_is_parked_and_comes_back() {
         .session(&address(&repository), json!({ "idleTimeoutMinutes": 0.05 }))
         .await;
     let awake = seat.wakes().await;
-    let tree = crate::support::seat::work_tree(&seat);
+    let tree = work_tree(&seat);
     std::fs::write(tree.join("src/pages/by-hand.md"), "# By hand\n").expect("written");
     let (code, said) = awake.ended().await;
     assert_eq!(code, 0, "{said}");

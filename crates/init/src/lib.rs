@@ -12,7 +12,7 @@
 //!    │                                      │ nothing left, crashed           ▲
 //!    │                                 ┌────▼─────┐ TERM, INT, QUIT, HUP      │
 //!    └─────────────────────────────────┤ Waiting  ├───────────────────────────┘
-//!           back-off is over, or last  └──────────┘
+//!           back-off is over, or last  └──────────┘ unless it is started one last time
 //! ```
 //!
 //! `life` is that diagram, as a function of state, event and `now`; `signal` and `restart` are the decisions in it. The rest is
@@ -34,9 +34,9 @@
 //!   container, with `kill(-1)`: no fork outruns that, and it needs no `/proc`. It ends sessions of `docker exec` too. Elsewhere
 //!   it is our descendants, of which we become the subreaper. Nothing left means no wait. A second TERM ends the grace.
 //!   Before a restart it is killed at once: it could take the place of what is started anew.
-//! - **A restart** comes only after a crash (see [`Restarts`]), and never once TERM, INT, QUIT or HUP was passed on. If one of these comes
-//!   while no child runs, init ends with 128 + its number at once, or as soon as the crashed tree is cleared. A program that has something
-//!   to save has a last start then ([`Plan::last_start`]): one, at once, and its ending is the end.
+//! - **A restart** comes only after a crash (see [`Restarts`]), and not once TERM, INT, QUIT or HUP was passed on. If one of these comes
+//!   while no child runs, init ends with 128 + its number at once, or as soon as the crashed tree is cleared. In all these cases a program
+//!   that has something to save is started one last time instead ([`Restarts::last_start`]), and ends as that start ends.
 //! - **It goes to `/` after the start**, so that it keeps no mount busy; for a restart it comes back.
 //! - **A file without `#!`** is not given to a shell, as `execvp` does: in an image it is a binary for another processor.
 

@@ -7,7 +7,7 @@ use crate::ending::Ending;
 use crate::plan::Plan;
 use crate::restart::{History, Verdict};
 use crate::signal::{self, Meaning, Signals};
-use crate::start::Number;
+use crate::start::Start;
 use crate::voice::Said;
 
 /// How long killed processes may take to be gone. Only one that waits for a broken disk takes longer.
@@ -44,7 +44,7 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Start the child.
-    Start(Number),
+    Start(Start),
     /// Send this signal to the child's group.
     Forward(i32),
     /// Stop ourselves.
@@ -98,12 +98,8 @@ pub(crate) struct Life {
     /// None if it is never started anew.
     history: Option<History>,
     grace: Duration,
-    /// Whether it is started one last time when an end is asked for and it has crashed.
-    last_start: bool,
-    /// Whether the child that runs is a restart.
-    is_restart: bool,
-    /// The signal with which somebody asked for an end: nothing is started any more, but for the last time.
-    asked_to_end: Option<i32>,
+    /// When somebody first asked for an end: nothing is started any more, unless for the last time.
+    asked_to_end: Option<Instant>,
 }
 
 impl Life {
@@ -113,11 +109,9 @@ impl Life {
             state: State::Starting,
             history: plan.restarts.map(History::new),
             grace: plan.grace,
-            last_start: plan.last_start,
-            is_restart: false,
             asked_to_end: None,
         };
-        (life, vec![Action::Start(Number::default())])
+        (life, vec![Action::Start(Start::default())])
     }
 
     /// How it ended, if it did.
@@ -154,6 +148,9 @@ impl Life {
                     Signals::default()
                 };
                 self.state = State::Running { own_session, heard };
+                if let Some(history) = &mut self.history {
+                    history.started(self.asked_to_end.is_some());
+                }
                 Vec::new()
             }
             Event::Ended {
@@ -170,29 +167,14 @@ impl Life {
     }
 
     fn on_ending(&mut self, ending: Ending, anything_left: bool, now: Instant) -> Vec<Action> {
-        let mut heard = match self.state {
+        let heard = match self.state {
             State::Running { heard, .. } => heard,
             _ => Signals::default(),
         };
-        if let Some(signal) = self.asked_to_end
-            && self.last_start
-            && self.is_restart
-        {
-            // It did not listen yet, and has saved nothing.
-            heard.remove(signal);
-        }
         let mut actions = Vec::new();
         let verdict = match &mut self.history {
             None => Verdict::Meant,
-            Some(_) if self.asked_to_end.is_some() && !self.last_start => Verdict::Meant,
-            Some(history) => history.judge(ending, heard, now),
-        };
-        let verdict = match verdict {
-            Verdict::Again { number, .. } if self.asked_to_end.is_some() => Verdict::Again {
-                delay: Duration::ZERO,
-                number,
-            },
-            verdict => verdict,
+            Some(history) => history.judge(ending, heard, self.asked_to_end.is_some(), now),
         };
         if let Some(history) = &self.history {
             actions.push(Action::Say(Said::Ended {
@@ -207,6 +189,7 @@ impl Life {
                 at: now + delay,
                 number,
             },
+            Verdict::Last { number } => Next::Restart { at: now, number },
         };
         if !anything_left {
             actions.extend(self.go_on(next, now));
@@ -225,9 +208,11 @@ impl Life {
 
     fn on_signal(&mut self, signal: i32, now: Instant) -> Vec<Action> {
         let asks_to_end = signal::asks_to_end(signal);
+        let may_start_last = self.asked_to_end.is_none()
+            && (self.history.as_ref()).is_some_and(History::may_start_last);
         let already_asked = self.asked_to_end.is_some();
         if asks_to_end {
-            self.asked_to_end.get_or_insert(signal);
+            self.asked_to_end.get_or_insert(now);
         }
         match &mut self.state {
             State::Running { own_session, heard } => match signal::meaning(signal, *own_session) {
@@ -240,7 +225,7 @@ impl Life {
             },
             State::Clearing { stage, next } if asks_to_end => {
                 if let Next::Restart { at, .. } = next {
-                    if self.last_start && !already_asked {
+                    if may_start_last {
                         *at = now;
                         return vec![Action::Say(Said::LastStart { signal })];
                     }
@@ -253,9 +238,12 @@ impl Life {
                     _ => Vec::new(),
                 }
             }
-            State::Waiting { number, .. } if asks_to_end && self.last_start => {
+            State::Waiting { number, .. } if asks_to_end && may_start_last => {
                 let number = *number;
-                vec![Action::Say(Said::LastStart { signal }), self.start(number)]
+                vec![
+                    Action::Say(Said::LastStart { signal }),
+                    self.start(number, now),
+                ]
             }
             State::Waiting { .. } if asks_to_end => {
                 self.state = State::Ended(Ending::Stopped(signal));
@@ -279,22 +267,21 @@ impl Life {
                 }
                 Stage::Killed { .. } => vec![Action::KillTheRest],
             },
-            State::Waiting { until, number } if now >= until => vec![self.start(number)],
+            State::Waiting { until, number } if now >= until => {
+                vec![self.start(number, now)]
+            }
             State::Starting | State::Running { .. } | State::Waiting { .. } | State::Ended(_) => {
                 Vec::new()
             }
         }
     }
 
-    fn start(&mut self, restart: u32) -> Action {
+    fn start(&mut self, restart: u32, now: Instant) -> Action {
         self.state = State::Starting;
-        self.is_restart = true;
-        let last_because = self.asked_to_end;
-        // One is the last.
-        self.last_start &= last_because.is_none();
-        Action::Start(Number {
+        let asked = self.asked_to_end;
+        Action::Start(Start {
             restart,
-            last_because,
+            asked: asked.map(|at| now.saturating_duration_since(at)),
         })
     }
 
@@ -336,16 +323,16 @@ mod tests {
     };
 
     fn starts(restart: u32) -> Action {
-        Action::Start(Number {
+        Action::Start(Start {
             restart,
-            last_because: None,
+            asked: None,
         })
     }
 
-    fn starts_for_the_last_time(restart: u32, signal: i32) -> Action {
-        Action::Start(Number {
+    fn starts_for_the_last_time(restart: u32, seconds: u64) -> Action {
+        Action::Start(Start {
             restart,
-            last_because: Some(signal),
+            asked: Some(Duration::from_secs(seconds)),
         })
     }
 
@@ -370,9 +357,9 @@ mod tests {
     }
 
     impl Told {
-        fn new(restarts: Option<Restarts>, last_start: bool) -> Self {
+        fn new(restarts: Option<Restarts>) -> Self {
             let mut plan = Plan::new("daemon");
-            (plan.restarts, plan.last_start, plan.grace) = (restarts, last_start, GRACE);
+            (plan.restarts, plan.grace) = (restarts, GRACE);
             let (life, actions) = Life::begin(&plan);
             assert_eq!(actions, [starts(0)]);
             let now = Instant::now();
@@ -382,15 +369,18 @@ mod tests {
         }
 
         fn once() -> Self {
-            Self::new(None, false)
+            Self::new(None)
         }
 
         fn daemon() -> Self {
-            Self::new(Some(Restarts::default()), false)
+            Self::new(Some(Restarts::default()))
         }
 
         fn with_something_to_save() -> Self {
-            Self::new(Some(Restarts::default()), true)
+            Self::new(Some(Restarts {
+                last_start: true,
+                ..Restarts::default()
+            }))
         }
 
         /// What is done, without what is said.
@@ -583,7 +573,7 @@ mod tests {
     fn who_has_something_to_save_is_started_one_last_time() {
         let mut told = Told::with_something_to_save();
         told.on(ended(KILLED));
-        let last = [starts_for_the_last_time(1, SIGTERM)];
+        let last = [starts_for_the_last_time(1, 0)];
         assert_eq!(told.on(Event::Signal(SIGTERM)), last);
         assert_eq!(told.on(STARTED), []);
         // However it ends, that is the end.
@@ -597,7 +587,7 @@ mod tests {
         let began = told.now;
         told.on(ended_and_left(KILLED));
         assert_eq!(told.on(Event::Signal(SIGTERM)), []);
-        let last = [starts_for_the_last_time(1, SIGTERM)];
+        let last = [starts_for_the_last_time(1, 0)];
         assert_eq!(told.on(Event::NothingLeft), last);
         assert_eq!(told.now, began);
     }
@@ -616,7 +606,8 @@ mod tests {
     fn who_crashes_while_it_saves_is_started_one_last_time() {
         let mut told = Told::with_something_to_save();
         told.on(Event::Signal(SIGTERM));
-        let last = [starts_for_the_last_time(1, SIGTERM)];
+        told.now += Duration::from_secs(7);
+        let last = [starts_for_the_last_time(1, 7)];
         assert_eq!(told.on(ended(KILLED)), last);
         told.on(STARTED);
         assert_eq!(told.on(Event::Signal(SIGTERM)), [Action::Forward(SIGTERM)]);
@@ -631,7 +622,7 @@ mod tests {
         assert_eq!(told.waits(), [starts(1)]);
         told.on(STARTED);
         told.on(Event::Signal(SIGTERM));
-        let last = [starts_for_the_last_time(2, SIGTERM)];
+        let last = [starts_for_the_last_time(2, 0)];
         assert_eq!(told.on(ended(Ending::Signalled(SIGTERM))), last);
         told.on(STARTED);
         told.on(ended(Ending::Signalled(SIGTERM)));

@@ -8,7 +8,7 @@ use crate::restart::Restarts;
 /// Which of the daemon's starts it is: absent at the first, then 1, 2, …
 pub const RESTARTS_VARIABLE: &str = "EDIT_AGENT_RESTARTS";
 
-/// The number of the signal that asked for the end, at a last start (see [`Plan::last_start`]); absent at every other.
+/// Set at a last start (see [`Restarts::last_start`]) and absent at every other: how many seconds ago the end was asked for.
 pub const ASKED_VARIABLE: &str = "EDIT_AGENT_ASKED_TO_END";
 
 /// How long what the child left may take to end after TERM. A dev server takes 50 to 200 ms, a database perhaps seconds.
@@ -25,9 +25,6 @@ pub struct Plan {
     pub arguments: Vec<OsString>,
     /// When it is started anew. Without rules it never is.
     pub restarts: Option<Restarts>,
-    /// Where it is started anew: asked to end while it is down after a crash, or crashing when it was asked, it is started one
-    /// last time, at once, instead of not at all. For a program that has to save what its crash left.
-    pub last_start: bool,
     /// How long what it left may take to end after TERM.
     pub grace: Duration,
     /// How init's lines look.
@@ -42,7 +39,6 @@ impl Plan {
             program: program.into(),
             arguments: Vec::new(),
             restarts: None,
-            last_start: false,
             grace: GRACE,
             log: Log::Text,
         }

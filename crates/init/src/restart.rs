@@ -19,6 +19,9 @@ pub struct Restarts {
     pub delay: Duration,
     /// … up to this.
     pub delay_max: Duration,
+    /// Asked to end and crashed, in whichever order, it is started one last time, at once, instead of not at all: for a program that
+    /// saves what its crash left. So is a restart that the wish itself ended, which had not begun to listen.
+    pub last_start: bool,
 }
 
 impl Default for Restarts {
@@ -29,6 +32,7 @@ impl Default for Restarts {
             // Short enough that nobody who waits for a page notices.
             delay: Duration::from_millis(250),
             delay_max: Duration::from_secs(8),
+            last_start: false,
         }
     }
 }
@@ -45,6 +49,11 @@ pub(crate) enum Verdict {
         /// Counted from 1.
         number: u32,
     },
+    /// A crash of what was asked to end: it is started at once, for the `number`th and last time.
+    Last {
+        /// Counted from 1.
+        number: u32,
+    },
     /// A crash, and too many of them.
     GiveUp,
 }
@@ -55,6 +64,8 @@ pub(crate) struct History {
     rules: Restarts,
     recent: Vec<Instant>,
     number: u32,
+    /// It has had its last start.
+    last: bool,
 }
 
 impl History {
@@ -64,6 +75,7 @@ impl History {
             rules,
             recent: Vec::new(),
             number: 0,
+            last: false,
         }
     }
 
@@ -72,11 +84,55 @@ impl History {
         &self.rules
     }
 
-    /// Decides about an ending; `heard` are the signals that were passed on to the daemon.
-    pub(crate) fn judge(&mut self, ending: Ending, heard: Signals, now: Instant) -> Verdict {
+    /// Whether it is started one last time if an end is asked for.
+    pub(crate) fn may_start_last(&self) -> bool {
+        self.rules.last_start && !self.last
+    }
+
+    /// It runs. With `asked`, that was its last start.
+    pub(crate) fn started(&mut self, asked: bool) {
+        self.last |= asked;
+    }
+
+    /// Decides about an ending; `heard` are the signals that were passed on to the daemon, `asked` is whether its end was asked for.
+    pub(crate) fn judge(
+        &mut self,
+        ending: Ending,
+        heard: Signals,
+        asked: bool,
+        now: Instant,
+    ) -> Verdict {
+        if asked {
+            return self.judge_asked(ending, heard, now);
+        }
         if !is_crash(ending, heard) {
             return Verdict::Meant;
         }
+        self.again(now)
+    }
+
+    fn judge_asked(&mut self, ending: Ending, heard: Signals, now: Instant) -> Verdict {
+        let heard = if self.number > 0 {
+            heard.without_wishes_to_end()
+        } else {
+            // The first left nothing before it listened.
+            heard
+        };
+        if !self.may_start_last() || !is_crash(ending, heard) {
+            return Verdict::Meant;
+        }
+        if let Ending::NotStarted(_) = ending {
+            // Not even once: as if it had not been asked.
+            return self.again(now);
+        }
+        // It is the last: no limit is needed.
+        self.number = self.number.saturating_add(1);
+        Verdict::Last {
+            number: self.number,
+        }
+    }
+
+    fn again(&mut self, now: Instant) -> Verdict {
         let within = self.rules.within;
         self.recent
             .retain(|at| now.saturating_duration_since(*at) < within);
@@ -151,11 +207,11 @@ mod tests {
         let now = Instant::now();
         let mut history = History::new(Restarts::default());
         for (number, delay_ms) in (1..).zip([250, 500, 1000, 2000, 4000]) {
-            let verdict = history.judge(KILLED, Signals::default(), now);
+            let verdict = history.judge(KILLED, Signals::default(), false, now);
             assert_eq!(verdict, again(delay_ms, number));
         }
         for _ in 0..3 {
-            let verdict = history.judge(KILLED, Signals::default(), now);
+            let verdict = history.judge(KILLED, Signals::default(), false, now);
             assert_eq!(verdict, Verdict::GiveUp);
         }
     }
@@ -167,7 +223,7 @@ mod tests {
             max: 100,
             ..Restarts::default()
         });
-        let last = (0..100).map(|_| history.judge(KILLED, Signals::default(), now));
+        let last = (0..100).map(|_| history.judge(KILLED, Signals::default(), false, now));
         assert_eq!(last.last(), Some(again(8000, 100)));
     }
 
@@ -178,15 +234,62 @@ mod tests {
         // One every two minutes and a bit: never more than four others in ten.
         for number in 1..=50 {
             let now = start + Duration::from_secs(u64::from(number) * 125);
-            let verdict = history.judge(KILLED, Signals::default(), now);
+            let verdict = history.judge(KILLED, Signals::default(), false, now);
             assert!(
                 matches!(verdict, Verdict::Again { delay, number: n } if n == number && delay <= Duration::from_secs(4)),
                 "{number}: {verdict:?}"
             );
         }
         let later = start + Duration::from_secs(24 * 3600);
-        let verdict = history.judge(KILLED, Signals::default(), later);
+        let verdict = history.judge(KILLED, Signals::default(), false, later);
         assert_eq!(verdict, again(250, 51));
+    }
+
+    #[test]
+    fn who_was_asked_to_end_and_crashed_has_a_last_start_however_often_it_crashed() {
+        let now = Instant::now();
+        let rules = Restarts {
+            last_start: true,
+            ..Restarts::default()
+        };
+        let mut history = History::new(rules);
+        for _ in 0..5 {
+            history.judge(KILLED, Signals::default(), false, now);
+            history.started(false);
+        }
+        let no_room = Ending::NotStarted(NotStarted::NoRoom);
+        let mut heard = Signals::default();
+        heard.insert(15);
+        let ended_by_it = Ending::Signalled(15);
+        let mut judge = |ending| history.judge(ending, heard, true, now);
+        assert_eq!(judge(Ending::Exited(0)), Verdict::Meant);
+        assert_eq!(judge(no_room), Verdict::GiveUp);
+        assert_eq!(judge(ended_by_it), Verdict::Last { number: 6 });
+        history.started(true);
+        for ending in [KILLED, ended_by_it, no_room] {
+            assert_eq!(history.judge(ending, heard, true, now), Verdict::Meant);
+        }
+        // Without the rule, and before the first crash, there is nothing to save.
+        let mut history = History::new(Restarts::default());
+        assert_eq!(history.judge(KILLED, heard, true, now), Verdict::Meant);
+        let mut history = History::new(rules);
+        assert_eq!(history.judge(ended_by_it, heard, true, now), Verdict::Meant);
+        let verdict = history.judge(KILLED, heard, true, now);
+        assert_eq!(verdict, Verdict::Last { number: 1 });
+    }
+
+    #[test]
+    fn a_last_start_that_there_is_no_room_for_is_tried_again() {
+        let now = Instant::now();
+        let mut history = History::new(Restarts {
+            last_start: true,
+            ..Restarts::default()
+        });
+        let no_room = Ending::NotStarted(NotStarted::NoRoom);
+        let verdict = history.judge(no_room, Signals::default(), true, now);
+        assert_eq!(verdict, again(250, 1));
+        let verdict = history.judge(KILLED, Signals::default(), true, now);
+        assert_eq!(verdict, Verdict::Last { number: 2 });
     }
 
     #[test]
@@ -194,10 +297,10 @@ mod tests {
         let now = Instant::now();
         let mut history = History::new(Restarts::default());
         for _ in 0..100 {
-            let verdict = history.judge(Ending::Exited(1), Signals::default(), now);
+            let verdict = history.judge(Ending::Exited(1), Signals::default(), false, now);
             assert_eq!(verdict, Verdict::Meant);
         }
-        let verdict = history.judge(KILLED, Signals::default(), now);
+        let verdict = history.judge(KILLED, Signals::default(), false, now);
         assert_eq!(verdict, again(250, 1));
     }
 }

@@ -15,6 +15,9 @@ const NAMES: [&str; 31] = [
 /// The first real-time signal that the C library leaves to programs.
 const RTMIN: i32 = 34;
 
+/// The last signal that there is.
+const SIGNAL_MAX: i32 = 64;
+
 /// What is done about a signal that init hears while its child runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
@@ -55,9 +58,10 @@ impl Signals {
     pub(crate) const OF_A_TERMINAL: Self =
         Self(bit(libc::SIGINT) | bit(libc::SIGQUIT) | bit(libc::SIGHUP));
 
-    /// Takes one out.
-    pub(crate) fn remove(&mut self, signal: i32) {
-        self.0 &= !bit(signal);
+    /// Those of them that ask for no end.
+    pub(crate) fn without_wishes_to_end(self) -> Self {
+        let wishes = (1..=SIGNAL_MAX).filter(|signal| asks_to_end(*signal));
+        Self(wishes.fold(self.0, |rest, wish| rest & !bit(wish)))
     }
 
     /// Adds one.
@@ -72,7 +76,7 @@ impl Signals {
 }
 
 const fn bit(signal: i32) -> u64 {
-    if signal >= 1 && signal <= 64 {
+    if signal >= 1 && signal <= SIGNAL_MAX {
         1 << (signal - 1)
     } else {
         0

@@ -6,6 +6,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -18,11 +19,11 @@ use crate::plan::{ASKED_VARIABLE, Plan, RESTARTS_VARIABLE};
 
 /// Which start of its program it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Number {
+pub(crate) struct Start {
     /// The so manyth after the first.
     pub(crate) restart: u32,
-    /// The signal that asked for the end, if it is to save and end.
-    pub(crate) last_because: Option<i32>,
+    /// How long ago its end was asked for, if it is the last: to save, and to end.
+    pub(crate) asked: Option<Duration>,
 }
 
 /// How a child is set apart from us.
@@ -44,15 +45,15 @@ pub(crate) struct Refusal {
 /// Starts the program of a plan.
 pub(crate) fn start(
     plan: &Plan,
-    number: Number,
+    which: Start,
     apart: Apart,
     mask: &SigSet,
 ) -> Result<Pid, Refusal> {
-    spawn(plan, number, apart, mask)
+    spawn(plan, which, apart, mask)
         .map_err(|errno| refusal(&plan.program, errno, is_there(&plan.program)))
 }
 
-fn spawn(plan: &Plan, number: Number, apart: Apart, mask: &SigSet) -> Result<Pid, Errno> {
+fn spawn(plan: &Plan, which: Start, apart: Apart, mask: &SigSet) -> Result<Pid, Errno> {
     let mut default = SigSet::empty();
     // Rust's runtime ignores it in us, and nobody has asked the child.
     default.add(Signal::SIGPIPE);
@@ -82,12 +83,12 @@ fn spawn(plan: &Plan, number: Number, apart: Apart, mask: &SigSet) -> Result<Pid
         &PosixSpawnFileActions::init()?,
         &attributes,
         &arguments,
-        &environment(plan, number)?,
+        &environment(plan, which)?,
     )
 }
 
 /// Ours, and which start it is.
-fn environment(plan: &Plan, number: Number) -> Result<Vec<CString>, Errno> {
+fn environment(plan: &Plan, which: Start) -> Result<Vec<CString>, Errno> {
     let own = |name: &OsStr| {
         plan.restarts.is_some() && (name == RESTARTS_VARIABLE || name == ASKED_VARIABLE)
     };
@@ -97,12 +98,13 @@ fn environment(plan: &Plan, number: Number) -> Result<Vec<CString>, Errno> {
         variable.push(value);
         variables.push(c_string(variable)?);
     }
-    if number.restart > 0 {
-        let restart = format!("{RESTARTS_VARIABLE}={}", number.restart);
+    if which.restart > 0 {
+        let restart = format!("{RESTARTS_VARIABLE}={}", which.restart);
         variables.push(c_string(restart.into())?);
     }
-    if let Some(signal) = number.last_because {
-        variables.push(c_string(format!("{ASKED_VARIABLE}={signal}").into())?);
+    if let Some(asked) = which.asked {
+        let asked = format!("{ASKED_VARIABLE}={}", asked.as_secs());
+        variables.push(c_string(asked.into())?);
     }
     Ok(variables)
 }

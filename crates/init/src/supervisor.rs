@@ -13,7 +13,7 @@ use crate::kernel::{self, Change, Waited};
 use crate::life::{Action, Event, Life};
 use crate::plan::Plan;
 use crate::rest::Reach;
-use crate::start::{self, Apart, Number};
+use crate::start::{self, Apart, Start};
 use crate::terminal::Terminal;
 use crate::voice::{Said, Voice};
 
@@ -109,8 +109,8 @@ impl<'a> Supervisor<'a> {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::Start(number) => {
-                    let event = self.start(number);
+                Action::Start(which) => {
+                    let event = self.start(which);
                     actions.extend(life.on(event, Instant::now()));
                 }
                 Action::Forward(signal) => self.forward(signal),
@@ -122,8 +122,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn start(&mut self, number: Number) -> Event {
-        if number.restart > 0
+    fn start(&mut self, which: Start) -> Event {
+        if which.restart > 0
             && let Some(home) = &self.home
             && let Err(error) = std::env::set_current_dir(home)
         {
@@ -139,7 +139,7 @@ impl<'a> Supervisor<'a> {
             Some(_) => Apart::Group,
             None => Apart::Session,
         };
-        let started = start::start(self.plan, number, apart, &self.ears.blocked_before);
+        let started = start::start(self.plan, which, apart, &self.ears.blocked_before);
         // There is always a root.
         std::env::set_current_dir("/").ok();
         match started {
@@ -147,8 +147,8 @@ impl<'a> Supervisor<'a> {
                 (self.child, self.group) = (Some(child), Some(child));
                 self.hand_over_terminal();
                 let terminal = self.terminal.as_ref().is_some_and(Terminal::is_handed_over);
-                if number.restart > 0 {
-                    self.voice.say(&Said::Restarted(number.restart));
+                if which.restart > 0 {
+                    self.voice.say(&Said::Restarted(which.restart));
                 }
                 Event::Started {
                     own_session: apart == Apart::Session,

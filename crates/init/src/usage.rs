@@ -16,10 +16,10 @@ Options:
                        not passed on to it, or ends with 101, as a panic does. At most 5 times in 10
                        minutes, after 0.25 s, 0.5 s, ...; the restarts are counted in
                        EDIT_AGENT_RESTARTS. Any other ending is meant and ends edit-init
-      --last-start     With --restart: if TERM, INT, QUIT or HUP comes while CMD is down after a
-                       crash, or CMD crashes once it had one of them, start it one last time, at
-                       once, with the signal's number in EDIT_AGENT_ASKED_TO_END, so that it saves
-                       what it has. A second such signal ends the wait
+      --last-start     With --restart: a CMD that was asked to end (TERM, INT, QUIT, HUP) and
+                       crashed, in whichever order, is started one last time, at once, to save what
+                       it has; EDIT_AGENT_ASKED_TO_END says how many seconds ago that was. So is a
+                       restart that such a signal ends. A second one before it calls it off
       --grace SECONDS  How long what CMD leaves may take to end after TERM, before KILL [3];
                        before a restart it is killed at once
   -h, --help           Say this
@@ -76,13 +76,16 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>, log: Log) -> Result<A
     let Some(program) = program.filter(|program| !program.is_empty()) else {
         return Err("The command to run is missing.".to_owned());
     };
-    if last_start && restarts.is_none() {
-        return Err("--last-start is for what is started anew: it goes with --restart.".to_owned());
+    match &mut restarts {
+        Some(rules) => rules.last_start = last_start,
+        None if last_start => {
+            return Err("--last-start goes with --restart.".to_owned());
+        }
+        None => {}
     }
     let mut plan = Plan::new(program);
     plan.arguments = arguments.collect();
     plan.restarts = restarts;
-    plan.last_start = last_start;
     plan.grace = grace.unwrap_or(plan.grace);
     plan.log = log;
     Ok(Asked::Run(plan))
@@ -124,7 +127,8 @@ mod tests {
         assert_eq!(plan.arguments, ["--", "x"]);
         assert_eq!(plan.restarts, Some(Restarts::default()));
         assert_eq!(plan.grace, Duration::from_millis(500));
-        assert!(!plan.last_start && run("--last-start --restart sh").last_start);
+        let rules = run("--last-start --restart sh").restarts;
+        assert!(rules.is_some_and(|rules| rules.last_start));
         assert_eq!(run("-- -- x").program, "--");
     }
 
@@ -146,10 +150,7 @@ mod tests {
             ("--verbose sh", "There is no option \"--verbose\"."),
             ("-g sh", "There is no option \"-g\"."),
             ("- sh", "There is no option \"-\"."),
-            (
-                "--last-start sh",
-                "--last-start is for what is started anew",
-            ),
+            ("--last-start sh", "--last-start goes with --restart."),
             ("--grace", "--grace takes seconds"),
             ("--grace sh", "--grace takes seconds"),
             ("--grace -1 sh", "--grace takes seconds"),

@@ -73,7 +73,7 @@ impl Said {
                 ending, verdict, ..
             } => match verdict {
                 Verdict::Meant if *ending == Ending::Exited(0) => Level::Info,
-                Verdict::Meant | Verdict::Again { .. } => Level::Warn,
+                Verdict::Meant | Verdict::Again { .. } | Verdict::Last { .. } => Level::Warn,
                 Verdict::GiveUp => Level::Error,
             },
             Self::Restarted(_) | Self::NotRestarted { .. } | Self::LastStart { .. } => Level::Info,
@@ -97,6 +97,9 @@ impl Said {
                     Verdict::Again { delay, number } => format!(
                         "{program} {ending}; it is started anew in {} ms (restart {number}; at most {max} in {minutes} minutes).",
                         delay.as_millis()
+                    ),
+                    Verdict::Last { number } => format!(
+                        "{program} {ending} though it was asked to end; it is started one last time, to save what it has (restart {number})."
                     ),
                     Verdict::GiveUp => format!(
                         "{program} {ending}, after {max} restarts within {minutes} minutes; it is not started any more. See its log for why."
@@ -139,8 +142,10 @@ impl Said {
                     }
                     Ending::NotStarted(_) => {}
                 }
-                if let Verdict::Again { delay, number } = verdict {
+                if let Verdict::Again { number, .. } | Verdict::Last { number } = verdict {
                     fields.push(("restart", i64::from(*number)));
+                }
+                if let Verdict::Again { delay, .. } = verdict {
                     let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
                     fields.push(("delayMs", delay_ms));
                 }

@@ -172,7 +172,7 @@ fn who_has_something_to_save_has_a_last_start_and_ends_with_its_status() {
         run.hears(15);
         let end = run.ends();
         assert_eq!(end.code(), 6, "{end:?}");
-        let starts = ["start first", "start 1", "start 2", "start 3", "start 4 15"];
+        let starts = ["start first", "start 1", "start 2", "start 3", "start 4 0"];
         assert_eq!(end.output, starts.join("\n"));
         assert!(
             end.errors.contains(
@@ -195,7 +195,7 @@ fn who_crashes_when_it_is_asked_to_end_has_a_last_start_and_a_word_from_outside_
     let end = run.ends();
     // Killed, and not started another time.
     assert_eq!(end.code(), 137, "{end:?}");
-    assert_eq!(end.output, "start\nlistens\nstart 15");
+    assert_eq!(end.output, "start\nlistens\nstart 0");
 }
 
 #[test]
