@@ -52,11 +52,15 @@ install_engine() {
 
 configure_podman() {
   mkdir -p "$containers/tmp"
+  # What a machine may have follows its memory.
+  local processes
+  processes=$(ulimit -Hu)
+  [ "$processes" != unlimited ] && [ "$processes" -lt 32768 ] || processes=32768
   # Limits: podman's own are raised above what this process may have, which fails in a machine that is a container itself.
   # runc: crun 1.8 refuses a machine that has both versions of cgroups. cgroupfs: systemd may not be there.
   cat >"$containers/containers.conf" <<EOF
 [containers]
-default_ulimits = ["nofile=$(ulimit -Hn):$(ulimit -Hn)", "nproc=32768:32768"]
+default_ulimits = ["nofile=$(ulimit -Hn):$(ulimit -Hn)", "nproc=$processes:$processes"]
 log_driver = "k8s-file"
 [engine]
 runtime = "runc"

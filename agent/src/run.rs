@@ -5,6 +5,8 @@
 //!                │          │        └───────┴──────────┤              ├─ SIGTERM ─────────▶ finish ─▶ park ─▶ dormant, 0
 //!                │          └─ another's ─▶ 18          │              └─ another's ────────▶ abandon ─────────▶ 18
 //!                └──────────────────────────────────────┴─▶ failure{code} in the record, and the exit code that goes with it
+//!
+//!  a last start, after a crash (`save`):  config ─▶ claim ─▶ clone ─▶ park ─▶ dormant, 0
 //! ```
 //!
 //! The record of the session says at each step what is true: the waiting page shows it, and the router goes by it.
@@ -444,23 +446,25 @@ async fn within_reach(
     queues: &SessionQueues,
     session: &Session,
 ) -> Result<(), Failure> {
-    let asked = async {
-        tokio::join!(
-            queues.own.depth(),
+    let (queue, receipts) = tokio::join!(
+        tokio::time::timeout(REACH_TIME_MAX, queues.own.depth()),
+        tokio::time::timeout(
+            REACH_TIME_MAX,
             backend.receipts.recent(&session.session_id, 1)
-        )
-    };
-    let Ok((queue, receipts)) = tokio::time::timeout(REACH_TIME_MAX, asked).await else {
-        tracing::warn!(
-            "the queue or the receipts do not answer; the environment starts without knowing how they are"
-        );
-        return Ok(());
-    };
+        ),
+    );
     let answers = [
-        ("ask the session's queue", queue.map(drop)),
-        ("read the receipts", receipts.map(drop)),
+        (
+            "ask the session's queue",
+            queue.map(|answer| answer.map(drop)),
+        ),
+        ("read the receipts", receipts.map(|answer| answer.map(drop))),
     ];
     for (operation, answer) in answers {
+        let Ok(answer) = answer else {
+            tracing::warn!("could not {operation} in time; the environment starts all the same");
+            continue;
+        };
         match answer {
             // A receipt that cannot be read is for whoever asks for it.
             Ok(()) | Err(PortError::Corrupt { .. }) => {}

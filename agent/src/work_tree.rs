@@ -475,10 +475,10 @@ mod tests {
         let stop = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(tree.clone().run(stop.clone()));
+        let now = Instant::now();
         for text in ["1", "2", "3"] {
             tree.begin(["a.txt"]).expect("begun");
-            tree.show(&[file("a.txt", text)], Instant::now())
-                .expect("shown");
+            tree.show(&[file("a.txt", text)], now).expect("shown");
             tree.end().expect("ended");
         }
         assert_eq!(

@@ -245,8 +245,10 @@ impl Story {
         self.environment.lands(&["--undo", "mine"]).await;
         self.environment.page_gone("/hand/").await;
         assert!(!Path::new(&self.path(HAND)).exists());
-        let entries = self.environment.history().await["entries"].clone();
-        assert_eq!(entries[0]["action"], "undo", "{entries:#}");
+        let history = self.environment.history_when("undone", |history| {
+            history["entries"][0]["action"] == "undo"
+        });
+        let entries = history.await["entries"].clone();
         let mine = entries
             .as_array()
             .expect("a list")

@@ -1,7 +1,6 @@
 //! Two-way: what other people push shows up, and fits or is named.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -10,8 +9,6 @@ use crate::support::{Environment, PATIENCE, Repository, Start};
 const DRAFT: &str = "edit/local";
 const INDEX: &str = "src/pages/index.astro";
 const ABOUT: &str = "src/pages/about.astro";
-/// Within this time what somebody pushed is seen.
-const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
 struct Story {
     bare: Repository,
@@ -73,8 +70,8 @@ impl Story {
             browser.message("full-reload").await;
             self.environment.page_with(path, words).await;
         };
-        let seen = tokio::time::timeout(SEEN_WITHIN, seen).await;
-        seen.unwrap_or_else(|_| panic!("{words:?} was not seen on {path} within {SEEN_WITHIN:?}"));
+        let seen = tokio::time::timeout(PATIENCE, seen).await;
+        seen.unwrap_or_else(|_| panic!("{words:?} was never seen on {path}"));
     }
 
     async fn there_is_nothing_to_bring_in_or_discard(&self) {

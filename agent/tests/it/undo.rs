@@ -15,19 +15,14 @@ async fn edits(environment: &Environment, id: &str, path: &str, find: &str, new:
         .await;
 }
 
-/// What the history says of one instruction.
-async fn entry(environment: &Environment, id: &str) -> Value {
-    let has = |history: &Value| {
-        let entries = history["entries"].as_array().into_iter().flatten();
-        entries
-            .into_iter()
-            .find(|entry| entry["instructionId"] == id)
-            .cloned()
+/// Waits until the history says this of one instruction: it is told a moment after the receipt.
+async fn is_remembered(environment: &Environment, id: &str, field: &str, value: &str) {
+    let says = |history: &Value| {
+        let mut entries = history["entries"].as_array().into_iter().flatten();
+        entries.any(|entry| entry["instructionId"] == id && entry[field] == value)
     };
-    let history = environment
-        .history_when(id, |history| has(history).is_some())
-        .await;
-    has(&history).expect("there")
+    let what = format!("{id} has {field} {value}");
+    environment.history_when(&what, says).await;
 }
 
 fn message(receipt: &Value) -> &str {
@@ -71,10 +66,7 @@ async fn the_first_of_three_edits_is_taken_back_and_the_two_later_ones_stay() {
             && trailers.contains("Edit-Undoes: one"),
         "{trailers}"
     );
-    assert_eq!(
-        entry(&environment, "one").await["undoneBy"],
-        json!("undo-one")
-    );
+    is_remembered(&environment, "one", "undoneBy", "undo-one").await;
     let told = environment.is_told_plainly("undo-one").await;
     assert_eq!(told, "A change was taken back: the home page.");
 
@@ -107,7 +99,7 @@ async fn the_first_of_three_edits_is_taken_back_and_the_two_later_ones_stay() {
         "{receipt:#}"
     );
     environment.page_with("/", "Old stamps, honestly").await;
-    assert_eq!(entry(&environment, "one").await["state"], "standing");
+    is_remembered(&environment, "one", "state", "standing").await;
 
     // The newest that stands, and then the newest that still does.
     environment.lands(&["--undo", "last"]).await;
@@ -273,7 +265,7 @@ async fn an_undo_that_is_killed_in_the_middle_happens_once() {
     last.page_with("/", "Rare stamps, honestly").await;
     last.page_with("/kept", "Kept").await;
     repository.is_shown_in(DRAFT, &last.work_tree()).await;
-    assert_eq!(entry(&last, "wrong").await["undoneBy"], json!("undone"));
+    is_remembered(&last, "wrong", "undoneBy", "undone").await;
     last.is_rejected(&["--undo", "wrong"], "already_undone")
         .await;
     last.stop().await;

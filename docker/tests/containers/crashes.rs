@@ -137,7 +137,7 @@ fn whatever_breaks_in_a_container_the_environment_goes_on_and_says_so() {
     assert!(!environment.is_healthy(), "nobody comes round");
     town.writes("waited", "src/pages/waited.md", "# Waited\n");
     end(&first, Signal::SIGKILL);
-    environment.line_with("was killed (signal 9", LOG_TIME_MAX);
+    environment.line_with("(restart 2;", LOG_TIME_MAX);
     assert_eq!(town.receipt("waited")["status"], "pushed");
     let record = town.record_when("row['state'] == 'ready'");
     assert_eq!(record["generation"], 1.0, "{record:#}");
@@ -166,10 +166,27 @@ fn whatever_breaks_in_a_container_the_environment_goes_on_and_says_so() {
     town.writes("after", "src/pages/after.md", "# After\n");
     assert_eq!(town.receipt("after")["status"], "pushed");
 
-    let (code, took) = environment.stop(STOP_TIME_MAX);
-    assert_eq!(code, 0, "after {took:?}");
-    assert_eq!(town.record()["state"], "dormant");
+    is_stopped_just_after_a_crash(&town, &environment);
     assert_eq!(town.landed(), ["after", "waited", "crowded"]);
+}
+
+/// What somebody changed by hand is saved all the same.
+fn is_stopped_just_after_a_crash(town: &Town, environment: &Running) {
+    let by_hand = "tree=$(echo /workspace/environments/*/workspace/tree) && setpriv --reuid 10001 --regid 10001 --groups 10000 sh -c \"echo By hand >$tree/notes.md\"";
+    environment.exec(&["/bin/sh", "-c", by_hand]).well();
+    end(&daemon(environment), Signal::SIGKILL);
+    environment.line_with("(restart 4;", LOG_TIME_MAX);
+    let (code, took) = environment.stop(STOP_TIME_MAX);
+    let said = environment.all_lines().join("\n");
+    assert_eq!(code, 0, "after {took:?}:\n{said}");
+    let record = town.record();
+    assert_eq!(record["state"], "dormant", "{record:#}");
+    assert_eq!(
+        record["parked"][0]["files"],
+        json!(["notes.md"]),
+        "{record:#}\n{said}"
+    );
+    assert!(said.contains("\"last\":true"), "{said}");
 }
 
 #[test]
@@ -199,6 +216,7 @@ fn a_full_disk_is_said_and_what_was_asked_for_lands_when_there_is_room_again() {
 fn a_stop_in_the_middle_of_an_edit_loses_nothing_and_does_nothing_twice() {
     let slow = r#"---
 import fs from "node:fs";
+fs.writeFileSync("/tmp/looked", "");
 while (fs.existsSync("/tmp/deed")) await new Promise((done) => setTimeout(done, 50));
 ---
 <h1>slow</h1>
@@ -212,7 +230,15 @@ while (fs.existsSync("/tmp/deed")) await new Promise((done) => setTimeout(done, 
         &json!([{ "op": "write", "path": "src/pages/slow.astro", "content": slow }]),
     );
     // It is looked at, which takes as long as it is to take.
-    environment.line_with("slow", LOG_TIME_MAX);
+    let looked = until(LOG_TIME_MAX, || {
+        let found = environment.exec(&["/bin/ls", "/tmp/looked"]);
+        if found.code == 0 {
+            Ok(())
+        } else {
+            Err(found.complained)
+        }
+    });
+    looked.unwrap_or_else(|said| panic!("nobody looks at it: {said}"));
     environment.kill("TERM");
     environment.line_with("the environment ends", LOG_TIME_MAX);
     environment.exec(&["/bin/rm", "/tmp/deed"]).well();

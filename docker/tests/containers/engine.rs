@@ -9,7 +9,7 @@
 //! what a killed story has left. Waits are for what has happened, not for a moment to pass: a line that was written
 //! before anybody waited for it counts. Every wait has a bound, and says at it what was there.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
@@ -38,6 +38,22 @@ pub(crate) fn told(name: &str) -> String {
         .unwrap_or_else(|_| panic!("{name} is not set: these stories are run by docker/test"))
 }
 
+/// Calls the engine, and ends it if it takes too long.
+fn ask_at_most<I, S>(within: Duration, arguments: I) -> Output
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    Command::new("timeout")
+        .arg("--kill-after=5")
+        .arg(within.as_secs().to_string())
+        .arg(told("STORIES_ENGINE"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("coreutils are there")
+}
+
 /// Calls the engine, and gives what came of it however it ended.
 fn ask<I, S>(within: Duration, arguments: I) -> Output
 where
@@ -45,14 +61,7 @@ where
     S: Into<OsString>,
 {
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
-    let output = Command::new("timeout")
-        .arg("--kill-after=5")
-        .arg(within.as_secs().to_string())
-        .arg(told("STORIES_ENGINE"))
-        .args(&arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("coreutils are there");
+    let output = ask_at_most(within, &arguments);
     assert_ne!(
         output.status.code(),
         Some(TIMED_OUT),
@@ -450,14 +459,22 @@ impl Running {
         let ended = until(within, || {
             let state = self.inspect("{{.State.Status}} {{.State.ExitCode}}");
             let (status, code) = state.split_once(' ').expect("two words");
-            let over = ["exited", "stopped"].contains(&status);
-            if over {
+            // Podman says `stopped` a moment before, while the address is still taken.
+            if status == "exited" {
                 Ok(code.parse().expect("a number"))
             } else {
                 Err(state)
             }
         });
         ended.unwrap_or_else(|state| panic!("it has not ended within {within:?}: {state}"))
+    }
+
+    /// All that it said, once it has ended.
+    #[track_caller]
+    pub(crate) fn all_lines(&self) -> Vec<String> {
+        self.log
+            .whole(ENGINE_TIME_MAX)
+            .unwrap_or_else(|lines| panic!("its log has no end:\n{}", last(&lines)))
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -541,7 +558,11 @@ impl Drop for Running {
         let told = arguments
             .iter()
             .filter(|argument| podman || !["--time", "1"].contains(argument));
-        ask(ENGINE_TIME_MAX, told.copied());
+        // What is left is removed with the run; a panic here would take the other stories along.
+        let removed = ask_at_most(ENGINE_TIME_MAX, told.copied());
+        if !removed.status.success() {
+            std::io::Write::write_all(&mut std::io::stderr(), &removed.stderr).ok();
+        }
     }
 }
 
@@ -624,6 +645,20 @@ impl Log {
                 .wait_timeout(lines, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+        }
+    }
+
+    /// All of it, or what there is when it has no end.
+    fn whole(&self, within: Duration) -> Result<Vec<String>, Vec<String>> {
+        let (lines, late) = self
+            .written
+            .another
+            .wait_timeout_while(self.lines(), within, |_| !self.written.is_all())
+            .unwrap_or_else(PoisonError::into_inner);
+        if late.timed_out() {
+            Err(lines.clone())
+        } else {
+            Ok(lines.clone())
         }
     }
 }

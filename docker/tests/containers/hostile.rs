@@ -191,7 +191,6 @@ fn a_hostile_site_gets_nothing() {
     town.wants_builds();
     let environment = town
         .environment()
-        .processes(512)
         // Somebody listens there, as the agent of ECS does; the keys that are used are others.
         .variable(
             "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -234,6 +233,7 @@ fn a_hostile_site_gets_nothing() {
     assert!(environment.is_healthy());
     let (code, took) = environment.stop(STOP_TIME_MAX);
     assert!([0, 24].contains(&code), "{code} after {took:?}");
-    let log = environment.lines().join("\n");
+    let log = environment.all_lines().join("\n");
+    assert!(log.contains("the environment ends"), "{log}");
     assert!(!log.contains("c0ffee00"), "the log has it");
 }

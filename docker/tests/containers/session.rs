@@ -1,13 +1,27 @@
 //! A session in a container, from its start to its end: what its producer, its owner and its operator see.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
 
+use crate::engine::Running;
 use crate::town::{ENVIRONMENT, SESSION, Town, ask};
 
 /// How long ECS waits before it kills.
 pub(crate) const STOP_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// How long nobody may be there before it sleeps, from its next start on.
+fn idles_for(town: &Town, minutes: &str) {
+    town.aws(&format!("said = clients.update_item(Key={{'clientId': 'amelia'}}, UpdateExpression='SET settings.idleTimeoutMinutes = :m', ExpressionAttributeValues={{':m': Decimal('{minutes}')}})['ResponseMetadata']['HTTPStatusCode']"));
+}
+
+/// Asked to stop, and with nothing to do.
+fn ends_well(environment: &Running) {
+    let (code, took) = environment.stop(STOP_TIME_MAX);
+    let said = environment.lines().join("\n");
+    assert_eq!(code, 0, "after {took:?}:\n{said}");
+}
 
 const ROOT: u32 = 0;
 const SITE: u32 = 10001;
@@ -15,7 +29,6 @@ const SITE: u32 = 10001;
 #[test]
 fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice() {
     let town = Town::new();
-    town.aws("said = clients.update_item(Key={'clientId': 'amelia'}, UpdateExpression='SET settings.idleTimeoutMinutes = :m', ExpressionAttributeValues={':m': Decimal('0.2')})['ResponseMetadata']['HTTPStatusCode']");
     town.wants_builds();
     for number in 1..=3 {
         let (id, path) = (
@@ -28,7 +41,7 @@ fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice
         "never",
         &json!([{ "op": "replace", "path": "src/pages/index.astro", "find": "no such words", "replace": "Old" }]),
     );
-    let recipe = town.environment().memory_mib(1024).processes(512);
+    let recipe = town.environment().memory_mib(1024);
     let environment = recipe.start(&town.command("task-1"));
     for number in 1..=3 {
         let receipt = town.receipt(&format!("page-{number}"));
@@ -69,7 +82,18 @@ fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice
         .collect();
     assert_eq!(root, ["edit-init", "edit-agent"], "{processes:#?}");
 
+    ends_well(&environment);
+    assert_eq!(town.record()["state"], "dormant");
+
+    // Somebody asks while it sleeps, twice the same. Another container, with nothing of the first one's, and without new privileges.
     // Nobody is there: it sleeps by itself.
+    idles_for(&town, "0.2");
+    town.writes("again", "src/pages/again.md", "# Again\n");
+    town.writes("page-1", "src/pages/page-1.md", "# Page 1\n");
+    let environment = recipe
+        .clone()
+        .without_new_privileges()
+        .start(&town.command("task-2"));
     assert_eq!(
         environment.exit_code(STOP_TIME_MAX),
         0,
@@ -77,15 +101,10 @@ fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice
         environment.lines()
     );
     assert_eq!(town.record()["state"], "dormant");
-
-    // Somebody asks while it sleeps, twice the same. Another container, with nothing of the first one's, and without new privileges.
-    town.writes("again", "src/pages/again.md", "# Again\n");
-    town.writes("page-1", "src/pages/page-1.md", "# Page 1\n");
-    let environment = recipe
-        .without_new_privileges()
-        .start(&town.command("task-2"));
     assert_eq!(town.receipt("again")["status"], "pushed");
     assert_eq!(town.landed(), ["again", "page-3", "page-2", "page-1"]);
+    idles_for(&town, "15");
+    let environment = recipe.start(&town.command("task-3"));
 
     // It is published, which builds it, as a user of its own that leaves nothing running.
     town.asks("live", &json!({ "type": "publish" }));
@@ -97,25 +116,14 @@ fn an_environment_lives_sleeps_and_lives_again_and_nothing_is_lost_or_done_twice
         "all of it is on the published branch"
     );
     let processes = environment.processes();
-    assert!(
-        processes
-            .iter()
-            .all(|process| [ROOT, SITE].contains(&process.uid)),
-        "{processes:#?}"
-    );
+    let users: BTreeSet<u32> = processes.iter().map(|process| process.uid).collect();
+    assert_eq!(users, BTreeSet::from([ROOT, SITE]), "{processes:#?}");
 
-    // Asked to stop, and with nothing to do.
-    let (code, took) = environment.stop(STOP_TIME_MAX);
-    assert_eq!(
-        code,
-        0,
-        "after {took:?}:\n{}",
-        environment.lines().join("\n")
-    );
+    ends_well(&environment);
     let record = town.record();
     assert_eq!(
         (&record["state"], &record["generation"]),
-        (&json!("dormant"), &json!(2.0)),
+        (&json!("dormant"), &json!(3.0)),
         "{record:#}"
     );
     assert_eq!(record["sessionId"], SESSION);

@@ -264,6 +264,7 @@ async fn a_socket_of_a_session_that_has_ended_is_closed() {
         tokio::time::sleep(Duration::from_millis(60)).await;
         visitor.send(word.to_string()).await;
     }
+    eventually("what is said", || door.said() == "012").await;
     served.table.all_have_ended();
     visitor.is_gone().await;
     eventually("what was said", || {

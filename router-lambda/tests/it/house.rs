@@ -29,6 +29,8 @@ pub(crate) const DEAD: &str = "webordinary-edits-dead.fifo";
 
 /// How long a look into a queue waits where there must be something.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long what was received is ours: until it is deleted, on any machine.
+const HELD: Duration = Duration::from_secs(60);
 
 /// One house.
 pub(crate) struct House {
@@ -258,7 +260,7 @@ async fn drained(queue: &dyn Instructions) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     // In an empty queue there is nothing to wait for.
     while queue.depth().await.expect("answered").waiting > 0 {
-        let Some(delivery) = queue.receive(LOOK, LOOK).await.expect("answered") else {
+        let Some(delivery) = queue.receive(LOOK, HELD).await.expect("answered") else {
             break;
         };
         assert_eq!(

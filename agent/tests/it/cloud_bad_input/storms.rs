@@ -165,7 +165,8 @@ async fn an_environment_whose_queue_is_gone_goes_to_sleep_all_the_same() {
         .await;
     let awake = seat.wakes_as_in_production().await;
     let queue = json!({ "QueueUrl": seat.record().await.queue_url });
-    emulator().ask("AmazonSQS.DeleteQueue", &queue).await;
+    let gone = async { emulator().ask("AmazonSQS.DeleteQueue", &queue).await };
+    awake.watched(gone).await;
     // There is nothing in it that could be waited for.
     let (exit, log) = awake.ended().await;
     assert_eq!(exit, 0, "{log}");

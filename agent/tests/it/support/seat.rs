@@ -510,6 +510,20 @@ impl Awake {
         self.request("GET", "/_edit/status", &[], None).await.json()
     }
 
+    /// The same, once it is as expected.
+    pub async fn status_when(&self, what: &str, expected: impl Fn(&Value) -> bool) -> Value {
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        let mut last = Value::Null;
+        let found = tokio::time::timeout(PATIENCE, async {
+            while !expected(&last) {
+                pace.tick().await;
+                last = self.status().await;
+            }
+        });
+        assert!(found.await.is_ok(), "never {what}; last: {last:#}");
+        last
+    }
+
     /// A page's HTML, once it contains `words`. Nobody counts it as a visit.
     pub async fn page_with(&self, path: &str, words: &str) -> String {
         let mut last = String::new();

@@ -1,8 +1,7 @@
 //! What is left when the child has ended: asked, then killed, and never waited for if there is nothing.
 
 use crate::support::{
-    Run, SEATS, Seat, children, eventually, init, kill, shell, sleeper, sleepers, state,
-    unheard_of_nap,
+    Run, SEATS, Seat, eventually, init, kill, shell, sleeper, sleepers, state, unheard_of_nap,
 };
 
 /// Nobody's patience: a test that waits for it fails.
@@ -46,6 +45,8 @@ fn what_is_left_may_take_the_time_that_it_needs() {
         command.args(FOREVER).args(["--", "sh", "-c", &script]);
         let mut run = Run::start_with_stdin(command, seat);
         run.says("ready");
+        run.program(&nap);
+        // Before it is what it becomes, it has the trap, and hears in vain.
         sleeper(&nap);
         run.hears(15);
         // It is at it for as long as we like.
@@ -66,7 +67,7 @@ fn what_does_not_end_when_asked_is_killed_and_said() {
         let nap = unheard_of_nap();
         let script = format!("trap '' TERM; setsid sleep {nap} & trap - TERM; exec sleep 1000000");
         let run = shell(seat, &BRIEF, &script);
-        sleeper(&nap);
+        run.program(&nap);
         run.hears(15);
         let end = run.ends();
         assert_eq!(
@@ -109,9 +110,7 @@ fn a_second_term_is_impatience() {
         let nap = unheard_of_nap();
         let script = format!("trap '' TERM; setsid sleep {nap} & trap - TERM; exec sleep 1000000");
         let run = shell(seat, &FOREVER, &script);
-        sleeper(&nap);
-        let init = run.pid();
-        let child = run_child(init, &nap);
+        let child = run.program(&nap);
         run.hears(15);
         eventually("the child has ended", || match state(child) {
             '-' => Ok(()),
@@ -150,7 +149,7 @@ fn strangers_are_left_alone() {
         &BRIEF,
         &format!("trap '' TERM; setsid sleep {other} & trap - TERM; exec sleep 1000000"),
     );
-    sleeper(&other);
+    run.program(&other);
     run.hears(15);
     assert_eq!(run.ends().code(), 143);
     assert_eq!(sleepers(&other), []);
@@ -165,16 +164,4 @@ fn nothing_left_is_not_waited_for() {
         let end = init(seat, ["--grace", "3600", "true"]).ends();
         assert_eq!((end.code(), end.errors.as_str()), (0, ""));
     }
-}
-
-/// The child of init that is not the sleeper's.
-fn run_child(init: i32, nap: &str) -> i32 {
-    eventually("init has one child that is none of those left", || {
-        let left = sleepers(nap);
-        let mut children = children(init);
-        children.retain(|pid| !left.contains(pid));
-        (children.len() == 1)
-            .then(|| children[0])
-            .ok_or_else(|| format!("{children:?}"))
-    })
 }

@@ -3,11 +3,11 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{
-    EDIT_INIT, Run, SEATS, Seat, init, kill, shell, sleeper, sleepers, unheard_of_nap,
-};
+use crate::support::{EDIT_INIT, Run, SEATS, Seat, init, kill, shell, sleepers, unheard_of_nap};
 
 const RESTART: &str = "--restart";
+/// What is said before the longest time in which nothing runs.
+const LAST_BACK_OFF: &str = "it is started anew in 4000 ms (restart 5;";
 
 #[test]
 fn a_killed_daemon_is_started_anew_and_its_orphans_are_gone_by_then() {
@@ -21,7 +21,7 @@ fn a_killed_daemon_is_started_anew_and_its_orphans_are_gone_by_then() {
         // Nobody is there whose work a grace could save.
         let mut run = shell(seat, &[RESTART, "--grace", "1000"], &script);
         run.says("start first");
-        let (init, daemon) = (run.pid(), daemon(&run, &nap));
+        let (init, daemon) = (run.pid(), run.program(&nap));
         kill(daemon, 9);
         run.complains(
             "was killed (signal 9; perhaps memory ran out); it is started anew in 250 ms",
@@ -145,13 +145,12 @@ fn a_signal_that_was_passed_on_is_no_crash() {
 fn term_during_the_back_off_ends_it_at_once_with_143() {
     for seat in SEATS {
         let mut run = shell(seat, &[RESTART], "echo start; exit 101");
-        // The next start is two seconds away.
-        run.complains("it is started anew in 2000 ms (restart 4;");
+        run.complains(LAST_BACK_OFF);
         run.hears(10);
         run.hears(15);
         let end = run.ends();
         assert_eq!(end.code(), 143);
-        assert_eq!(end.output, ["start"; 4].join("\n"));
+        assert_eq!(end.output, ["start"; 5].join("\n"));
         assert!(
             end.errors
                 .ends_with("edit-init: sh is not started anew: signal 15 (TERM) came."),
@@ -167,12 +166,18 @@ const SAVES: &str = "echo start ${EDIT_AGENT_RESTARTS-first} ${EDIT_AGENT_ASKED_
 fn who_has_something_to_save_has_a_last_start_and_ends_with_its_status() {
     for seat in SEATS {
         let mut run = shell(seat, &[RESTART, "--last-start"], SAVES);
-        // The next start is two seconds away.
-        run.complains("it is started anew in 2000 ms (restart 4;");
+        run.complains(LAST_BACK_OFF);
         run.hears(15);
         let end = run.ends();
         assert_eq!(end.code(), 6, "{end:?}");
-        let starts = ["start first", "start 1", "start 2", "start 3", "start 4 0"];
+        let starts = [
+            "start first",
+            "start 1",
+            "start 2",
+            "start 3",
+            "start 4",
+            "start 5 0",
+        ];
         assert_eq!(end.output, starts.join("\n"));
         assert!(
             end.errors.contains(
@@ -199,20 +204,17 @@ fn who_crashes_when_it_is_asked_to_end_has_a_last_start_and_a_word_from_outside_
 }
 
 #[test]
-fn term_while_a_crashed_tree_is_cleared_waits_for_that_only() {
+fn term_after_a_crashed_tree_was_cleared_finds_nothing_of_it() {
     for seat in SEATS {
         let nap = unheard_of_nap();
-        let script = format!(
-            "trap '' TERM; setsid sleep {nap} & trap - TERM; echo start; exec sleep 1000000"
-        );
-        let mut run = shell(seat, &[RESTART, "--grace", "1"], &script);
-        run.says("start");
-        sleeper(&nap);
-        kill(daemon(&run, &nap), 9);
-        run.complains("it is started anew");
+        let script =
+            format!("trap '' TERM; setsid sleep {nap} & trap - TERM; echo start; exit 101");
+        let mut run = shell(seat, &[RESTART, "--grace", "1000"], &script);
+        run.complains(LAST_BACK_OFF);
         run.hears(15);
         let end = run.ends();
-        assert_eq!((end.code(), end.output.as_str()), (143, "start"), "{end:?}");
+        assert_eq!(end.code(), 143);
+        assert_eq!(end.output, ["start"; 5].join("\n"));
         assert_eq!(sleepers(&nap), []);
     }
 }
@@ -303,22 +305,4 @@ fn nobody_reading_what_we_say_does_not_hurt_the_daemon() {
         .expect("started");
     drop(child.stderr.take());
     assert_eq!(child.wait().expect("ended").code(), Some(4));
-}
-
-/// The daemon of a script, which is not one of the sleepers.
-fn daemon(run: &Run, nap: &str) -> i32 {
-    let init = run.pid();
-    crate::support::eventually(
-        "init has one child that is no orphan, and the rest sleeps",
-        || {
-            let left = sleepers(nap);
-            let mut children = crate::support::children(init);
-            children.retain(|pid| !left.contains(pid));
-            match children[..] {
-                // It has become the long sleeper: all that it starts is started.
-                [daemon] if sleepers("1000000").contains(&daemon) => Ok(daemon),
-                _ => Err(format!("{children:?} {left:?}")),
-            }
-        },
-    )
 }

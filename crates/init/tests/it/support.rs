@@ -208,6 +208,21 @@ impl Run {
         })
     }
 
+    /// The shell of a script that leaves sleepers of `nap` behind and becomes one of a million seconds: all that it does before that
+    /// is done.
+    pub fn program(&self, nap: &str) -> i32 {
+        let init = self.pid();
+        eventually("init has one child that is no orphan, and sleeps", || {
+            let left = sleepers(nap);
+            let mut children = children(init);
+            children.retain(|pid| !left.contains(pid));
+            match children[..] {
+                [program] if sleepers("1000000").contains(&program) => Ok(program),
+                _ => Err(format!("{children:?} {left:?}")),
+            }
+        })
+    }
+
     /// Sends init a signal.
     pub fn hears(&self, signal: i32) {
         kill(self.pid(), signal);

@@ -95,6 +95,8 @@ pub struct Door {
     pub address: SocketAddr,
     behind: Arc<Mutex<Behind>>,
     heard: Arc<Mutex<Vec<Heard>>>,
+    /// What was said so far into the last socket.
+    said: Arc<Mutex<String>>,
     later: Arc<Notify>,
     tasks: TaskTracker,
     closed: CancellationToken,
@@ -164,13 +166,14 @@ impl Door {
             address,
             behind: Arc::new(Mutex::new(behind)),
             heard: Arc::default(),
+            said: Arc::default(),
             later: Arc::default(),
             tasks: TaskTracker::new(),
             closed: CancellationToken::new(),
         };
         let (behind, heard) = (Arc::clone(&door.behind), Arc::clone(&door.heard));
         let (tasks, closed) = (door.tasks.clone(), door.closed.clone());
-        let later = Arc::clone(&door.later);
+        let (later, said) = (Arc::clone(&door.later), Arc::clone(&door.said));
         door.tasks.spawn(async move {
             loop {
                 let stream = tokio::select! {
@@ -184,6 +187,7 @@ impl Door {
                     made_to: lock(&behind).clone(),
                     behind: Arc::clone(&behind),
                     heard: Arc::clone(&heard),
+                    said: Arc::clone(&said),
                     later: Arc::clone(&later),
                 };
                 let closed = closed.clone();
@@ -224,6 +228,11 @@ impl Door {
         lock(&self.heard).clone()
     }
 
+    /// What was said so far into the last socket.
+    pub fn said(&self) -> String {
+        lock(&self.said).clone()
+    }
+
     /// The request lines of that.
     pub fn lines(&self) -> Vec<String> {
         self.heard().into_iter().map(|heard| heard.line).collect()
@@ -247,6 +256,8 @@ struct Conversation {
     made_to: Behind,
     behind: Arc<Mutex<Behind>>,
     heard: Arc<Mutex<Vec<Heard>>>,
+    /// What was said so far into the last socket.
+    said: Arc<Mutex<String>>,
     later: Arc<Notify>,
 }
 
@@ -359,7 +370,9 @@ impl Conversation {
             ))
             .await?;
             // What is said into it is kept as a body of its own.
-            while self.more().await.is_some() {}
+            while self.more().await.is_some() {
+                *lock(&self.said) = String::from_utf8_lossy(&self.ahead).into_owned();
+            }
             let said = String::from_utf8_lossy(&self.ahead).into_owned();
             let line = "SOCKET".to_owned();
             let fields = HashMap::new();
