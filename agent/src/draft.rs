@@ -92,8 +92,8 @@ pub(crate) struct Settings {
     pub(crate) draft_branch: String,
     /// The folder of the repository in which the site is, without slashes at the ends; empty for the root.
     pub(crate) site_root: String,
-    /// Where there is a clone already: opens it also if the remote does not answer, as it was last fetched.
-    pub(crate) may_be_away: bool,
+    /// A clone that is there is opened as it was left: the remote is not asked.
+    pub(crate) offline: bool,
 }
 
 /// The clone and its draft branch.
@@ -171,19 +171,16 @@ impl Draft {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, DraftError> {
         janitor::clean(&settings.git_directory, &settings.staging)?;
-        let (repository, published_branch, is_new) =
+        let (repository, published_branch) =
             match janitor::open_whole(&settings.git_directory, &settings.remote)? {
                 Some(repository) => {
                     let published = match &settings.published_branch {
                         Some(branch) => branch.clone(),
                         None => janitor::read_note(&settings.git_directory)?.published_branch,
                     };
-                    (repository, published, false)
+                    (repository, published)
                 }
-                None => {
-                    let (repository, published) = remote::clone_beside(settings, progress)?;
-                    (repository, published, true)
-                }
+                None => remote::clone_beside(settings, progress)?,
             };
         let mut draft = Self {
             repository,
@@ -195,23 +192,16 @@ impl Draft {
             published: Ledger::default(),
             details: RefCell::default(),
         };
-        let remote = &draft.remote;
-        let fetched = remote
-            .fetch(
+        if !settings.offline {
+            draft.remote.fetch(
                 &draft.repository,
                 &draft.published_branch,
                 &draft.draft_branch,
                 progress,
-            )
-            .and_then(|()| remote.refuse_checked_out(&draft.draft_branch));
-        match fetched {
-            Ok(()) => {}
-            Err(error) if settings.may_be_away && !is_new => {
-                tracing::warn!(error = %crate::chain(&error), "the remote does not answer; the draft is opened as it is here");
-            }
-            Err(error) => return Err(error),
+            )?;
+            draft.note_published()?;
+            draft.remote.refuse_checked_out(&draft.draft_branch)?;
         }
-        draft.note_published()?;
         draft.settle_branch()?;
         draft.follow_tip()?;
         // Most of the two histories is the same, and is read once.

@@ -353,6 +353,8 @@ pub(crate) struct Halted {
     pub(crate) unpushed: usize,
     /// Files that somebody changed by hand and did not commit.
     pub(crate) uncommitted: Vec<String>,
+    /// Whether what is not on the remote may be pushed: not after a crash, when nobody has looked at it as it stands.
+    pub(crate) may_push: bool,
 }
 
 /// Why a pipeline did not give back what it worked with.
@@ -449,6 +451,7 @@ impl Halted {
             commit: None,
             unpushed: 0,
             uncommitted: Vec::new(),
+            may_push: true,
         };
         let Ok(workshop) = &mut halted.workshop else {
             return halted;

@@ -46,6 +46,9 @@ impl Terms {
     };
 }
 
+/// Later than any activity that a record can name.
+const FAR_AHEAD: Duration = Duration::from_secs(3600);
+
 /// Nothing is begun in the last moments of a lease: what was begun before must be over by its end.
 const MARGIN: Duration = Duration::from_secs(3);
 /// The pause after the first write that the backend did not answer; doubled each time, up to [`PAUSE_MAX`].
@@ -235,6 +238,11 @@ impl Lease {
         self.step(|_| Transition::Drain { seen_activity })
             .await
             .map(drop)
+    }
+
+    /// The same whoever is there: whoever told us to stop does not ask.
+    pub(crate) async fn drain_whoever_is_there(&self) -> Result<(), LeaseError> {
+        self.drain(Some(Timestamp::now().plus(FAR_AHEAD))).await
     }
 
     /// Everything is saved; the session is nobody's.

@@ -11,6 +11,7 @@
 //!
 //! The record of the session says at each step what is true: the waiting page shows it, and the router goes by it.
 
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,8 +67,6 @@ const SETTLE_TIME_MAX: Duration = Duration::from_secs(35 * 60);
 
 /// How long it may take to let go of a session that is another's: nothing is finished.
 const ABANDON_TIME_MAX: Duration = Duration::from_secs(5);
-/// Later than any activity that a record can name.
-const FAR_AHEAD: Duration = Duration::from_secs(3600);
 
 /// How long it may take to have what is needed beside the session.
 const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);
@@ -123,7 +122,7 @@ pub(crate) async fn run(
     everywhere.say("client_id", settings.client_id.as_str());
     everywhere.say("session_id", settings.session_id.redacted());
     let metrics = Metrics::new(settings.client_id.clone(), output);
-    let mut interrupt = Interrupt::listen()?;
+    let mut interrupt = Interrupt::of_a_container()?;
     let events = Events::new();
     let backend = Backend::open(&settings).await?;
     let mut boot = Boot {
@@ -150,13 +149,14 @@ pub(crate) async fn run(
         );
         let left = STOP_TIME_MAX.saturating_sub(ago).max(SAVE_TIME_MIN);
         tokio::select! {
+            biased;
             saved = tokio::time::timeout(left, saving) => saved.unwrap_or_else(|_| Err(out_of_time())),
             () = interrupt.requested() => Err(not_saved("it was told to stop at once")),
         }
     } else {
         let started = tokio::select! {
             started = start(&settings, users, &backend, &everywhere, &mut boot, &mut keeper) => started,
-            () = interrupt.requested() => Err(stopped_early(settings.restarts > 0)),
+            () = interrupt.requested() => Err(stopped_early(settings.restarts > 0 && !std::io::stdin().is_terminal())),
         };
         match started {
             Ok(started) => {
@@ -184,7 +184,7 @@ pub(crate) async fn run(
 }
 
 /// It was told to stop before it was ready. Where that is after a crash, the workspace may hold what is nowhere else: it ends as if it had
-/// crashed again, so that init starts it one last time, for saving that.
+/// crashed again, so that init starts it one last time, for saving that. (Init does not hear the keys of a terminal.)
 fn stopped_early(is_restart: bool) -> Failure {
     if is_restart {
         return Failure::new(
@@ -303,23 +303,30 @@ async fn save(
     keeper: &mut Keeper,
     metrics: &Metrics,
 ) -> Result<Exit, Failure> {
-    let saved = async {
+    let found = async {
         let read = first(settings, backend, boot).await?;
-        if read.session.state == State::Dormant {
-            tracing::info!("everything was saved before");
-            return Ok(Exit::Success);
+        let is_ours = (settings.generation).is_none_or(|ours| ours == read.session.generation);
+        if read.session.state == State::Dormant && is_ours {
+            return Ok(None);
         }
         let (plan, seat, _) =
             take(settings, users, backend, everywhere, read, boot, keeper).await?;
         match Box::pin(environment::salvage(plan, seat, boot)).await? {
-            Some(halted) => end(halted, backend, metrics, keeper).await,
+            Some(halted) => Ok(Some(halted)),
             None => Err(stopped_early(false)),
         }
     };
-    saved.await.map_err(|failure| match failure.exit {
-        Exit::SteppedDown | Exit::Interrupted | Exit::NotSaved => failure,
+    let found = found.await.map_err(|failure| match failure.exit {
+        Exit::SteppedDown | Exit::Interrupted => failure,
         _ => not_saved(&failure.message),
-    })
+    })?;
+    match found {
+        Some(halted) => end(halted, backend, metrics, keeper).await,
+        None => {
+            tracing::info!("everything was saved before");
+            Ok(Exit::Success)
+        }
+    }
 }
 
 /// What is known before the session is ours.
@@ -412,7 +419,13 @@ async fn prepare(
     let (plan, kept, ()) = tokio::try_join!(
         plan(settings, users, backend, config, &session, reached_at, idle),
         async { Ok(parking::fetch(backend, session.parked.clone()).await) },
-        within_reach(backend, &queues, &session),
+        async {
+            match settings.asked_to_end {
+                // Nothing is carried out any more.
+                Some(_) => Ok(()),
+                None => within_reach(backend, &queues, &session).await,
+            }
+        },
     )?;
     let proof = proof(&session)?;
     let seat = Seat {
@@ -719,7 +732,14 @@ async fn plan(
         .local_addr()
         .map_err(|error| Failure::internal("read the port", &error))?;
     let node = Node::find(None, isolation).await?;
-    let (remote, deploy_key) = remote(backend, config).await?;
+    let (remote, deploy_key) = match remote(backend, config).await {
+        // What cannot be put on the remote is put into a bundle.
+        Err(failure) if settings.asked_to_end.is_some() => {
+            tracing::warn!(why = %failure.message, "the remote will not know us");
+            with_deploy_key(config, String::new())
+        }
+        remote => remote?,
+    };
     let secrets = Secret::of_environment()
         .into_iter()
         .chain(Secret::new("the deploy key", deploy_key.trim()))
@@ -775,12 +795,17 @@ async fn remote(backend: &Backend, config: &ClientConfig) -> Result<(Remote, Str
         }
     };
     let secret = secret.map_or_else(String::new, |secret| secret.expose().to_owned());
-    let credentials = Credentials::deploy(secret.clone(), config.repository.host_keys.clone());
+    Ok(with_deploy_key(config, secret))
+}
+
+fn with_deploy_key(config: &ClientConfig, secret: String) -> (Remote, String) {
+    let repository = &config.repository;
+    let credentials = Credentials::deploy(secret.clone(), repository.host_keys.clone());
     let remote = Remote::Server {
-        url: url.clone(),
+        url: repository.url.clone(),
         credentials,
     };
-    Ok((remote, secret))
+    (remote, secret)
 }
 
 /// The names under which the door may be asked for.
@@ -859,8 +884,7 @@ fn untold(why: &str, parked: &[Parked]) -> Failure {
 /// Says in the record that it stops, whoever is there: whoever told us to does not ask. A record that does not answer holds up
 /// nothing that is to be done before we are killed.
 async fn drain(lease: &Lease) {
-    let seen = Some(Timestamp::now().plus(FAR_AHEAD));
-    let why = match tokio::time::timeout(DRAIN_TIME_MAX, lease.drain(seen)).await {
+    let why = match tokio::time::timeout(DRAIN_TIME_MAX, lease.drain_whoever_is_there()).await {
         Ok(Ok(())) => return,
         Ok(Err(error)) => crate::chain(&error),
         Err(_) => format!("no answer within {} s", DRAIN_TIME_MAX.as_secs()),
@@ -952,7 +976,7 @@ async fn end(
     keeper.stop().await;
     let asleep = async {
         // Only who drains can sleep. Where it was told already this changes nothing.
-        lease.drain(Some(Timestamp::now().plus(FAR_AHEAD))).await?;
+        lease.drain_whoever_is_there().await?;
         lease.sleep(rest.parked.clone()).await
     };
     match tokio::time::timeout(SLEEP_TIME_MAX, asleep).await {

@@ -240,7 +240,7 @@ mod tests {
             published_branch: None,
             draft_branch: "edit/local".to_owned(),
             site_root: String::new(),
-            may_be_away: false,
+            offline: false,
         };
         let draft = Draft::open(&settings, &mut |_, _| ()).expect("open");
         let (mut tasks, stop) = (Loops::new(), CancellationToken::new());

@@ -778,7 +778,7 @@ mod tests {
                 published_branch: None,
                 draft_branch: "edit/local".to_owned(),
                 site_root: String::new(),
-                may_be_away: false,
+                offline: false,
             };
             let (sender, receiver) = mpsc::channel();
             std::thread::spawn(move || {

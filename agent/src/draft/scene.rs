@@ -156,7 +156,7 @@ impl Scene {
             published_branch: None,
             draft_branch: branch.to_owned(),
             site_root: String::new(),
-            may_be_away: false,
+            offline: false,
         }
     }
 }

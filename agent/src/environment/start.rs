@@ -62,7 +62,7 @@ pub(crate) async fn salvage(
     if !open.git_directory().is_dir() {
         return Ok(None);
     }
-    open.remote_may_be_away = true;
+    open.offline = true;
     let cloned = boot
         .phase(PhaseName::Clone, Box::pin(open.clone_draft(boot)))
         .await?;
@@ -84,8 +84,8 @@ struct Open {
     closing: CancellationToken,
     /// The task of the door.
     door: Loops,
-    /// A clone that is there is opened also if the remote does not answer.
-    remote_may_be_away: bool,
+    /// The clone is opened as it was left, and so is what was parked before.
+    offline: bool,
 }
 
 /// What of the plan is still to be carried out when the door is open.
@@ -166,7 +166,7 @@ impl Open {
             isolation,
             closing,
             door: serving,
-            remote_may_be_away: false,
+            offline: false,
         }
     }
 
@@ -200,10 +200,18 @@ impl Open {
             published_branch: self.plan.published_branch.clone(),
             draft_branch: self.seat.identity.branch.clone(),
             site_root: self.plan.site.root.clone().unwrap_or_default(),
-            may_be_away: self.remote_may_be_away,
+            offline: self.offline,
         };
         let (draft, work_tree) = open_draft(&settings, &places, boot).await?;
         let (draft, work_tree, taken_up) = match self.seat.parked.take() {
+            // Whoever crashed had taken it up, or had not come to that: it stays parked for the next.
+            Some(kept) if self.offline => {
+                let before = kept.into_iter().map(|Kept { parked, .. }| TakenUpBefore {
+                    parked,
+                    whole: false,
+                });
+                (draft, work_tree, before.collect())
+            }
             Some(kept) => take_up(draft, work_tree, kept).await?,
             None => (draft, work_tree, Vec::new()),
         };
@@ -343,8 +351,10 @@ impl Cloned {
 
     async fn salvage(self) -> Result<Halted, Failure> {
         let site = Site::down();
-        // Only what was ready can go to sleep.
+        // Only what was ready can go to sleep, and nobody is to be sent here.
         self.open.register(&site).await?;
+        let drained = self.open.seat.lease.drain_whoever_is_there().await;
+        drained.map_err(lease_lost)?;
         let Self {
             open,
             draft,
@@ -362,7 +372,9 @@ impl Cloned {
             open.plan.node,
             CancellationToken::new(),
         );
-        Ok(Halted::with(open.plan.home, open.seat, taken_up, Ok(workshop)).await)
+        let mut halted = Halted::with(open.plan.home, open.seat, taken_up, Ok(workshop)).await;
+        halted.may_push = false;
+        Ok(halted)
     }
 
     async fn install(self, boot: &Boot) -> Result<Installed, Failure> {

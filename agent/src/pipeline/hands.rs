@@ -316,7 +316,7 @@ mod tests {
                 published_branch: None,
                 draft_branch: "edit/local".to_owned(),
                 site_root: String::new(),
-                may_be_away: false,
+                offline: false,
             };
             let draft = Draft::open(&settings, &mut |_, _| ()).expect("open");
             let work_tree = Workshop::open_work_tree(&draft, &self.places()).expect("open");

@@ -85,7 +85,12 @@ pub(super) async fn park(
     if !lease.may_act() {
         return Err(crate::environment::stepped_down(lease));
     }
-    match workshop.push_what_is_left().await {
+    let pushed = if halted.may_push {
+        workshop.push_what_is_left().await
+    } else {
+        Ok(true)
+    };
+    match pushed {
         Ok(true) => {}
         Ok(false) => tracing::warn!("the remote does not have everything; the rest is parked"),
         Err(error) => {

@@ -173,6 +173,43 @@ async fn what_was_changed_by_hand_is_parked_though_it_crashes_when_it_is_told_to
     }
 }
 
+/// A commit that nobody could push is neither pushed unseen nor lost: the next environment has it, and it is done once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_committed_before_a_crash_is_parked_and_done_once() {
+    let repository = site();
+    let seat = Town::on_a_laptop()
+        .session(&address(&repository), json!({}))
+        .await;
+    seat.replaces("one", "Rare stamps", "Rare & old stamps")
+        .await;
+    let mut awake = seat
+        .container()
+        .supervised()
+        .variable("EDIT_AGENT_CRASH_AT", "after-commit")
+        .with(&["--task", "the-first"])
+        .starts();
+    awake.says("it is started anew in 250 ms").await;
+    nix::sys::signal::kill(awake.first_process(), Signal::SIGTERM).expect("signalled");
+    let (code, said) = awake.ended().await;
+    assert_eq!(code, 0, "{said}");
+    let record = seat.record().await;
+    assert_eq!(record.state, State::Dormant, "{said}");
+    let commits: u32 = record.parked.iter().map(|parked| parked.commits).sum();
+    assert_eq!(commits, 1, "{record:#?}\n{said}");
+    let drafts = repository.git(&["branch", "--list", "edit/spring"]);
+    assert_eq!(drafts, "", "nobody has looked at it as it stands");
+
+    // The disk of a container is gone with it.
+    let workspace = work_tree(&seat).parent().expect("one").to_owned();
+    std::fs::remove_dir_all(workspace).expect("removed");
+    let awake = seat.wakes().await;
+    assert_eq!(awake.receipt("one").await.status, Status::Pushed);
+    let history = repository.git(&["log", "--format=%s", "main..edit/spring"]);
+    assert_eq!(history.lines().count(), 1, "{history}");
+    assert_eq!(awake.stopped().await.0, 0);
+    assert_eq!(seat.record().await.parked, []);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_by_hand_is_parked_after_a_crash_though_the_remote_is_away() {
     let goes_away = |repository: &Repository| {

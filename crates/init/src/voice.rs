@@ -99,7 +99,7 @@ impl Said {
                         delay.as_millis()
                     ),
                     Verdict::Last { number } => format!(
-                        "{program} {ending} though it was asked to end; it is started one last time, to save what it has (restart {number})."
+                        "{program} {ending}; it was asked to end, and is started one last time, to save what it has (restart {number})."
                     ),
                     Verdict::GiveUp => format!(
                         "{program} {ending}, after {max} restarts within {minutes} minutes; it is not started any more. See its log for why."
