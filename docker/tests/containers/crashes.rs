@@ -46,7 +46,7 @@ if (deed === "fill") {
 <h1>deed: {said}</h1>
 "#;
 
-const LOG_TIME_MAX: Duration = Duration::from_secs(60);
+const LOG_TIME_MAX: Duration = Duration::from_secs(180);
 
 fn daemon(environment: &Running) -> Process {
     let found = until(LOG_TIME_MAX, || {

@@ -24,7 +24,7 @@ use serde_json::Value;
 /// How long the engine may take for anything but what a container itself does.
 const ENGINE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a container may take that is to come to an end by itself.
-const RUN_TIME_MAX: Duration = Duration::from_secs(120);
+const RUN_TIME_MAX: Duration = Duration::from_secs(330);
 /// How often is looked at what nobody tells us.
 const LOOK: Duration = Duration::from_millis(25);
 /// How many lines of a container's log are shown with a story that failed.

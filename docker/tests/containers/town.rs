@@ -30,8 +30,8 @@ const GIT: u8 = 2;
 const EMULATOR: u8 = 3;
 /// How long the emulator may take to be there, on a machine that is building something else.
 const TOWN_TIME_MAX: Duration = Duration::from_secs(120);
-/// How long a record may take to say what is waited for. The engine gives a program in a container two minutes.
-const RECORD_TIME_MAX: Duration = Duration::from_secs(110);
+/// How long a record may take to say what is waited for: less than a program in a container may take.
+const RECORD_TIME_MAX: Duration = Duration::from_secs(300);
 /// How long a page may take: the door holds visitors while a change is looked at.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(60);
 
