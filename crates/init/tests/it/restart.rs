@@ -244,6 +244,7 @@ fn a_restarted_daemon_is_where_the_first_was() {
 fn a_restarted_daemon_has_the_signals_that_the_first_had() {
     let mut command = Command::new("env");
     command.args([
+        "--default-signal",
         "--block-signal=USR1",
         "--ignore-signal=USR2",
         EDIT_INIT,

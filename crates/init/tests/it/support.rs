@@ -33,7 +33,11 @@ impl Seat {
     /// A command that runs `edit-init` there.
     pub fn command(self) -> Command {
         match self {
-            Self::Subreaper => Command::new(EDIT_INIT),
+            Self::Subreaper => {
+                let mut command = undisturbed();
+                command.arg(EDIT_INIT);
+                command
+            }
             Self::Pid1 => {
                 let mut command = namespace();
                 command.args(["--mount-proc", EDIT_INIT]);
@@ -43,9 +47,17 @@ impl Seat {
     }
 }
 
+/// What follows hears every signal, whoever started the tests ignoring some: `nohup`, or a shell in the background.
+pub fn undisturbed() -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal");
+    command
+}
+
 /// `unshare` into a namespace of processes and one of mounts, which ends with whoever started it.
 pub fn namespace() -> Command {
-    let mut command = Command::new("unshare");
+    let mut command = undisturbed();
+    command.arg("unshare");
     if !nix::unistd::geteuid().is_root() {
         command.arg("--map-root-user");
     }

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
@@ -14,7 +14,8 @@ use nix::pty::openpty;
 use nix::unistd::tcgetpgrp;
 
 use crate::support::{
-    EDIT_INIT, PATIENCE, children, eventually, kill, number, sleeper, state, unheard_of_nap,
+    EDIT_INIT, PATIENCE, children, eventually, kill, number, sleeper, state, undisturbed,
+    unheard_of_nap,
 };
 
 const CTRL_C: &str = "\x03";
@@ -33,8 +34,8 @@ impl Screen {
     fn of<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
         let pty = openpty(None, None).expect("a terminal");
         let slave = |pty: &OwnedFd| Stdio::from(pty.try_clone().expect("another"));
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").args(arguments);
+        let mut command = undisturbed();
+        command.args(["setsid", "--ctty"]).args(arguments);
         command
             .stdin(slave(&pty.slave))
             .stdout(slave(&pty.slave))
