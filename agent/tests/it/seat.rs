@@ -7,7 +7,7 @@ use contract::{Status, Timestamp};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::seat::{Awake, Town, only_child, site, work_tree};
+use crate::support::seat::{Awake, Seat, Town, only_child, site, work_tree};
 use crate::support::{Repository, git};
 
 fn address(repository: &Repository) -> String {
@@ -116,6 +116,13 @@ async fn a_renewal_that_panics_is_a_crash_too() {
     is_a_crash("panic:renewal").await;
 }
 
+/// A container whose daemon crashes there, and is started anew in it.
+fn crashes_at(seat: &Seat, place: &str) -> Awake {
+    let container = seat.container().supervised();
+    let container = container.variable("EDIT_AGENT_CRASH_AT", place);
+    container.with(&["--task", "the-first"]).starts()
+}
+
 async fn is_a_crash(place: &str) {
     let repository = site();
     let seat = Town::on_a_laptop()
@@ -123,12 +130,7 @@ async fn is_a_crash(place: &str) {
         .await;
     seat.replaces("one", "Rare stamps", "Rare & old stamps")
         .await;
-    let mut awake = seat
-        .container()
-        .supervised()
-        .variable("EDIT_AGENT_CRASH_AT", place)
-        .with(&["--task", "the-only-one"])
-        .starts();
+    let mut awake = crashes_at(&seat, place);
     awake.says("it is started anew in 250 ms").await;
     // Until it begins anew the record is that of before the crash.
     let record = seat.record_when("ready a second time", |record| {
@@ -182,12 +184,7 @@ async fn what_was_committed_before_a_crash_is_parked_and_done_once() {
         .await;
     seat.replaces("one", "Rare stamps", "Rare & old stamps")
         .await;
-    let mut awake = seat
-        .container()
-        .supervised()
-        .variable("EDIT_AGENT_CRASH_AT", "after-commit")
-        .with(&["--task", "the-first"])
-        .starts();
+    let mut awake = crashes_at(&seat, "after-commit");
     awake.says("it is started anew in 250 ms").await;
     nix::sys::signal::kill(awake.first_process(), Signal::SIGTERM).expect("signalled");
     let (code, said) = awake.ended().await;
@@ -233,13 +230,7 @@ async fn is_parked<B: Future<Output = Awake>>(
     let seat = Town::on_a_laptop()
         .session(&address(&repository), json!({}))
         .await;
-    let awake = seat
-        .container()
-        .supervised()
-        .variable("EDIT_AGENT_CRASH_AT", crash_at)
-        .with(&["--task", "the-only-one"])
-        .starts();
-    let awake = awake.registered().await;
+    let awake = crashes_at(&seat, crash_at).registered().await;
     std::fs::write(work_tree(&seat).join("notes.md"), "By hand\n").expect("written");
     meanwhile(&repository);
     let awake = before(awake).await;

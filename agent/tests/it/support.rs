@@ -447,6 +447,27 @@ impl Start {
     }
 }
 
+/// What `look` gives, once it is as `expected` says.
+pub async fn value_when(
+    what: &str,
+    expected: impl Fn(&Value) -> bool,
+    look: impl AsyncFn() -> Value,
+) -> Value {
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    let mut last = Value::Null;
+    let found = tokio::time::timeout(PATIENCE, async {
+        loop {
+            pace.tick().await;
+            last = look().await;
+            if expected(&last) {
+                return;
+            }
+        }
+    });
+    assert!(found.await.is_ok(), "never {what}; last: {last:#}");
+    last
+}
+
 impl Environment {
     /// Waits for the next event of this name.
     pub async fn event(&mut self, name: &str) -> Value {
@@ -639,19 +660,7 @@ impl Environment {
 
     /// What was done on the draft, once it is as `expected` says.
     pub async fn history_when(&self, what: &str, expected: impl Fn(&Value) -> bool) -> Value {
-        let mut pace = tokio::time::interval(Duration::from_millis(50));
-        let mut last = Value::Null;
-        let found = tokio::time::timeout(PATIENCE, async {
-            loop {
-                pace.tick().await;
-                last = self.history().await;
-                if expected(&last) {
-                    return;
-                }
-            }
-        });
-        assert!(found.await.is_ok(), "never {what}; last: {last:#}");
-        last
+        value_when(what, expected, || self.history()).await
     }
 
     /// Asks the door.
@@ -750,16 +759,7 @@ impl Environment {
 
     /// Everything at a glance, once it is as `expected` says.
     pub async fn status_when(&self, what: &str, expected: impl Fn(&Value) -> bool) -> Value {
-        let mut pace = tokio::time::interval(Duration::from_millis(50));
-        let mut last = Value::Null;
-        let found = tokio::time::timeout(PATIENCE, async {
-            while !expected(&last) {
-                pace.tick().await;
-                last = self.status().await;
-            }
-        });
-        assert!(found.await.is_ok(), "never {what}; last: {last:#}");
-        last
+        value_when(what, expected, || self.status()).await
     }
 
     /// What happens: from the event after `after` on, or from now on.

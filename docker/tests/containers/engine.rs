@@ -544,13 +544,17 @@ impl Running {
     }
 }
 
+/// Says it where a panic would end the other stories with this one. If stderr is closed there is nobody to tell.
+fn complain(words: &[u8]) {
+    std::io::Write::write_all(&mut std::io::stderr(), words).ok();
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if thread::panicking() {
-            // The story has failed: nobody minds if the last words cannot be written.
             let lines = last(&self.log.lines());
             let shown = format!("--- the last lines of {}\n{lines}\n", self.name);
-            std::io::Write::write_all(&mut std::io::stderr(), shown.as_bytes()).ok();
+            complain(shown.as_bytes());
         }
         let arguments = ["rm", "--force", "--volumes", "--time", "1", &self.name];
         let podman = told("STORIES_ENGINE") == "podman";
@@ -561,7 +565,7 @@ impl Drop for Running {
         // What is left is removed with the run; a panic here would take the other stories along.
         let removed = ask_at_most(ENGINE_TIME_MAX, told.copied());
         if !removed.status.success() {
-            std::io::Write::write_all(&mut std::io::stderr(), &removed.stderr).ok();
+            complain(&removed.stderr);
         }
     }
 }

@@ -512,16 +512,7 @@ impl Awake {
 
     /// The same, once it is as expected.
     pub async fn status_when(&self, what: &str, expected: impl Fn(&Value) -> bool) -> Value {
-        let mut pace = tokio::time::interval(Duration::from_millis(50));
-        let mut last = Value::Null;
-        let found = tokio::time::timeout(PATIENCE, async {
-            while !expected(&last) {
-                pace.tick().await;
-                last = self.status().await;
-            }
-        });
-        assert!(found.await.is_ok(), "never {what}; last: {last:#}");
-        last
+        super::value_when(what, expected, || self.status()).await
     }
 
     /// A page's HTML, once it contains `words`. Nobody counts it as a visit.
